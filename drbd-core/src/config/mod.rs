@@ -1,0 +1,194 @@
+//! What an administrator can say: the option table, and typed options for the engine.
+
+pub mod options;
+
+pub use options::{OptionError, OptionSet, OptionSpec, OptionValue, Section};
+
+use crate::states::Protocol;
+
+/// Resource options the engine acts on (`options { }`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ResourceOptions {
+    /// on-no-data-accessible: suspend instead of failing.
+    pub suspend_without_data: bool,
+    /// auto-promote.
+    pub auto_promote: bool,
+}
+
+impl From<&OptionSet> for ResourceOptions {
+    fn from(set: &OptionSet) -> ResourceOptions {
+        ResourceOptions {
+            suspend_without_data: set.text("on-no-data-accessible") == "suspend-io",
+            auto_promote: set.boolean("auto-promote"),
+        }
+    }
+}
+
+/// Connection options the engine acts on (`net { }`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NetOptions {
+    /// When an upper write is complete.
+    pub protocol: Protocol,
+    /// 0.1 s.
+    pub timeout_ds: u64,
+    /// Writes in one epoch.
+    pub max_epoch_size: u32,
+    /// Seconds between attempts.
+    pub connect_int_s: u64,
+    /// Seconds.
+    pub ping_int_s: u64,
+    /// 0.1 s.
+    pub ping_timeout_ds: u64,
+    /// 0 = never give up.
+    pub ko_count: u32,
+    /// 0.1 s; 0 = ping-timeout.
+    pub socket_check_timeout_ds: u64,
+    /// allow-two-primaries.
+    pub two_primaries: bool,
+    /// Digest name, empty for none.
+    pub cram_hmac_alg: String,
+    /// Secret for cram-hmac-alg.
+    pub shared_secret: String,
+    /// Digest name, empty for none.
+    pub data_integrity_alg: String,
+    /// Digest name, empty for none.
+    pub verify_alg: String,
+    /// Digest name, empty for none.
+    pub csums_alg: String,
+    /// after-sb-0pri.
+    pub after_sb_0pri: String,
+    /// after-sb-1pri.
+    pub after_sb_1pri: String,
+    /// after-sb-2pri.
+    pub after_sb_2pri: String,
+    /// always-asbp.
+    pub always_asbp: bool,
+    /// rr-conflict.
+    pub rr_conflict: String,
+    /// fencing.
+    pub fencing: String,
+    /// use-rle.
+    pub compress_bitmap: bool,
+    /// max-buffers, in 4 KiB pages.
+    pub max_buffers: u32,
+    /// Bytes, 0 = the system's own tuning.
+    pub sndbuf_size: u32,
+    /// Bytes, 0 = the system's own tuning.
+    pub rcvbuf_size: u32,
+    /// Name of the peer, set by drbdadm.
+    pub name: String,
+}
+
+impl From<&OptionSet> for NetOptions {
+    fn from(set: &OptionSet) -> NetOptions {
+        NetOptions {
+            protocol: match set.text("protocol") {
+                "A" => Protocol::A,
+                "B" => Protocol::B,
+                _ => Protocol::C,
+            },
+            timeout_ds: set.unsigned("timeout"),
+            max_epoch_size: set.unsigned("max-epoch-size") as u32,
+            connect_int_s: set.unsigned("connect-int"),
+            ping_int_s: set.unsigned("ping-int"),
+            ping_timeout_ds: set.unsigned("ping-timeout"),
+            ko_count: set.unsigned("ko-count") as u32,
+            socket_check_timeout_ds: set.unsigned("socket-check-timeout"),
+            two_primaries: set.boolean("allow-two-primaries"),
+            cram_hmac_alg: set.text("cram-hmac-alg").to_owned(),
+            shared_secret: set.text("shared-secret").to_owned(),
+            data_integrity_alg: set.text("data-integrity-alg").to_owned(),
+            verify_alg: set.text("verify-alg").to_owned(),
+            csums_alg: set.text("csums-alg").to_owned(),
+            after_sb_0pri: set.text("after-sb-0pri").to_owned(),
+            after_sb_1pri: set.text("after-sb-1pri").to_owned(),
+            after_sb_2pri: set.text("after-sb-2pri").to_owned(),
+            always_asbp: set.boolean("always-asbp"),
+            rr_conflict: set.text("rr-conflict").to_owned(),
+            fencing: set.text("fencing").to_owned(),
+            compress_bitmap: set.boolean("use-rle"),
+            max_buffers: set.unsigned("max-buffers") as u32,
+            sndbuf_size: set.unsigned("sndbuf-size") as u32,
+            rcvbuf_size: set.unsigned("rcvbuf-size") as u32,
+            name: set.text("_name").to_owned(),
+        }
+    }
+}
+
+/// Options of a backing disk the engine acts on (`disk { }`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskOptions {
+    /// Sectors, 0 = all there is.
+    pub size_sectors: u64,
+    /// on-io-error: pass_on, call-local-io-error or detach.
+    pub on_io_error: String,
+    /// disk-flushes.
+    pub disk_flushes: bool,
+    /// disk-drain.
+    pub disk_drain: bool,
+    /// md-flushes.
+    pub md_flushes: bool,
+    /// Extents the activity log keeps hot.
+    pub al_extents: u32,
+    /// al-updates.
+    pub al_updates: bool,
+}
+
+impl From<&OptionSet> for DiskOptions {
+    fn from(set: &OptionSet) -> DiskOptions {
+        DiskOptions {
+            size_sectors: set.unsigned("size"),
+            on_io_error: set.text("on-io-error").to_owned(),
+            disk_flushes: set.boolean("disk-flushes"),
+            disk_drain: set.boolean("disk-drain"),
+            md_flushes: set.boolean("md-flushes"),
+            al_extents: set.unsigned("al-extents") as u32,
+            al_updates: set.boolean("al-updates"),
+        }
+    }
+}
+
+/// Options of a volume towards one peer the engine acts on (`disk { }`, peer-device options).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerDeviceOptions {
+    /// KiB/s.
+    pub resync_rate: u32,
+    /// 0.1 s, 0 = no controller.
+    pub c_plan_ahead_ds: u32,
+    /// 0.1 s.
+    pub c_delay_target_ds: u32,
+    /// Sectors.
+    pub c_fill_target_sectors: u32,
+    /// KiB/s; `None` if not configured, which means no cap.
+    pub c_max_rate: Option<u32>,
+    /// KiB/s.
+    pub c_min_rate: u32,
+}
+
+impl From<&OptionSet> for PeerDeviceOptions {
+    fn from(set: &OptionSet) -> PeerDeviceOptions {
+        PeerDeviceOptions {
+            resync_rate: set.unsigned("resync-rate") as u32,
+            c_plan_ahead_ds: set.unsigned("c-plan-ahead") as u32,
+            c_delay_target_ds: set.unsigned("c-delay-target") as u32,
+            c_fill_target_sectors: set.unsigned("c-fill-target") as u32,
+            c_max_rate: set.is_set("c-max-rate").then(|| set.unsigned("c-max-rate") as u32),
+            c_min_rate: set.unsigned("c-min-rate") as u32,
+        }
+    }
+}
+
+/// Options of a device the engine acts on (`disk { }`, device options).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceOptions {
+    /// Diskless on purpose.
+    pub diskless: bool,
+    /// Bytes.
+    pub max_bio_size: u32,
+}
+
+impl From<&OptionSet> for DeviceOptions {
+    fn from(set: &OptionSet) -> DeviceOptions {
+        DeviceOptions { diskless: set.boolean("diskless"), max_bio_size: set.unsigned("max-bio-size") as u32 }
+    }
+}

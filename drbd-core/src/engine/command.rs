@@ -1,0 +1,280 @@
+//! Everything the engine asks of its shell, as values.
+//!
+//! # The ordering contract
+//!
+//! Commands may be carried out in any order and at any time, except:
+//!
+//! - packets of one socket keep their order;
+//! - [`Command::Meta`] must be encoded ([`Resource::encode_meta`](super::Resource::encode_meta)) before the next call of `handle`, because the engine's
+//!   memory goes on changing; it may be written later;
+//! - disk operations need not keep any order among themselves, overlapping ones included: the engine never has two
+//!   writes to the same sector outstanding.
+//!
+//! What must happen *after* something else is only commanded once the event that tells of it was seen. The engine
+//! never relies on the shell to wait: an activity-log transaction is [done](super::Event::DiskDone) before its data is written, data is
+//! written before it is acknowledged, metadata is stable before a state that depends on it is told to anyone.
+
+use super::event::HmacPurpose;
+use crate::control::{Done, Notification};
+use crate::ids::{DiskIoId, HandlerId, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
+use crate::refusal::Refusal;
+use crate::wire::Frame;
+use core::net::SocketAddr;
+
+/// One thing to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Do that on the backing disk of a volume; answered by `DiskDone`.
+    Disk(DiskIo),
+    /// Do that on the metadata of a volume; answered by `DiskDone`.
+    Meta(MetaIo),
+    /// Send a packet; the shell keeps `payload` alive until it is sent.
+    Send {
+        /// Where.
+        socket: SocketId,
+        /// What.
+        frame: Frame,
+        /// Its bulk, or NONE.
+        payload: PayloadId,
+    },
+    /// The front end's request is done. For a read, `payload` holds the bytes (the request's own buffer, or another
+    /// one whose reference passes to the front end).
+    Complete {
+        /// Of the request.
+        tag: UpperTag,
+        /// How it went.
+        result: UpperResult,
+        /// For a read, see above; else NONE.
+        payload: PayloadId,
+    },
+    /// The engine's reference to a buffer is dropped.
+    Release {
+        /// Which buffer.
+        payload: PayloadId,
+    },
+    /// From here on that socket speaks this protocol version (both directions).
+    SetVersion {
+        /// Which.
+        socket: SocketId,
+        /// Agreed version.
+        version: u32,
+    },
+    /// Close a socket; no more events about it.
+    Close {
+        /// Which.
+        socket: SocketId,
+    },
+    /// Connect to a peer; answered by `Dialled` or `DialFailed`. At most one at a time per peer.
+    Dial {
+        /// Which peer.
+        peer: NodeId,
+        /// Where.
+        link: Box<LinkConfig>,
+    },
+    /// Give up dialling; no answer follows.
+    CancelDial {
+        /// Which peer.
+        peer: NodeId,
+    },
+    /// Accept connections for a peer until `Unlisten`.
+    Listen {
+        /// Which peer.
+        peer: NodeId,
+        /// Where.
+        link: Box<LinkConfig>,
+    },
+    /// Stop accepting.
+    Unlisten {
+        /// Which peer.
+        peer: NodeId,
+    },
+    /// Bytes no one can predict, please; answered by `Challenge`.
+    Challenge {
+        /// For which peer.
+        peer: NodeId,
+    },
+    /// HMAC of `message`; answered by `Hmac`.
+    Hmac {
+        /// For which peer.
+        peer: NodeId,
+        /// Echoed.
+        purpose: HmacPurpose,
+        /// Digest name as configured.
+        algorithm: Box<str>,
+        /// Shared secret.
+        key: Box<str>,
+        /// Message.
+        message: Box<[u8]>,
+    },
+    /// Run a handler; answered by `HandlerExited`.
+    RunHandler {
+        /// Echoed.
+        handler: HandlerId,
+        /// What and for whom.
+        call: Box<HandlerCall>,
+    },
+    /// A device's size became known or changed, or whether it may be written.
+    Device {
+        /// Which volume.
+        volume: VolumeNumber,
+        /// Its size.
+        size: Sector,
+        /// This node is Primary.
+        writable: bool,
+    },
+    /// The disk of a volume is let go: close it.
+    CloseDisk {
+        /// Which volume.
+        volume: VolumeNumber,
+    },
+    /// Answer to an administrator.
+    Reply {
+        /// Of the request.
+        ticket: Ticket,
+        /// What came of it.
+        result: Result<Box<Done>, Box<Refusal>>,
+    },
+    /// To the subscribers of events2.
+    Notify(Box<Notification>),
+    /// To the log.
+    Log(Box<LogRecord>),
+}
+
+/// An operation on the backing disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskIo {
+    /// Which volume.
+    pub volume: VolumeNumber,
+    /// Echoed.
+    pub io: DiskIoId,
+    /// What.
+    pub op: DiskOp,
+    /// First sector.
+    pub sector: Sector,
+    /// Length.
+    pub bytes: u32,
+    /// The bytes. A read with NONE: the shell takes a buffer of its own and hands it over with the completion.
+    pub payload: PayloadId,
+    /// Stable when done.
+    pub fua: bool,
+}
+
+/// Operations on the backing disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskOp {
+    /// Read.
+    Read,
+    /// Write.
+    Write,
+    /// Everything done before becomes stable.
+    Flush,
+    /// Discard; must read back as zeroes afterwards (the shell writes zeroes where the disk cannot promise that).
+    Discard,
+    /// Write zeroes; `unmap`: the space may be given back.
+    WriteZeroes {
+        /// The space may be given back.
+        unmap: bool,
+    },
+}
+
+/// An operation on metadata.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MetaIo {
+    /// Which volume.
+    pub volume: VolumeNumber,
+    /// Echoed.
+    pub io: DiskIoId,
+    /// What to write.
+    pub op: MetaOp,
+    /// Everything written to the metadata device before must be stable before, and this itself when done. False with
+    /// `md-flushes no`.
+    pub barrier: bool,
+}
+
+/// 4 KiB blocks of metadata.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MetaOp {
+    /// The super block.
+    SuperBlock,
+    /// The pending activity-log transaction.
+    LogTransaction,
+    /// The n-th block of the log as an initialised one.
+    LogInitialise {
+        /// Which block.
+        block: u32,
+    },
+    /// The n-th 4 KiB of the bitmap area as it lies on disk.
+    BitmapBlock {
+        /// Which block.
+        block: u32,
+    },
+    /// Only the barrier.
+    Flush,
+}
+
+/// How an upper request ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UpperResult {
+    /// Carried out.
+    Done,
+    /// No good copy within reach, or all failed.
+    IoError,
+    /// This node is not Primary.
+    NotPrimary,
+    /// Beyond the end of the device.
+    OutOfRange,
+}
+
+/// Addresses and settings of a link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkConfig {
+    /// Local address; dialling binds to its IP with any port.
+    pub local: SocketAddr,
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// SO_SNDBUF in bytes, 0 = leave it.
+    pub sndbuf_bytes: u32,
+    /// SO_RCVBUF in bytes, 0 = leave it.
+    pub rcvbuf_bytes: u32,
+    /// Give up dialling after this.
+    pub dial_timeout_ms: u64,
+}
+
+/// A handler and what its environment says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HandlerCall {
+    /// Name such as `split-brain`.
+    pub name: &'static str,
+    /// Of a connection event.
+    pub peer: Option<NodeId>,
+    /// Of a device event.
+    pub volume: Option<VolumeNumber>,
+    /// Mask of UpToDate nodes, for names with "fence".
+    pub up_to_date_nodes: u32,
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// Something is broken.
+    Error,
+    /// Something deserves attention.
+    Warning,
+    /// Something happened.
+    Info,
+    /// Details.
+    Debug,
+}
+
+/// One log line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogRecord {
+    /// Stable code of the site, such as `state-change`; also what lines are rate-limited by.
+    pub code: &'static str,
+    /// Severity.
+    pub level: Level,
+    /// Who: resource, `r0/0 drbd1`, `r0 bravo`.
+    pub subject: String,
+    /// A sentence.
+    pub text: String,
+}

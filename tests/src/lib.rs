@@ -1,0 +1,1 @@
+//! Cross-crate proof of udrbd: simulator, goldens, system tests.

@@ -3,7 +3,26 @@
 //! Super block and activity log are big endian, the bitmap is little endian. Layouts: metadata reference, checked
 //! against drbdmeta 9.22 and 9.34.
 
+mod bitmap_area;
+mod error;
+mod layout;
+mod load;
+mod log_replay;
+mod log_transaction;
+mod superblock;
+
 use crate::ids::Sector;
+
+pub use bitmap_area::BitmapArea;
+pub use error::MetadataError;
+pub use layout::{Geometry, Index, Layout, Place};
+pub use load::{apply_log, load, AppliedLog};
+pub use log_replay::{replay, LogReplay, LogState};
+pub use log_transaction::{encode_initialised, ring_block, LogTransaction, TransactionKind};
+pub use superblock::older_format;
+
+/// Super block, log transactions and the unit of bitmap writes: everything on disk comes in blocks of this size.
+pub const BLOCK_BYTES: usize = 4096;
 
 /// Which on-disk format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

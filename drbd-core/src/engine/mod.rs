@@ -2,6 +2,10 @@
 
 pub mod command;
 pub mod event;
+pub mod state_change;
+
+#[cfg(test)]
+mod decision_vectors;
 
 pub use command::*;
 pub use event::*;

@@ -111,6 +111,9 @@ pub struct ConnectionObject {
     pub connection: ConnectionState,
     /// Role of the peer.
     pub role: Role,
+    /// The session is encrypted.
+    #[serde(default)]
+    pub tls: bool,
     /// The send buffer is nearly full.
     pub congested: bool,
     /// Sectors of upper writes sent and not yet acknowledged.
@@ -177,6 +180,26 @@ pub struct ResyncObject {
     pub rate: u64,
     /// KiB/s the controller wants; 0 on the source.
     pub want: u64,
+    /// `(milliseconds, sectors)` moved since a mark some seconds and a mark some tens of seconds ago, where they are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<[(u64, u64); 2]>,
+    /// Present while this is an online verify.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyObject>,
+}
+
+/// What only an online verify has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct VerifyObject {
+    /// First sector.
+    pub start_sector: u64,
+    /// First sector that is not verified; `None` for the end of the device.
+    pub stop_sector: Option<u64>,
+    /// Sector reached.
+    pub position: u64,
+    /// Sectors that could not be compared.
+    pub skipped: u64,
 }
 
 /// A finished resync.
@@ -259,6 +282,8 @@ pub enum Kind {
     Call,
     /// A handler ended.
     Response,
+    /// Renamed: the notification names the old name, its resource object the new one.
+    Rename,
 }
 
 /// One event.

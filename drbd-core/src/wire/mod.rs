@@ -1,11 +1,24 @@
 //! Bytes of the DRBD protocol, dialect 8.4 (versions 86..=101).
 //!
-//! Two views of every packet: bytes, checked by [`frame::Framer`] as they arrive in any pieces, and meaning, the
+//! Two views of every packet: bytes, checked by [`Framer`] as they arrive in any pieces, and meaning, the
 //! [`Packet`] enum. A packet of bulk data ([`Packet::bulk_bytes`]) is delivered when its fixed part has arrived; the
 //! bulk itself stays with the shell, which reads it into a buffer of its own.
 //!
 //! Numbers and layouts: `drbd_protocol.h` of DRBD 8.4 (facts only). All integers are big endian on the wire;
 //! `block_id` and barrier numbers are opaque cookies, echoed as they came.
+
+pub mod bitmap_code;
+mod decode;
+pub mod encode;
+pub mod frame;
+pub mod handshake;
+pub mod header;
+mod malformed;
+pub mod state_word;
+
+pub use encode::{encode, encode_with_integrity};
+pub use frame::{Fed, Framer};
+pub use malformed::Malformed;
 
 use crate::ids::{Sector, VolumeNumber};
 
@@ -39,6 +52,8 @@ pub mod data_flag {
     pub const SYNC: u32 = 2;
     /// The receiver may clear its out-of-sync bits and answers RsWriteAck.
     pub const MAY_SET_IN_SYNC: u32 = 4;
+    /// A hint that nothing follows at once.
+    pub const UNPLUG: u32 = 8;
     /// Write through.
     pub const FUA: u32 = 16;
     /// Flush before.
@@ -114,6 +129,20 @@ pub struct SyncParam {
     pub c_fill_target: u32,
     /// KiB/s.
     pub c_max_rate: u32,
+}
+
+impl Default for SyncParam {
+    fn default() -> SyncParam {
+        SyncParam {
+            resync_rate: 250,
+            verify_alg: String::new(),
+            csums_alg: String::new(),
+            c_plan_ahead: 20,
+            c_delay_target: 10,
+            c_fill_target: 100,
+            c_max_rate: 102_400,
+        }
+    }
 }
 
 /// Queue limits in the long form of P_SIZES (feature LONG_SIZES).
@@ -316,6 +345,8 @@ pub enum Packet {
     /// DELAY_PROBE, ENABLE_REPLICATION(_NEXT): accepted and skipped.
     Ignored,
 }
+
+const _: () = assert!(size_of::<Packet>() <= 40);
 
 impl Packet {
     /// Bytes of bulk data that follow the fixed part on the stream.

@@ -7,6 +7,7 @@
 //! After `subscribe` the daemon also sends `{"notification":{…}}` lines: first everything that exists, then `"exists -"`
 //! (kind `exists`, object `end`), then every change. Within version 1 fields may only be added and be optional.
 
+mod dump;
 pub mod objects;
 
 pub use objects::*;

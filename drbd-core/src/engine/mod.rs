@@ -1,7 +1,9 @@
 //! One resource: all volumes, all peers, and every decision about them.
 
+pub mod after_split_brain;
 pub mod command;
 pub mod event;
+pub mod generation;
 pub mod state_change;
 
 #[cfg(test)]

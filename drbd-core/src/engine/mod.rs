@@ -2,9 +2,11 @@
 
 pub mod after_split_brain;
 pub mod command;
+pub mod device_size;
 pub mod event;
 pub mod generation;
 pub mod state_change;
+pub mod sync_decision;
 
 #[cfg(test)]
 mod decision_vectors;

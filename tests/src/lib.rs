@@ -1,1 +1,3 @@
 //! Cross-crate proof of udrbd: simulator, goldens, system tests.
+
+pub mod system;

@@ -10,6 +10,7 @@ use crate::ids::Sector;
 use crate::limits::{DEVICE_SECTORS_MAX, DISCARD_BYTES_MAX, REQUEST_BYTES_MAX};
 
 /// The packet whose fixed part is `body` (without data-integrity digest) and whose bulk has `bulk` bytes.
+#[inline]
 pub(super) fn decode(command: Command, body: &[u8], bulk: u32, version: u32) -> Result<Packet, Malformed> {
     let mut fields = Fields { command, rest: body };
     Ok(match command {

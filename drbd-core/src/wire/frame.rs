@@ -114,6 +114,7 @@ impl Framer {
     }
 
     /// Nothing is kept from before: a packet complete in `bytes` is not copied.
+    #[inline]
     fn feed_whole(&mut self, bytes: &[u8]) -> Result<Fed, Malformed> {
         match self.rules.outline(bytes)? {
             Outline::Packet { header, command, bytes: length } if length <= bytes.len() => {
@@ -152,6 +153,7 @@ impl Framer {
     }
 
     /// Some packets decide how the following ones are read.
+    #[inline]
     fn after(&mut self, packet: &Packet) {
         match packet {
             Packet::InitialData => self.rules.stream = Some(Stream::Data),
@@ -211,6 +213,7 @@ impl Outline {
 }
 
 impl Rules {
+    #[inline]
     fn outline(&self, bytes: &[u8]) -> Result<Outline, Malformed> {
         let Some(&first) = bytes.first_chunk() else {
             return Ok(Outline::Header { bytes: header_bytes(self.version.unwrap_or(0)) });
@@ -233,6 +236,7 @@ impl Rules {
 
     /// Before a version is agreed everything has header 80. But a peer that has already seen both features packets
     /// may ping under the agreed header before this node has seen the peer's.
+    #[inline]
     fn admits(&self, kind: HeaderKind) -> bool {
         match self.version {
             None => kind == HeaderKind::H80 || self.stream == Some(Stream::Control),
@@ -242,6 +246,7 @@ impl Rules {
         }
     }
 
+    #[inline]
     fn command(&self, header: Header) -> Result<Command, Malformed> {
         let number = header.command;
         let Some(command) = Command::from_number(number) else {
@@ -268,6 +273,7 @@ impl Rules {
     }
 
     /// Decodes a whole packet (without its bulk), leaving the digest of the bulk in `digest`.
+    #[inline]
     fn frame(
         &self,
         header: Header,

@@ -117,6 +117,7 @@ impl Header {
     }
 
     /// Reads the header at the start of `bytes`, which holds at least as many bytes as its kind is long.
+    #[inline]
     pub(super) fn read(kind: HeaderKind, bytes: &[u8]) -> Result<Header, Malformed> {
         let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let half = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
@@ -136,6 +137,7 @@ impl Header {
 }
 
 /// The kind of the header whose first four bytes these are.
+#[inline]
 pub(super) fn kind_by_magic(first: [u8; 4]) -> Result<HeaderKind, Malformed> {
     let magic = u32::from_be_bytes(first);
     match magic {
@@ -164,6 +166,7 @@ pub(super) enum Carrier {
 }
 
 impl Carrier {
+    #[inline]
     pub(super) fn is(self, stream: Stream) -> bool {
         match self {
             Carrier::Data => stream == Stream::Data,
@@ -200,6 +203,7 @@ macro_rules! commands {
             #[cfg(test)]
             pub(super) const ALL: &'static [Command] = &[$(Command::$name,)+];
 
+            #[inline]
             pub(super) const fn from_number(number: u16) -> Option<Command> {
                 match number { $($number => Some(Command::$name),)+ _ => None }
             }
@@ -209,10 +213,12 @@ macro_rules! commands {
                 match self { $(Command::$name => $text,)+ }
             }
 
+            #[inline]
             pub(super) const fn carrier(self) -> Carrier {
                 match self { $(Command::$name => Carrier::$carrier,)+ }
             }
 
+            #[inline]
             pub(super) const fn size(self) -> Size {
                 use Size::*;
                 match self { $(Command::$name => $size,)+ }
@@ -281,6 +287,7 @@ commands! {
 impl Command {
     /// Bytes of the payload to be decoded, bulk not included, if `length` can be the length of this command's payload.
     /// `integrity` is the size of the data-integrity digest that precedes bulk.
+    #[inline]
     pub(super) fn fixed_bytes(self, length: u32, integrity: usize) -> Result<usize, Malformed> {
         let fits = match self.size() {
             Size::Exactly(bytes) => length == u32::from(bytes),

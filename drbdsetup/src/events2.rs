@@ -58,6 +58,9 @@ enum Group {
     Edge,
 }
 
+/// Shown with `--statistics` only, although they are told alone when they change.
+const ALONE_BUT_COUNTED: [&str; 2] = ["write-ordering", "al-suspended"];
+
 /// How `--diff` shows a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Arrow {
@@ -242,7 +245,7 @@ fn fields(what: &Object, style: Style) -> Vec<Field> {
         Object::Helper(_) | Object::End => Vec::new(),
     };
     let is_counter =
-        |f: &Field| matches!(f.group, Group::Counters | Group::Edge) || f.key == "write-ordering";
+        |f: &Field| matches!(f.group, Group::Counters | Group::Edge) || ALONE_BUT_COUNTED.contains(&f.key);
     all.into_iter().filter(|f| with_counters || !is_counter(f)).collect()
 }
 
@@ -287,7 +290,7 @@ fn device_fields(device: &DeviceObject, style: Style) -> Vec<Field> {
         counter("bm-writes", device.bm_writes),
         counter("upper-pending", device.upper_pending),
         counter("lower-pending", device.lower_pending),
-        counted("al-suspended", yes(device.al_suspended)),
+        field("al-suspended", Group::Only, Arrow::Never, yes(device.al_suspended)),
         field("blocked", Group::Edge, Arrow::Never, device.blocked.clone()),
     ]
 }

@@ -8,7 +8,7 @@
 //! must come to mirrored results. 32 generations of history are kept as DRBD 9's metadata has room for; dialect 8.4
 //! sends and compares two.
 
-use crate::metadata::UUID_JUST_CREATED;
+use crate::metadata::{SuperBlock, UUID_JUST_CREATED};
 use crate::wire::Uuids;
 
 mod compare;
@@ -39,6 +39,28 @@ impl GenerationSet {
     /// Of freshly made metadata.
     pub const JUST_CREATED: GenerationSet =
         GenerationSet { current: UUID_JUST_CREATED, bitmap: 0, history: [0; 32] };
+
+    /// The generations of `super_block`, with the bitmap's of that entry of `peers` (v08: 0).
+    ///
+    /// # Panics
+    /// If `peer` is not below 32.
+    pub fn load(super_block: &SuperBlock, peer: usize) -> GenerationSet {
+        GenerationSet {
+            current: super_block.current_uuid,
+            bitmap: super_block.peers[peer].bitmap_uuid,
+            history: super_block.history,
+        }
+    }
+
+    /// Puts the generations into `super_block`, the counterpart of [`GenerationSet::load`].
+    ///
+    /// # Panics
+    /// If `peer` is not below 32.
+    pub fn store(&self, super_block: &mut SuperBlock, peer: usize) {
+        super_block.current_uuid = self.current;
+        super_block.peers[peer].bitmap_uuid = self.bitmap;
+        super_block.history = self.history;
+    }
 
     /// The two youngest of the history, as dialect 8.4 sends them.
     pub const fn wire_history(&self) -> [u64; 2] {
@@ -105,7 +127,8 @@ impl GenerationSet {
         self.set_bitmap(0);
     }
 
-    /// Both sides are declared equal without a resync, or a lone node starts afresh (`new-current-uuid`).
+    /// `new-current-uuid`: a lone node starts afresh, or both sides are declared equal without a resync (then the
+    /// bitmap is cleared and `bitmap` set to 0 once the peer was told).
     pub fn begin_new_forgetting(&mut self, random: u64, primary: bool) {
         self.replace_bitmap(0);
         self.begin_new(random, primary);

@@ -218,6 +218,7 @@ impl<'a> Deliberation<'a> {
         self.refuse_inconsistent_source()?;
         self.refuse_primary_target()?;
         self.refuse_tentative()?;
+        self.tell_the_amount();
         Ok(self.action())
     }
 
@@ -373,6 +374,20 @@ impl<'a> Deliberation<'a> {
         Err(FailReason::Tentative)
     }
 
+    fn tell_the_amount(&mut self) {
+        match self.action() {
+            Action::Source { full: true } | Action::Target { full: true } => {
+                let text = "Writing the whole bitmap, full sync required after drbd_sync_handshake.";
+                self.say(Level::Info, text);
+            }
+            Action::None if self.input.announced_bits != 0 => {
+                let text = format!("No resync, but {} bits in bitmap!", self.input.announced_bits);
+                self.say(Level::Info, &text);
+            }
+            Action::None | Action::Source { .. } | Action::Target { .. } | Action::Fail { .. } => {}
+        }
+    }
+
     fn action(&self) -> Action {
         match self.strategy {
             Strategy::SourceBitmap => Action::Source { full: false },
@@ -459,3 +474,5 @@ fn side_name(this_node: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod two_nodes;

@@ -7,7 +7,7 @@ use crate::engine::decision_vectors::{roles, table};
 const EMPTY: Uuids = Uuids { current: 0x10, bitmap: 0, history: [0; 2], bits: 0, flags: 0 };
 const SAME: GenerationSet = GenerationSet { current: 0x10, bitmap: 0, history: [0; 32] };
 
-fn ordinary() -> SyncInput<'static> {
+pub(super) fn ordinary() -> SyncInput<'static> {
     SyncInput {
         resource: "r0",
         own: &SAME,
@@ -90,7 +90,7 @@ fn handshake_cases_of_84() {
 }
 
 /// What the peer must do if this node does that.
-fn reverse(action: Action) -> Action {
+pub(super) fn reverse(action: Action) -> Action {
     match action {
         Action::Source { full } => Action::Target { full },
         Action::Target { full } => Action::Source { full },
@@ -259,4 +259,13 @@ fn every_decision_has_a_sentence_of_one_line() {
             );
         }
     }
+}
+
+#[test]
+fn the_amount_is_told() {
+    let last = |decision: Decision| decision.log.last().map(|(_, text)| text.clone()).unwrap_or_default();
+    let bits = SyncInput { announced_bits: 3, ..ordinary() };
+    assert_eq!(last(decide_on(found(0), &bits)), "No resync, but 3 bits in bitmap!");
+    let full = "Writing the whole bitmap, full sync required after drbd_sync_handshake.";
+    assert_eq!(last(decide_on(found(-2), &ordinary())), full);
 }

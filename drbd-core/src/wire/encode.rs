@@ -295,3 +295,6 @@ fn put_compressed(bitmap: &CompressedBitmap, out: &mut Vec<u8>) {
     out.push(u8::from(bitmap.first_run_set) << 7 | bitmap.pad_bits << 4 | RLE_VLI);
     out.extend_from_slice(&bitmap.code);
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,9 @@
 //! [`Packet`] enum. A packet of bulk data ([`Packet::bulk_bytes`]) is delivered when its fixed part has arrived; the
 //! bulk itself stays with the shell, which reads it into a buffer of its own.
 //!
+//! [`header`] has the table of commands, [`encode()`] and the private decoder the fixed parts, [`bitmap_code`] the code of
+//! bitmaps, [`state_word`] the states of a volume in 32 bits, [`handshake`] what two nodes must agree on.
+//!
 //! Numbers and layouts: `drbd_protocol.h` of DRBD 8.4 (facts only). All integers are big endian on the wire;
 //! `block_id` and barrier numbers are opaque cookies, echoed as they came.
 

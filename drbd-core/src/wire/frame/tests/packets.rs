@@ -66,7 +66,7 @@ fn lose_params(param: &mut SyncParam, version: u32) {
 
 pub(super) fn frames(stream: Stream, version: u32) -> impl Strategy<Value = Vec<Frame>> {
     let packet = match stream {
-        Stream::Data => prop_oneof![opening(version), blocks(version), bitmaps(version)].boxed(),
+        Stream::Data => prop_oneof![opening(), blocks(version), bitmaps(version)].boxed(),
         Stream::Control => control().boxed(),
     };
     let frame =
@@ -75,7 +75,7 @@ pub(super) fn frames(stream: Stream, version: u32) -> impl Strategy<Value = Vec<
 }
 
 /// Packets about nodes and volumes.
-fn opening(version: u32) -> impl Strategy<Value = Packet> {
+fn opening() -> impl Strategy<Value = Packet> {
     let reply = prop_oneof![Just(20usize), 1usize..=64];
     prop_oneof![
         prop::collection::vec(any::<u8>(), 64..=128).prop_map(|bytes| Packet::AuthChallenge(bytes.into())),
@@ -92,10 +92,6 @@ fn opening(version: u32) -> impl Strategy<Value = Packet> {
         any::<(u32, u32)>().prop_map(|(mask, val)| Packet::StateChangeRequest { mask, val }),
         any::<(u32, u32)>().prop_map(|(mask, val)| Packet::ConnStateChangeRequest { mask, val }),
     ]
-    .prop_map(move |packet| match packet {
-        Packet::Protocol(settings) if version < 87 => Packet::ProtocolUpdate(settings),
-        packet => packet,
-    })
 }
 
 /// Packets about blocks.

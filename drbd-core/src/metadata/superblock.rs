@@ -68,6 +68,15 @@ impl SuperBlock {
         self.unclean_magic || self.flags & device_flag::AL_CLEAN == 0
     }
 
+    /// The device flags as the format stores them: v08 has those of its one peer among them.
+    pub fn flags_on_disk(&self) -> u32 {
+        let of_peer = |(device, peer): &(u32, u32)| if self.peers[0].flags & peer == 0 { 0 } else { *device };
+        match self.format {
+            Format::V08 => V08_PEER_FLAGS.iter().map(of_peer).fold(self.flags, |flags, flag| flags | flag),
+            Format::V09 => self.flags,
+        }
+    }
+
     /// Reads a super block. `None`: these are not the bytes of one.
     pub fn decode(block: &Block) -> Result<Option<SuperBlock>, MetadataError> {
         let (format, unclean_magic) = match u32_at(block, MAGIC_AT) {
@@ -128,18 +137,11 @@ impl SuperBlock {
     }
 
     fn encode_v08(&self, block: &mut Block) {
-        let peer = &self.peers[0];
-        let mut flags = self.flags;
-        for (device, of_peer) in V08_PEER_FLAGS {
-            if peer.flags & of_peer != 0 {
-                flags |= device;
-            }
-        }
-        put_u64(block, 16, peer.bitmap_uuid);
+        put_u64(block, 16, self.peers[0].bitmap_uuid);
         put_u64(block, 24, self.history[0]);
         put_u64(block, 32, self.history[1]);
         put_u64(block, 40, self.device_uuid);
-        put_u32(block, 56, flags);
+        put_u32(block, 56, self.flags_on_disk());
         put_u32(block, MAGIC_AT, if self.unclean_magic { MAGIC_V08_UNCLEAN } else { MAGIC_V08 });
         put_u32(block, 88, self.al_stripes);
         put_u32(block, 92, self.al_stripe_size_4k);

@@ -95,6 +95,21 @@ impl GenerationSet {
         }
     }
 
+    /// Contact was lost after a comparison made this node source, but before the resync began (in WFBitMapS), its disk
+    /// being UpToDate. If nothing but the bitmap told that it is ahead, a new generation must tell it, Primary or not,
+    /// lest the next comparison finds the two equal. Returns whether there is a new generation, to be written to disk.
+    ///
+    /// 8.4 does so on a Primary only, and forgets the bits of a Secondary (decision 0010).
+    pub fn lose_target_before_resync(&mut self, target: &Uuids, random: u64, primary: bool) -> bool {
+        let same = self.current & !ROLE_BIT == target.current & !ROLE_BIT;
+        let only_bitmap_tells = self.bitmap == 0 || same && target.bitmap == 0;
+        if only_bitmap_tells {
+            self.set_bitmap(0);
+            self.begin_new(random, primary);
+        }
+        only_bitmap_tells
+    }
+
     /// A resync from this node begins. Returns its name, to be sent to the target (P_SYNC_UUID). `random` is used if
     /// the bitmap counts from nothing.
     pub fn begin_resync_as_source(&mut self, random: u64) -> u64 {

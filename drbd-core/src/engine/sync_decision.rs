@@ -7,7 +7,7 @@
 
 use super::after_split_brain::{recover, Recovered, Recovery, SplitBrainFacts, SplitBrainPolicies};
 use super::command::Level;
-use super::generation::{CompareContext, Comparison, GenerationSet, Strategy, ROLE_BIT};
+use super::generation::{CompareContext, Comparison, GenerationSet, Repair, Strategy, ROLE_BIT};
 use crate::states::{DiskState, Role};
 use crate::wire::{uuid_flag, Uuids};
 
@@ -136,8 +136,11 @@ pub enum AfterFailure {
 pub struct Decision {
     /// What this node does.
     pub action: Action,
-    /// What the generations alone said. Its repair is to be applied first, even if the action is to fail.
+    /// What the generations alone said.
     pub comparison: Comparison,
+    /// To be applied first, even if the action is to fail. Rule 34's is left out: as long as the bitmap's generation
+    /// stands, a node that crashes before the resync begins still knows that it must be source.
+    pub repair: Option<Repair>,
     /// This node is to become Secondary first.
     pub demote: bool,
     /// Handlers to be called, in order.
@@ -162,7 +165,8 @@ fn decide_on(comparison: Comparison, input: &SyncInput<'_>) -> Decision {
     };
     let sentence = explain::sentence(input, &comparison, action, deliberation.cause);
     let Deliberation { demote, handlers, log, .. } = deliberation;
-    Decision { action, comparison, demote, handlers, log, sentence }
+    let repair = comparison.repair.filter(|repair| *repair != Repair::FinishOwnResync);
+    Decision { action, comparison, repair, demote, handlers, log, sentence }
 }
 
 fn after_failure(reason: FailReason, input: &SyncInput<'_>) -> AfterFailure {

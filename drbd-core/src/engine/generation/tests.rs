@@ -214,3 +214,23 @@ fn the_oldest_of_32_is_forgotten() {
     assert_eq!(set.history[0], 40 << 4);
     assert_eq!(set.history[31], 9 << 4);
 }
+
+#[test]
+fn a_source_that_never_began_stays_ahead() {
+    let context = plain_context(Role::Secondary, Role::Secondary, false, true);
+    for (own, peer) in [
+        ([0xa10, 0xd40, 0xe50, 0xc30], [0xa10, 0, 0xd40, 0xe50]), // missed the end of a resync: rule 34
+        ([0xa10, 0xd40, 0, 0], [0xa10, 0, 0, 0]),                 // rule 36
+        ([0xa10, 0, 0, 0], [0xa10, 0, 0, 0]),                     // a crash told, and may be forgotten
+    ] {
+        let mut own = own_set(own);
+        let peer = peer_set(peer, false);
+        assert!(own.lose_target_before_resync(&peer, 0xf00, false));
+        let comparison = own.compare(&peer, &context);
+        assert_eq!((comparison.strategy, comparison.rule), (Strategy::SourceBitmap, 70));
+    }
+    let mut ahead = own_set([0xb20, 0xa10, 0, 0]);
+    let before = ahead;
+    assert!(!ahead.lose_target_before_resync(&peer_set([0xa10, 0, 0, 0], false), 0xf00, true));
+    assert_eq!(ahead, before, "a generation of its own tells already");
+}

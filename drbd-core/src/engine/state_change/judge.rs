@@ -1,8 +1,8 @@
 //! Whether a settled change may be: facts of the state machine, validity of the target, and what a user may ask for
 //! (5.6 and 5.7 of the wire reference).
 //!
-//! Three lists of named rules. [`HARD`] binds even facts (a lost network, a failed disk); [`VALID`] looks at the
-//! target alone; [`SOFT`] at the step. An invalid target is tolerated if the state before was invalid for the same
+//! Three lists of named rules. `HARD` binds even facts (a lost network, a failed disk); `VALID` looks at the
+//! target alone; `SOFT` at the step. An invalid target is tolerated if the state before was invalid for the same
 //! reason, so that one bad fact does not forbid every later change, except in the pre-check of a cluster-wide one.
 
 use super::snapshot::{Context, FencingPolicy, Snapshot};

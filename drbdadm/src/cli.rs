@@ -4,6 +4,7 @@
 //! the old form `drbdadm -- --force primary r0`. Refusals are worded as DRBD's.
 
 use crate::commands::{Command as Verb, COMMANDS};
+use crate::diagnostics::{did_you_mean, way_out};
 use clap::builder::OsStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -52,8 +53,9 @@ pub struct Arguments {
 pub fn parse(arguments: &[String]) -> Result<Arguments, String> {
     let (arguments, passed_on) = old_form(arguments);
     let name = "drbdadm";
-    let parsed = grammar().try_get_matches_from(std::iter::once(name.to_owned()).chain(arguments));
-    let matches = parsed.map_err(|e| refusal(&e))?;
+    let with_name = std::iter::once(name.to_owned()).chain(arguments.iter().cloned());
+    let parsed = grammar().try_get_matches_from(with_name);
+    let matches = parsed.map_err(|e| refusal(&e, &arguments))?;
     let mut found = Arguments::default();
     general(&matches, &mut found);
     if let Some((name, matches)) = matches.subcommand() {
@@ -193,13 +195,13 @@ fn own_options(verb: &Verb, matches: &ArgMatches, found: &mut Arguments) {
     }
 }
 
-fn refusal(error: &clap::Error) -> String {
+fn refusal(error: &clap::Error, arguments: &[String]) -> String {
     let text = |kind: ContextKind| match error.get(kind) {
         Some(ContextValue::String(s)) => s.clone(),
         Some(ContextValue::Strings(s)) => s.first().cloned().unwrap_or_default(),
         _ => String::new(),
     };
-    let verb = std::env::args().skip(1).find_map(|a| Verb::find(&a));
+    let verb = arguments.iter().find_map(|a| Verb::find(a));
     let help = match verb {
         Some(verb) if verb.is_of_drbdsetup() => format!("try 'drbdadm help {}'", verb.name),
         _ => "try 'drbdadm help'".to_owned(),
@@ -208,10 +210,12 @@ fn refusal(error: &clap::Error) -> String {
         ErrorKind::InvalidSubcommand => unknown_command(&text(ContextKind::InvalidSubcommand)),
         ErrorKind::UnknownArgument => {
             let argument = text(ContextKind::InvalidArg);
+            let whole = arguments.iter().find(|a| a.split('=').next() == Some(&argument));
+            let argument = whole.unwrap_or(&argument);
             if argument.starts_with('-') {
                 format!("drbdadm: unrecognized option '{argument}'\n{help}")
             } else {
-                unknown_command(&argument)
+                unknown_command(argument)
             }
         }
         _ => {
@@ -223,7 +227,7 @@ fn refusal(error: &clap::Error) -> String {
 }
 
 fn unknown_command(name: &str) -> String {
-    let hint = crate::diagnostics::did_you_mean(name, COMMANDS.iter().map(|c| c.name));
-    let hint = hint.map_or(String::new(), |h| format!("\n  {h}"));
+    let hint = did_you_mean(name, COMMANDS.iter().map(|c| c.name));
+    let hint = hint.map_or(String::new(), |h| format!("\n{}", way_out(&h)));
     format!("drbdadm: Unknown command '{name}'{hint}")
 }

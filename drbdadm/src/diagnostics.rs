@@ -129,12 +129,17 @@ impl Diagnostic {
                 let _ = writeln!(out, "  {number} | {visible}\n  {pad} | {gap}^{hint}");
             }
             (None, Some(hint)) => {
-                let _ = writeln!(out, "  {hint}");
+                let _ = writeln!(out, "{}", way_out(hint));
             }
             (None, None) => {}
         }
         out
     }
+}
+
+/// A way out on a line of its own. Everything that is not DRBD's text looks like this or like a quoted line.
+pub fn way_out(hint: &str) -> String {
+    format!("  hint: {hint}")
 }
 
 /// The part of a line around a column that fits a terminal, with tabs as blanks and its first column.
@@ -148,8 +153,9 @@ fn window(line: &str, column: usize) -> (usize, String) {
 /// `did you mean 'X'?` with the known word nearest to `word`, if one is near enough.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let allowed = match word.chars().count() {
-        0..=2 => 1,
-        3..=5 => 2,
+        0..=1 => 0,
+        2..=4 => 1,
+        5..=7 => 2,
         n => n / 3,
     };
     let nearest = known.into_iter().map(|k| (distance(word, k), k)).min_by_key(|(d, _)| *d)?;

@@ -7,11 +7,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adjust;
 pub mod app;
+pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod diagnostics;
+pub mod dump;
 pub mod glob;
+pub mod handlers;
 pub mod help;
 pub mod host;
 pub mod lexer;

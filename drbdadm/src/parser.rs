@@ -8,7 +8,10 @@ mod connection;
 mod host;
 mod options;
 mod resource;
+mod shown;
 mod top;
+
+pub use shown::{Shown, ShownConnection, ShownVolume};
 
 use crate::diagnostics::{did_you_mean, Diagnostic, FileId, Position, Sources};
 use crate::lexer::{lex, Spanned, Token};

@@ -3,14 +3,12 @@
 //! A [`Plan`] is ordered by [`Stage`] over all resources, so that for `up all` every resource exists before the first
 //! connection is made. [`crate::run`] executes it; with `-d` it is only printed.
 
-mod calls;
+pub mod calls;
 mod print;
 mod proxy;
 
 use crate::commands::{Action, Command};
 use crate::wanted::{Wanted, WantedConnection, WantedVolume};
-
-pub use calls::{attach_step, meta_call};
 
 /// A resource, or a part of it, that a command shall work on.
 #[derive(Clone, Debug)]
@@ -132,6 +130,22 @@ pub enum Stage {
     Disk,
     /// Connect.
     Connect,
+}
+
+impl Stage {
+    /// How `adjust-with-progress` calls it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Stage::Prerequisites | Stage::Minors => "create res",
+            Stage::ResourceOptions => "adjust res",
+            Stage::DiskDown => "prepare disk",
+            Stage::NetDown => "prepare net",
+            Stage::NetUp | Stage::Paths | Stage::NetOptions => "adjust net",
+            Stage::PeerDevices => "adjust peers",
+            Stage::Disk => "adjust disk",
+            Stage::Connect => "attempt to connect",
+        }
+    }
 }
 
 /// A step in its place.

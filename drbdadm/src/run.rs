@@ -56,6 +56,29 @@ impl Runner {
         outcome
     }
 
+    /// The same, naming the kinds of work and their resources while they go on.
+    pub fn run_with_progress(&self, plan: &Plan) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut label = "";
+        print_quietly("[");
+        for planned in &plan.0 {
+            let now = planned.stage.label();
+            if now != label {
+                print_quietly(&format!("\n{now:>16}:"));
+                label = now;
+            }
+            let result = self.run(&Plan(vec![planned.clone()]));
+            let name = &planned.resource;
+            match result.code {
+                0 => print_quietly(&format!(" {name}")),
+                code => print_quietly(&format!(" {name}:failed({code})")),
+            }
+            outcome.code = if result.code == 0 { outcome.code } else { result.code };
+        }
+        print_quietly("\n]\n");
+        outcome
+    }
+
     fn step(&self, step: &Step) -> i32 {
         match step {
             Step::Print(line) => {
@@ -208,6 +231,11 @@ fn code_of(status: std::io::Result<std::process::ExitStatus>) -> i32 {
 /// Prints a line; a reader that has gone away is no reason to complain.
 pub fn println_quietly(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn print_quietly(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// A word as a shell takes it literally.

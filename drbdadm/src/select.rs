@@ -1,10 +1,10 @@
 //! Resource arguments: `all`, `R`, `R/V`, `R:PEER`, `R:PEER/V`, `minor-N`.
 
 use crate::commands::Command;
-use crate::diagnostics::{did_you_mean, Sources};
+use crate::diagnostics::{way_out, Sources};
 use crate::host::ThisHost;
 use crate::plan::Selected;
-use crate::syntax::{same_host, Config};
+use crate::syntax::{same_host, Config, Host};
 use crate::wanted::Wanted;
 
 /// Why an argument selects nothing.
@@ -69,8 +69,8 @@ impl<'a> Choice<'a> {
         known.dedup();
         known.truncate(32);
         format!(
-            "WARN: no {kind} resources defined for this host ({name})!?\nMisspelled name of the local machine with the 'on' keyword ?\n  this host is called '{name}' (uname -n); the configuration names: {}",
-            known.join(" ")
+            "WARN: no {kind} resources defined for this host ({name})!?\nMisspelled name of the local machine with the 'on' keyword ?\n{}",
+            way_out(&format!("this host is called '{name}' (uname -n); the configuration names: {}", known.join(" ")))
         )
     }
 
@@ -125,15 +125,18 @@ impl<'a> Choice<'a> {
         let mut said = format!("'{argument}' not defined in your config (for this host).");
         let name = argument.split(['/', ':']).next().unwrap_or(argument);
         if let Some(resource) = self.config.resources.iter().find(|r| r.name.value == name) {
-            let hosts: Vec<String> = resource.hosts.iter().map(|h| h.heading()).collect();
-            said.push_str(&format!(
-                "\n  this host is called '{}'; {} defines '{name}' for: {}",
-                self.here.name,
-                self.sources.place(resource.name.at),
-                hosts.join(", ")
-            ));
-        } else if let Some(hint) = did_you_mean(name, self.wanted.iter().map(|w| w.name.as_str())) {
-            said.push_str(&format!("\n  {hint}"));
+            let hosts: Vec<String> = resource.hosts.iter().map(Host::heading).collect();
+            let place = self.sources.place(resource.name.at);
+            let hosts = hosts.join(", ");
+            let here = &self.here.name;
+            let hint = format!("this host is called '{here}'; {place} defines '{name}' for: {hosts}");
+            said.push_str(&format!("\n{}", way_out(&hint)));
+        } else if argument.starts_with('-') {
+            let hint = format!("after '--' every word is a resource: put {argument} in front of it");
+            said.push_str(&format!("\n{}", way_out(&hint)));
+        } else {
+            let known: Vec<&str> = self.wanted.iter().map(|w| w.name.as_str()).take(32).collect();
+            said.push_str(&format!("\n{}", way_out(&format!("resources of this host: {}", known.join(" ")))));
         }
         miss(said)
     }
@@ -165,9 +168,6 @@ fn peer_id(resource: &Wanted, peer: &str) -> Result<u32, Miss> {
         return Ok(connection.peer_id);
     }
     let known: Vec<&str> = resource.connections.iter().map(|c| c.name.as_str()).collect();
-    Err(miss(format!(
-        "Resource '{}' has no connection to '{peer}'; its peers are: {}",
-        resource.name,
-        known.join(" ")
-    )))
+    let hint = way_out(&format!("its peers are: {}", known.join(" ")));
+    Err(miss(format!("Resource '{}' has no connection to '{peer}'\n{hint}", resource.name)))
 }

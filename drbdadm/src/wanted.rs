@@ -3,7 +3,7 @@
 use crate::diagnostics::{Diagnostic, Position, Sources};
 use crate::host::ThisHost;
 use crate::syntax::{Address, Config, Connection, Disk, Host, HostKind, MetaDisk, PathEnd};
-use crate::syntax::{Proxy, ProxySettings, Resource, Settings, Volume};
+use crate::syntax::{Proxy, Resource, Settings, Volume};
 
 /// A resource of this host.
 #[derive(Clone, Debug)]
@@ -124,10 +124,8 @@ pub struct ProxySide {
     pub host: String,
     /// Its DRBD address.
     pub address: Address,
-    /// The proxy.
+    /// The proxy with its options.
     pub proxy: Proxy,
-    /// Options of the resource's `proxy { }`.
-    pub settings: ProxySettings,
 }
 
 /// The resource as this host should run it; `None` if it has no part in it.
@@ -234,7 +232,7 @@ fn connection(connection: &Connection, resource: &Resource, me: &Host) -> Option
     let path = |ends: &[PathEnd]| {
         let local = ends.iter().find(|e| is_me(e))?;
         let remote = ends.iter().find(|e| !is_me(e))?;
-        wanted_path(local, remote, &resource.sections.proxy)
+        wanted_path(local, remote)
     };
     let peer_devices = connection.volumes.iter().map(|(number, settings)| {
         let mut settings = settings.clone();
@@ -280,7 +278,7 @@ fn net_settings(connection: &Connection, peer: &Host, me: &Host) -> Settings {
     named
 }
 
-fn wanted_path(local: &PathEnd, remote: &PathEnd, settings: &ProxySettings) -> Option<WantedPath> {
+fn wanted_path(local: &PathEnd, remote: &PathEnd) -> Option<WantedPath> {
     let (ours, theirs) = (local.address.clone()?, remote.address.clone()?);
     let inside = local.proxy.as_ref().and_then(|p| p.inside.clone());
     let side = |end: &PathEnd| {
@@ -288,7 +286,6 @@ fn wanted_path(local: &PathEnd, remote: &PathEnd, settings: &ProxySettings) -> O
             host: end.host.value.clone(),
             address: end.address.clone()?,
             proxy: end.proxy.clone()?,
-            settings: settings.clone(),
         })
     };
     let proxies = side(local).zip(side(remote));

@@ -290,14 +290,12 @@ impl OptionSpec {
                     Err(wrong(ValueFault::NotOneOf(values)))
                 }
             }
-            Kind::WordOrNumber { values, min, max, .. } => {
-                let number_fits = parse_number(text, '1').is_some_and(|n| n >= min && n <= max);
-                if values.contains(&text) || number_fits {
-                    Ok(OptionValue::Text(text.to_owned()))
-                } else {
-                    Err(wrong(ValueFault::NotOneOf(values)))
-                }
-            }
+            Kind::WordOrNumber { values, min, max, .. } => match parse_number(text, '1') {
+                Some(number) if number < min => Err(wrong(ValueFault::TooSmall { min })),
+                Some(number) if number > max => Err(wrong(ValueFault::TooBig { max })),
+                None if !values.contains(&text) => Err(wrong(ValueFault::NotOneOf(values))),
+                Some(_) | None => Ok(OptionValue::Text(text.to_owned())),
+            },
             Kind::Text { max_len } => {
                 if text.len() > max_len {
                     return Err(wrong(ValueFault::TooLong { max_len }));
@@ -314,6 +312,9 @@ fn parse_number(text: &str, prefix: char) -> Option<i64> {
         Some((at, c)) if c.is_ascii_alphabetic() => (&text[..at], Some(c.to_ascii_lowercase())),
         _ => (text, None),
     };
+    if digits.starts_with('+') {
+        return None;
+    }
     let number: i64 = digits.parse().ok()?;
     let unit = |c| -> Option<i64> {
         Some(match c {

@@ -55,7 +55,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn peer_device_volume(&mut self) -> Parsed<Settings> {
+    pub(super) fn peer_device_volume(&mut self) -> Parsed<Settings> {
         let mut settings = Settings::default();
         self.expect('{')?;
         while !self.block_ends() {

@@ -2,7 +2,7 @@
 
 use super::{Call, Patience, Planned, Program, Selected, Stage, Step, Wishes};
 use crate::commands::Command;
-use crate::syntax::Settings;
+use crate::syntax::{Address, Settings};
 use crate::wanted::{BackingDisk, Wanted, WantedConnection, WantedVolume};
 
 /// Exit codes of `invalidate` that are answers: the resource runs and refuses.
@@ -20,6 +20,25 @@ pub(super) fn setup_call(resource: &Wanted, arguments: Vec<String>) -> Call {
         hushed: false,
         silent_failure: false,
     }
+}
+
+/// A call of drbdsetup with just these words.
+pub fn volume_call(resource: &Wanted, arguments: &[&str]) -> Call {
+    setup_call(resource, words(arguments))
+}
+
+/// disk-options that leaves nothing as it was.
+pub fn disk_options_call(resource: &Wanted, volume: &WantedVolume) -> Call {
+    let mut call = volume_call(resource, &["disk-options", &volume.minor.to_string(), "--set-defaults"]);
+    call.arguments.extend(options(&volume.backing_settings));
+    call
+}
+
+/// resource-options that leaves nothing as it was.
+pub fn resource_options_call(resource: &Wanted) -> Call {
+    let mut call = volume_call(resource, &["resource-options", &resource.name, "--set-defaults"]);
+    call.arguments.extend(options(&resource.options));
+    call
 }
 
 /// A call of drbdmeta for a volume's metadata.
@@ -46,7 +65,7 @@ fn words(words: &[&str]) -> Vec<String> {
 }
 
 /// `--name=value` of everything that is set.
-pub(super) fn options(settings: &Settings) -> impl Iterator<Item = String> + '_ {
+pub fn options(settings: &Settings) -> impl Iterator<Item = String> + '_ {
     settings.0.iter().map(|s| match &s.value {
         Some(value) => format!("--{}={value}", s.name),
         None => format!("--{}", s.name),
@@ -96,15 +115,16 @@ fn with_disk<'a>(
 
 pub(super) fn connection_calls(command: &Command, selection: &Selected<'_>, wishes: &Wishes) -> Vec<Step> {
     let call = |connection: &WantedConnection| {
-        let mut call = connection_call(command.name, selection.resource, connection);
+        let mut call = connection_call(command.name, selection.resource, connection.peer_id);
         call.arguments.extend(wishes.setup.iter().cloned());
         one(call)
     };
     selection.connections().map(call).collect()
 }
 
-fn connection_call(name: &str, resource: &Wanted, connection: &WantedConnection) -> Call {
-    setup_call(resource, words(&[name, &resource.name, &connection.peer_id.to_string()]))
+/// `drbdsetup NAME RESOURCE PEER`.
+pub fn connection_call(name: &str, resource: &Wanted, peer_id: u32) -> Call {
+    setup_call(resource, words(&[name, &resource.name, &peer_id.to_string()]))
 }
 
 /// Volumes first, then peers, as DRBD iterates.
@@ -115,7 +135,8 @@ fn peer_devices<'a>(
     selection.volumes().flat_map(move |v| selection.connections().map(move |c| (v, c)))
 }
 
-fn peer_device_call(name: &str, resource: &Wanted, peer_id: u32, volume: u32) -> Call {
+/// `drbdsetup NAME RESOURCE PEER VOLUME`.
+pub fn peer_device_call(name: &str, resource: &Wanted, peer_id: u32, volume: u32) -> Call {
     setup_call(resource, words(&[name, &resource.name, &peer_id.to_string(), &volume.to_string()]))
 }
 
@@ -141,7 +162,7 @@ pub(super) fn up(selection: &Selected<'_>) -> Vec<Planned> {
     at(Stage::Paths, paths("new-path", selection));
     at(Stage::PeerDevices, set_peer_device_options(selection));
     at(Stage::Disk, attach(selection, &Wishes::default()));
-    let connect = |c: &WantedConnection| one(connection_call("connect", selection.resource, c));
+    let connect = |c: &WantedConnection| one(connection_call("connect", selection.resource, c.peer_id));
     at(Stage::Connect, selection.connections().map(connect).collect());
     plan
 }
@@ -278,7 +299,7 @@ pub(super) fn disk_state(selection: &Selected<'_>, wishes: &Wishes) -> Vec<Step>
 
 pub(super) fn forget_peer(selection: &Selected<'_>, wishes: &Wishes) -> Vec<Step> {
     let step = |connection: &WantedConnection| {
-        let mut first = connection_call("forget-peer", selection.resource, connection);
+        let mut first = connection_call("forget-peer", selection.resource, connection.peer_id);
         first.arguments.extend(wishes.setup.iter().cloned());
         let node = format!("--node-id={}", connection.peer_id);
         let volumes = selection.volumes().flat_map(|v| on_disk(selection, v, &[&node, "forget-peer"]));
@@ -287,14 +308,16 @@ pub(super) fn forget_peer(selection: &Selected<'_>, wishes: &Wishes) -> Vec<Step
     selection.connections().map(step).collect()
 }
 
-pub(super) fn new_resource(resource: &Wanted, extra: &[String]) -> Step {
+/// new-resource with the resource options.
+pub fn new_resource(resource: &Wanted, extra: &[String]) -> Step {
     let mut arguments = words(&["new-resource", &resource.name, &resource.node_id.to_string()]);
     arguments.extend(options(&resource.options));
     arguments.extend(extra.iter().cloned());
     one(setup_call(resource, arguments))
 }
 
-pub(super) fn new_minor(resource: &Wanted, volume: &WantedVolume, extra: &[String]) -> Step {
+/// new-minor with the device options.
+pub fn new_minor(resource: &Wanted, volume: &WantedVolume, extra: &[String]) -> Step {
     let (minor, number) = (volume.minor.to_string(), volume.number.to_string());
     let mut arguments = words(&["new-minor", &resource.name, &minor, &number]);
     arguments.extend(options(&volume.device_settings));
@@ -309,22 +332,30 @@ pub(super) fn new_minors(selection: &Selected<'_>, extra: &[String]) -> Vec<Step
     selection.volumes().map(|v| new_minor(selection.resource, v, extra)).collect()
 }
 
+/// new-peer with the net options.
+pub fn new_peer(resource: &Wanted, connection: &WantedConnection, extra: &[String]) -> Step {
+    let mut call = connection_call("new-peer", resource, connection.peer_id);
+    call.arguments.extend(options(&connection.net));
+    call.arguments.extend(extra.iter().cloned());
+    one(call)
+}
+
 pub(super) fn new_peers(selection: &Selected<'_>, extra: &[String]) -> Vec<Step> {
-    let call = |connection: &WantedConnection| {
-        let mut call = connection_call("new-peer", selection.resource, connection);
-        call.arguments.extend(options(&connection.net));
-        call.arguments.extend(extra.iter().cloned());
-        one(call)
-    };
-    selection.connections().map(call).collect()
+    selection.connections().map(|c| new_peer(selection.resource, c, extra)).collect()
+}
+
+/// `new-path` or `del-path`.
+pub fn path_call(name: &str, resource: &Wanted, peer_id: u32, local: &Address, remote: &Address) -> Call {
+    let mut call = connection_call(name, resource, peer_id);
+    call.arguments.extend([local.for_drbdsetup(), remote.for_drbdsetup()]);
+    call
 }
 
 pub(super) fn paths(name: &str, selection: &Selected<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
     for connection in selection.connections() {
         for path in &connection.paths {
-            let mut call = connection_call(name, selection.resource, connection);
-            call.arguments.extend([path.local.for_drbdsetup(), path.remote.for_drbdsetup()]);
+            let call = path_call(name, selection.resource, connection.peer_id, &path.local, &path.remote);
             steps.push(one(call));
         }
     }
@@ -332,13 +363,13 @@ pub(super) fn paths(name: &str, selection: &Selected<'_>) -> Vec<Step> {
 }
 
 /// The transport of a connection cannot be changed later.
-pub(super) fn changeable(net: &Settings) -> Settings {
+pub fn changeable(net: &Settings) -> Settings {
     Settings(net.0.iter().filter(|s| s.name != "transport").cloned().collect())
 }
 
 pub(super) fn net_options(selection: &Selected<'_>, extra: &[String]) -> Vec<Step> {
     let call = |connection: &WantedConnection| {
-        let mut call = connection_call("net-options", selection.resource, connection);
+        let mut call = connection_call("net-options", selection.resource, connection.peer_id);
         call.arguments.extend(options(&changeable(&connection.net)));
         call.arguments.extend(extra.iter().cloned());
         one(call)

@@ -1,8 +1,8 @@
 //! drbd-proxy: what `adjust` tells it about connections that run through one.
 
 use super::{Call, Patience, Planned, Program, Selected, Stage, Step};
-use crate::syntax::{Address, ProxySettings};
-use crate::wanted::{ProxySide, WantedPath};
+use crate::syntax::Address;
+use crate::wanted::WantedPath;
 
 pub(super) fn steps(selection: &Selected<'_>) -> Vec<Planned> {
     let mut planned = Vec::new();
@@ -32,7 +32,7 @@ fn commands(resource: &str, path: &WantedPath) -> Vec<Vec<String>> {
     let name = format!("{resource}-{}-{}", theirs.host, ours.host);
     let endpoints: Vec<String> =
         [inside, their_outside, outside, &ours.address].into_iter().map(Address::endpoint).collect();
-    let settings = settings_of(ours);
+    let settings = &ours.proxy.settings;
     let mut add = format!("add connection {name} {}", endpoints.join(" "));
     if let Some(limit) = settings.options.value("memlimit") {
         add.push_str(&format!(" --memlimit={limit}"));
@@ -52,13 +52,4 @@ fn commands(resource: &str, path: &WantedPath) -> Vec<Vec<String>> {
         commands.push(set.into_iter().flat_map(|s| ["-c".to_owned(), s]).collect());
     }
     commands
-}
-
-/// A side's own options, else those of the resource.
-fn settings_of(side: &ProxySide) -> &ProxySettings {
-    if side.proxy.settings == ProxySettings::default() {
-        &side.settings
-    } else {
-        &side.proxy.settings
-    }
 }

@@ -1,7 +1,7 @@
 //! Inheritance: common (or template) → resource → volumes, hosts and connections.
 
-use crate::syntax::{Config, Connection, Host, HostKind, MetaDisk, Resource, Sections, Settings, Volume};
-use crate::syntax::{Device, Disk};
+use crate::syntax::{Config, Connection, Device, Disk, Host, HostKind, MetaDisk, ProxySettings, Resource};
+use crate::syntax::{Sections, Settings, Volume};
 
 /// A copy in which every host has its volumes complete and every connection its options.
 pub fn expand(config: &Config) -> Config {
@@ -17,9 +17,20 @@ pub fn expand(config: &Config) -> Config {
             fill_connection(connection, &resource.sections.net, &hosts);
         }
         resource.meshes.clear();
+        move_proxy_settings(resource);
     }
     stack(&mut expanded);
     expanded
+}
+
+/// Each side of a path that runs through a proxy gets the proxy options of the resource.
+fn move_proxy_settings(resource: &mut Resource) {
+    let ends = resource.connections.iter_mut().flat_map(|c| &mut c.paths).flat_map(|p| &mut p.ends);
+    for proxy in ends.filter_map(|e| e.proxy.as_mut()) {
+        if proxy.settings == ProxySettings::default() {
+            proxy.settings.clone_from(&resource.sections.proxy);
+        }
+    }
 }
 
 fn inherit_sections(resource: &mut Resource, common: Option<&Sections>) {

@@ -137,6 +137,11 @@ impl Client {
         }
     }
 
+    /// Drops the notifications that came with answers.
+    pub fn forget_notifications(&mut self) {
+        self.notifications.clear();
+    }
+
     /// Whether a notification can be had without waiting for the socket.
     pub fn has_buffered(&self) -> bool {
         !self.notifications.is_empty() || self.stream.buffer().contains(&b'\n')

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod arguments;
+pub mod check_resize;
 pub mod client;
 pub mod colour;
 pub mod commands;
@@ -25,6 +26,7 @@ pub mod status;
 pub mod status_json;
 pub mod stream;
 pub mod timestamp;
+pub mod wait;
 pub mod wrap;
 
 use arguments::CommandLine;
@@ -94,7 +96,8 @@ fn carry_out(line: &CommandLine) -> Result<String, Fault> {
         Verb::Show => show(line),
         Verb::Events2 => silent(stream::run(line)),
         Verb::NewResource => silent(spawn::new_resource(line)),
-        Verb::WaitSync | Verb::WaitConnect | Verb::CheckResize => silent(request::run(line)),
+        Verb::WaitSync | Verb::WaitConnect => silent(wait::run(line)),
+        Verb::CheckResize => silent(check_resize::run(line)),
         Verb::Primary
         | Verb::Secondary
         | Verb::Attach

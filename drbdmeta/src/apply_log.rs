@@ -7,6 +7,8 @@ use crate::device::Buffer;
 use crate::failure::{exit, Failure};
 use crate::found::Opened;
 use crate::terminal::short_size;
+use drbd_core::ids::Sector;
+use drbd_core::limits::EXTENT_SECTORS;
 use drbd_core::metadata::{
     apply_log, device_flag, encode_initialised, is_log_before_84, load, replay, replay_before_84, BitmapArea,
     Geometry, Loaded, LogReplay, LogState, Place, SuperBlock, BLOCK_BYTES,
@@ -87,6 +89,10 @@ fn mark(
     active: Vec<u32>,
 ) -> Result<(), Failure> {
     let name = opened.arguments.device.display();
+    // As DRBD does it, the last extent is marked as a whole, even where it reaches beyond the end of the device.
+    let whole_extents = Sector(place.capacity.0.next_multiple_of(EXTENT_SECTORS));
+    let place = &Place { capacity: whole_extents, ..*place };
+    let agreed = std::mem::replace(&mut super_block.effective_size, whole_extents.0);
     let bitmap = opened.device.read(place.bitmap_offset_bytes, place.bitmap_bytes as usize)?;
     let loaded = load(super_block.clone(), place, log, bitmap.as_slice());
     let mut loaded = loaded.map_err(|error| Failure::value(format!("{name}: {error}")))?;
@@ -94,7 +100,7 @@ fn mark(
     loaded.log_unreadable = false;
     let applied = apply_log(&mut loaded).map_err(|error| Failure::value(format!("{name}: {error}")))?;
     write_bitmap(opened, place, &loaded)?;
-    *super_block = loaded.super_block;
+    *super_block = SuperBlock { effective_size: agreed, ..loaded.super_block };
     let kib = applied.bits_set * u64::from(super_block.bm_bytes_per_bit) / 1024;
     opened.terminal.note(format_args!("Marked additional {} as out-of-sync based on AL.", short_size(kib)));
     Ok(())

@@ -78,8 +78,8 @@ impl Device {
         let direct = if is_block { libc::O_DIRECT } else { 0 };
         let file = match open_exclusively(path, direct | exclusive, index, use_) {
             Err(error) if is_busy(&error) => {
-                terminal.note(format_args!("open({}) failed: {}", path.display(), busy_text(&error)));
-                ask_about_busy(use_, terminal)?;
+                terminal.note(format_args!("open({}) failed: Device or resource busy", path.display()));
+                ask_about_busy(&error, use_, terminal)?;
                 open_flags(path, direct, use_).map_err(|error| cannot_open(path, &error))?
             }
             other => other.map_err(|error| cannot_open(path, &error))?,
@@ -224,19 +224,14 @@ fn is_busy(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN))
 }
 
-/// A lock held by another process and an exclusive open are the same to the user.
-fn busy_text(error: &std::io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EAGAIN) => {
-            "Device or resource busy (locked by another process, such as a udrbd that has it attached)"
-        }
-        _ => "Device or resource busy",
+/// A mounted device may be written by who insists; what a daemon has locked may only be looked at.
+fn ask_about_busy(error: &std::io::Error, use_: Use, terminal: &Terminal) -> Result<(), Failure> {
+    let locked = error.raw_os_error() == Some(libc::EAGAIN);
+    if locked {
+        terminal.note(format_args!("# Its lock is held, as by a udrbd that has it attached."));
     }
-}
-
-fn ask_about_busy(use_: Use, terminal: &Terminal) -> Result<(), Failure> {
-    let insists = terminal.force || !use_.refuse_busy;
-    if insists && terminal.confirmed(None, "Exclusive open failed. Do it anyways?") {
+    let out_of_question = use_.refuse_busy && !terminal.force || locked && use_.modifies;
+    if !out_of_question && terminal.confirmed(None, "Exclusive open failed. Do it anyways?") {
         return Ok(());
     }
     say(format_args!("Operation canceled."))?;

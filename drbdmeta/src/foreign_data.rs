@@ -162,12 +162,13 @@ fn physical_volume(opened: &Opened) -> Extent {
         .arg(&opened.arguments.device)
         .stdin(Stdio::null())
         .output();
-    let Ok(output) = output else { return Extent::Undetermined };
-    let sectors: Option<u128> = String::from_utf8_lossy(&output.stdout).trim().parse().ok();
+    let said = output.map(|output| (output.stdout, output.stderr)).unwrap_or_default();
+    let sectors: Option<u128> = String::from_utf8_lossy(&said.0).trim().parse().ok();
     if sectors.is_none() {
-        for line in String::from_utf8_lossy(&output.stderr).lines() {
+        for line in String::from_utf8_lossy(&said.1).lines() {
             opened.terminal.note(format_args!("pvs stderr: {line}"));
         }
+        opened.terminal.note(format_args!(""));
     }
     sectors.map_or(Extent::Undetermined, |sectors| Extent::Bytes(sectors * 512))
 }

@@ -1,3 +1,7 @@
 //! Cross-crate proof of udrbd: simulator, goldens, system tests.
 
+pub mod drbdmeta;
+pub mod programs;
+pub mod scratch;
 pub mod system;
+pub mod transcript;

@@ -90,7 +90,8 @@ fn newest(ring: &Ring) -> Option<usize> {
 struct Run {
     /// From the newest back to the oldest.
     positions: Vec<usize>,
-    /// Before the oldest the log was initialised: slots it does not name were empty.
+    /// Nothing is missing before the oldest: the log had just been initialised, or the ring is whole and its contexts
+    /// have been all around the table. Slots not named are empty.
     known_start: bool,
 }
 
@@ -106,11 +107,11 @@ fn run_ending_at(ring: &Ring, newest: usize) -> Run {
                 return Run { positions, known_start: true };
             }
             Some(t) if t.tr_number == number => positions.push(before),
-            Some(_) | None => break,
+            Some(_) | None => return Run { positions, known_start: false },
         }
         at = before;
     }
-    Run { positions, known_start: false }
+    Run { positions, known_start: true }
 }
 
 /// Slot to extent; slots grow on demand up to the 65,536 a number can name.

@@ -2,15 +2,15 @@
 //! in the middle of a write, the other takes over, nothing acknowledged is lost, and the old one gets back only what
 //! changed.
 
-use drbd_core::control::{PeerDeviceObject, ResourceStatus};
-use drbd_core::states::{ConnectionState, DiskState};
+use drbd_core::control::ResourceStatus;
 use drbd_tests::system::ledger::Ledger;
 use drbd_tests::system::nbd_client::{Fault, Operation};
 use drbd_tests::system::nodes::{self, Node, RESOURCE};
+use drbd_tests::system::resync_account::{compare_disks, is_connected, is_in_sync, Account};
 use nix::sys::signal::{SigSet, Signal};
 use std::error::Error;
-use std::fs::{self, File};
-use std::io::{self, IsTerminal, Read, Write};
+use std::fs;
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 const DISK_BYTES: u64 = 512 << 20;
 /// Where the Primary that will die writes: 16 extents of the activity log.
 const SPAN_BLOCKS: u64 = (64 << 20) / 4096;
-const EXTENT_KIB: u64 = 4096;
 const WRITES_IN_FLIGHT: usize = 32;
 const WRITE_FOR: Duration = Duration::from_secs(3);
 const CHANGED_WHILE_DOWN_BYTES: u64 = 8 << 20;
@@ -140,7 +139,8 @@ fn play(dir: &Path, nodes: &[Node; 2]) -> Outcome<()> {
     let status = alpha.wait_for(PATIENCE, |status| is_connected(status) && is_in_sync(status))?;
     explain_resync(&status, &said, ledger.changed_kib_since(&before))?;
     ledger.check(&mut client, true)?;
-    compare(nodes, client.size_bytes())
+    println!("  both disks compared: {} bytes, all equal", compare_disks(nodes, client.size_bytes())?);
+    Ok(())
 }
 
 fn write_until_killed(primary: &Node, ledger: &mut Ledger) -> Outcome<()> {
@@ -167,19 +167,6 @@ fn write_until_killed(primary: &Node, ledger: &mut Ledger) -> Outcome<()> {
         ledger.acknowledged_bytes as f64 / 1048576.0 / begin.elapsed().as_secs_f64()
     );
     Ok(())
-}
-
-fn peer_device(status: &ResourceStatus) -> Option<&PeerDeviceObject> {
-    status.connections.first()?.peer_devices.first()
-}
-
-fn is_connected(status: &ResourceStatus) -> bool {
-    status.connections.iter().all(|c| c.connection.connection == ConnectionState::Connected)
-}
-
-fn is_in_sync(status: &ResourceStatus) -> bool {
-    status.devices.iter().all(|device| device.disk == DiskState::UpToDate)
-        && peer_device(status).is_some_and(|p| p.peer_disk == DiskState::UpToDate && p.resync.is_none())
 }
 
 /// The running resync as `drbdsetup status --json` tells it, until it is done.
@@ -220,54 +207,17 @@ fn show_resync(node: &Node) -> Outcome<()> {
 
 /// What the resync copied and why; `said` is what `drbdadm up` put out.
 fn explain_resync(status: &ResourceStatus, said: &str, changed_kib: u64) -> Outcome<()> {
-    let device = &status.devices[0];
-    let finished =
-        peer_device(status).and_then(|p| p.last_resync.as_ref()).ok_or("the status tells of no resync")?;
-    let size_kib = device.size.unwrap_or(0);
-    let replayed_kib = device.al_replayed_kib + replayed_by_drbdmeta_kib(said);
+    let account = Account::of(status, said).ok_or("the status tells of no resync")?;
     println!(
-        "  the resync copied {} KiB in {:.1} s: at most the {changed_kib} KiB written meanwhile and the {replayed_kib} KiB \
-         \n  in {} extents that the activity log of alpha held when it died; the device has {size_kib} KiB",
-        finished.copied,
-        finished.elapsed_ms as f64 / 1000.0,
-        replayed_kib.div_ceil(EXTENT_KIB),
+        "  the resync copied {} KiB in {:.1} s: at most the {changed_kib} KiB written meanwhile and the {} KiB\n  in {} \
+         extents that the activity log of alpha held when it died; the device has {} KiB",
+        account.copied_kib,
+        account.seconds,
+        account.replayed_kib,
+        account.replayed_extents(),
+        account.device_kib
     );
-    let bound = changed_kib + replayed_kib;
-    if finished.copied == 0 || finished.copied > bound {
-        return Err(format!("copied {} KiB, expected 1 to {bound}", finished.copied).into());
-    }
-    Ok(())
-}
-
-/// What `drbdmeta apply-al`, which `drbdadm up` runs before the attach, marked: "Marked additional 64 MB as out-of-sync
-/// based on AL."
-fn replayed_by_drbdmeta_kib(said: &str) -> u64 {
-    let Some((_, rest)) = said.split_once("Marked additional ") else { return 0 };
-    let mut words = rest.split_whitespace();
-    let amount: u64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-    match words.next() {
-        Some("GB") => amount << 20,
-        Some("MB") => amount << 10,
-        _ => amount,
-    }
-}
-
-/// Both disks, data area, byte for byte.
-fn compare(nodes: &[Node; 2], bytes: u64) -> Outcome<()> {
-    let mut disks = [File::open(&nodes[0].disk)?.take(bytes), File::open(&nodes[1].disk)?.take(bytes)];
-    let mut chunks = [vec![0; 1 << 20], vec![0; 1 << 20]];
-    let mut offset = 0;
-    while offset < bytes {
-        let length = (bytes - offset).min(1 << 20) as usize;
-        for (disk, chunk) in disks.iter_mut().zip(&mut chunks) {
-            disk.read_exact(&mut chunk[..length])?;
-        }
-        if chunks[0][..length] != chunks[1][..length] {
-            return Err(format!("the disks differ within 1 MiB after byte {offset}").into());
-        }
-        offset += length as u64;
-    }
-    println!("  both disks compared: {bytes} bytes, all equal");
+    account.demand_at_most(changed_kib + account.replayed_kib)?;
     Ok(())
 }
 

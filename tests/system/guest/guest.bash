@@ -1,7 +1,7 @@
 # Sourced: boots and drives guests made by `build`. A guest is a directory $guests/NAME with its process id, its console
 # and two pipes to the agent behind its second serial line; it dies with guest_kill, however the caller ends.
 # Needs: $guests (a directory), $guest_cache (filled by build), $guest_netns (a network namespace with a bridge br0).
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # the three named above
 
 # guest_start NAME ADDRESS/LENGTH DISK: boot, without waiting. DISK is /dev/vda in it.
 guest_start() {
@@ -23,6 +23,7 @@ guest_start() {
 		> "$dir/qemu.log" 2>&1 < /dev/null &
 	echo $! > "$dir/pid"
 	# Both ends stay open here, so that a pipe is never at its end between two commands.
+	# shellcheck disable=SC1083
 	exec {guest_in["$name"]}<> "$dir/line.in" {guest_out["$name"]}<> "$dir/line.out"
 }
 

@@ -1,0 +1,62 @@
+# Sourced by every system test: where the programs are, what passed, what did not, and how the test ends.
+# shellcheck shell=bash
+set -euo pipefail
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+programs=${UDRBD_PROGRAMS:-${CARGO_TARGET_DIR:-$top/target}/release}
+export PATH=$programs:$PATH
+passed=0
+failed=0
+work=$(mktemp -d "${TMPDIR:-/tmp}/udrbd-test-XXXXXX")
+endings=("rm -rf '$work'")
+
+# at_end COMMANDLINE: carried out when the test ends, however it ends; the last one first.
+at_end() { endings=("$1" "${endings[@]}"); }
+
+finish() {
+	local code=$? command
+	set +e
+	((code == 0 || failed > 0)) || failed=1
+	for command in "${endings[@]}"; do eval "$command"; done
+	echo "$(basename "$0"): $passed passed, $failed failed"
+	exit $((failed > 0))
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+die() {
+	echo "  FAILED: $1"
+	failed=$((failed + 1))
+	exit 1
+}
+
+# expect WHAT COMMAND...: one check, counted.
+expect() {
+	local what=$1 said
+	shift
+	if said=$("$@" 2>&1); then
+		passed=$((passed + 1))
+		echo "  ok: $what"
+	else
+		failed=$((failed + 1))
+		echo "  FAILED: $what: $*"
+		echo "      ${said//$'\n'/$'\n'      }"
+	fi
+}
+
+# wait_for SECONDS WHAT COMMAND...: until it succeeds, else the test ends.
+wait_for() {
+	local limit=$((SECONDS + $1)) what=$2
+	shift 2
+	until "$@" > /dev/null 2>&1; do
+		((SECONDS < limit)) || {
+			"$@" || true
+			die "$what: not within its time"
+		}
+		sleep 0.1
+	done
+}
+
+need_root() {
+	[ "$(id -u)" = 0 ] || die "this one needs root (network namespaces, loop devices)"
+}

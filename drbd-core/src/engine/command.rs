@@ -196,9 +196,12 @@ pub struct MetaIo {
 pub enum MetaOp {
     /// The super block.
     SuperBlock,
-    /// The pending activity-log transaction.
-    LogTransaction,
-    /// The n-th block of the log as an initialised one.
+    /// The pending activity-log transaction, to the n-th 4 KiB of the log area.
+    LogTransaction {
+        /// Which block.
+        block: u32,
+    },
+    /// The n-th 4 KiB of the log area as an initialised one.
     LogInitialise {
         /// Which block.
         block: u32,

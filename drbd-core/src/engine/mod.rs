@@ -1,4 +1,12 @@
 //! One resource: all volumes, all peers, and every decision about them.
+//!
+//! [`Resource::handle`] is the only way in, a list of [`Command`]s the only way out. Between two events everything in
+//! `invariants` holds.
+//!
+//! Reading order: [`event`] and [`command`] (the vocabulary), `resource` (what is remembered), `write_path` (a
+//! write's life), `state` with [`state_change`] and `consequences` (how states change), `pairing`, `session` and
+//! `handshake` (how two nodes meet), [`generation`] and [`sync_decision`] (who copies to whom), `bitmap_exchange` and
+//! `resync` (how), `meta_jobs` (what is on stable storage when), `admin`.
 
 pub mod after_split_brain;
 pub mod command;
@@ -8,8 +16,173 @@ pub mod generation;
 pub mod state_change;
 pub mod sync_decision;
 
+mod activity_log;
+mod admin;
+mod attach;
+mod bitmap;
+mod bitmap_exchange;
+mod connection;
+mod consequences;
+mod device;
+mod generations;
+mod handshake;
+mod invariants;
+mod meta_jobs;
+mod meta_run;
+mod notify;
+mod packets;
+mod pairing;
+mod peer_device;
+mod random;
+mod resource;
+mod resync;
+mod session;
+mod slab;
+mod state;
+mod status;
+mod write_path;
+
 #[cfg(test)]
 mod decision_vectors;
 
 pub use command::*;
 pub use event::*;
+pub use resource::Resource;
+
+use crate::control::{HelperObject, Kind};
+use crate::ids::{DiskIoId, HandlerId, Instant, PayloadId, VolumeNumber};
+use connection::Link;
+use resource::{HandlerOwner, IoOwner};
+
+impl Resource {
+    /// Something happened at `now`; what is to be done is appended to `out`. Total: never fails, never blocks.
+    pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Command>) {
+        self.now = now;
+        match event {
+            Event::Upper(request) => self.upper(request, out),
+            Event::DiskDone { io, result, payload } => self.disk_done(io, result, payload, out),
+            Event::Packet { socket, frame, payload } => self.packet(socket, frame, payload, out),
+            Event::Sent { socket, packets } => {
+                let data = self.connection.as_ref().and_then(|c| c.session()).map(|s| s.data);
+                if data == Some(socket) {
+                    self.packets_sent(packets, out);
+                }
+            }
+            Event::Opened { volume } => self.opened(volume, out),
+            Event::Closed { volume } => self.closed(volume, out),
+            Event::Dialled { socket, .. } => self.dialled(socket, out),
+            Event::DialFailed { retry, why, .. } => self.dial_failed(retry, &why, out),
+            Event::ListenFailed { why, .. } => self.listen_failed(&why, out),
+            Event::Accepted { socket, .. } => self.accepted(socket, out),
+            Event::SocketLost { socket, why } => self.socket_lost(socket, why, out),
+            Event::Challenge { bytes, .. } => self.challenge(bytes, out),
+            Event::Hmac { purpose, digest, .. } => self.hmac(purpose, digest, out),
+            Event::HandlerExited { handler, status } => self.handler_exited(handler, status, out),
+            Event::Admin { ticket, request } => self.administer(ticket, *request, out),
+            Event::Timer => self.tick(out),
+        }
+        self.admin_tick(out);
+    }
+
+    /// When [`Event::Timer`] is due next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let connection = self.connection.as_deref();
+        let link = connection.and_then(|c| match &c.link {
+            Link::Idle => None,
+            Link::Waiting { retry_at } => Some(*retry_at),
+            Link::Pairing(pairing) => pairing.deadline(),
+            Link::Session(_) => self.session_deadline(),
+        });
+        let resyncs = connection.into_iter().flat_map(|c| c.peer_devices.iter());
+        let resync = resyncs.filter_map(|p| p.resync.as_deref().map(|r| r.next_tick)).min();
+        [link, resync, self.admin.deadline()].into_iter().flatten().min()
+    }
+
+    fn tick(&mut self, out: &mut Vec<Command>) {
+        match self.connection.as_deref().map(|c| &c.link) {
+            Some(Link::Waiting { retry_at }) if *retry_at <= self.now => self.begin_pairing(out),
+            Some(Link::Pairing(_)) => self.pairing_tick(out),
+            Some(Link::Session(_)) => {
+                self.session_tick(out);
+                for d in 0..self.devices.len() {
+                    self.resync_tick(d, out);
+                }
+            }
+            Some(Link::Waiting { .. } | Link::Idle) | None => {}
+        }
+    }
+
+    fn disk_done(&mut self, io: DiskIoId, result: IoResult, payload: PayloadId, out: &mut Vec<Command>) {
+        let owner = self.ios.remove(io.0);
+        let d = match owner {
+            IoOwner::Request(key) => self.requests[key].device,
+            IoOwner::Peer(key) => self.peer_requests[key].device,
+            IoOwner::EpochFlush { device, .. } | IoOwner::Job { device } => device,
+        };
+        self.devices[d].counters.lower_pending -= 1;
+        match owner {
+            IoOwner::Request(key) => self.request_or_read_done(key, result, out),
+            IoOwner::Peer(key) => self.peer_disk_done(key, result, payload, out),
+            IoOwner::EpochFlush { session, .. } => self.epoch_flush_done(d, session, result, out),
+            IoOwner::Job { .. } => self.job_io_done(d, result, out),
+        }
+        self.close_disk_if_idle(d, out);
+    }
+
+    fn request_or_read_done(&mut self, key: u32, result: IoResult, out: &mut Vec<Command>) {
+        let read = self.requests[key].op == UpperOp::Read;
+        match (read, result) {
+            (true, IoResult::Done) => self.finish_read(key, UpperResult::Done, PayloadId::NONE, out),
+            _ => self.request_disk_done(key, result, out),
+        }
+    }
+
+    /// A flush for a peer's epochs failed: nothing may be called stable, so the session ends and the peer marks it all.
+    fn epoch_flush_done(&mut self, d: usize, session: u32, result: IoResult, out: &mut Vec<Command>) {
+        match result {
+            IoResult::Done => self.epoch_disk_flushed(session, out),
+            IoResult::Failed(errno) => {
+                self.local_io_error(d, errno, out);
+                if self.session_number() == Some(session) {
+                    let text = "The disk could not make the peer's writes stable";
+                    self.end_session(crate::states::ConnectionState::NetworkFailure, text, out);
+                }
+            }
+        }
+    }
+
+    fn opened(&mut self, volume: VolumeNumber, out: &mut Vec<Command>) {
+        if let Some(d) = self.device_index(volume) {
+            self.devices[d].open_count += 1;
+            self.notify_changes(out);
+        }
+    }
+
+    fn closed(&mut self, volume: VolumeNumber, out: &mut Vec<Command>) {
+        if let Some(d) = self.device_index(volume) {
+            self.devices[d].open_count = self.devices[d].open_count.saturating_sub(1);
+            if self.devices.iter().all(|d| d.open_count == 0) {
+                self.force_io_failures = false;
+            }
+            self.admin.state_changed = true;
+            self.notify_changes(out);
+        }
+    }
+
+    fn handler_exited(&mut self, handler: HandlerId, status: i32, out: &mut Vec<Command>) {
+        if self.handlers.find(handler.0).is_none() {
+            return;
+        }
+        match self.handlers.remove(handler.0) {
+            HandlerOwner::Nobody => {}
+            HandlerOwner::BeforeResync { device, session } => {
+                self.resync_prepared(device, session, status, out);
+            }
+        }
+    }
+
+    /// Tells subscribers of a handler call or its end; the shell knows when.
+    pub fn helper_event(&mut self, kind: Kind, helper: HelperObject, out: &mut Vec<Command>) {
+        self.notify_helper(kind, helper, out);
+    }
+}

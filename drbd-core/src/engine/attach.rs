@@ -1,0 +1,460 @@
+//! Taking a disk and letting it go: attach, detach, and the disk that fails.
+
+use super::activity_log::ActivityLog;
+use super::bitmap::Bitmap;
+use super::command::{Command, Level};
+use super::device::Backing;
+use super::device_size::{device_size, SizeInput};
+use super::event::AttachRequest;
+use super::meta_jobs::{Blocks, Job, MetaJobs, Then};
+use super::resource::{HandlerOwner, Resource};
+use super::state::Mode;
+use super::state_change::FencingPolicy;
+use crate::control::Done;
+use crate::ids::{Sector, Ticket};
+use crate::metadata::{apply_log, device_flag, peer_flag, Format, Loaded, UUID_JUST_CREATED};
+use crate::refusal::{Reason, Refusal};
+use crate::states::{DiskState, Role};
+
+impl Resource {
+    /// `attach`: the disk is open and its metadata read.
+    pub(super) fn attach(&mut self, ticket: Ticket, request: AttachRequest, out: &mut Vec<Command>) {
+        if let Err(refusal) = self.try_attach(ticket, request, out) {
+            self.reply(ticket, Err(refusal), out);
+        }
+    }
+
+    fn try_attach(
+        &mut self,
+        ticket: Ticket,
+        request: AttachRequest,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Refusal> {
+        let Some(d) = self.device_index(request.volume) else { return Err(Reason::MinorInvalid.into()) };
+        if self.devices[d].disk != DiskState::Diskless || self.devices[d].backing.is_some() {
+            return Err(Reason::DiskConfigured.into());
+        }
+        if self.devices[d].options.diskless {
+            return Err(Reason::AttachNoBitmap.into());
+        }
+        let volume = request.volume;
+        let backing = self.prepare_backing(d, request)?;
+        let first_size = backing.super_block.effective_size == 0;
+        let size = self.attach_size(d, &backing)?;
+        self.check_generation(d, &backing)?;
+        let crashed_full =
+            backing.crashed_primary && backing.super_block.flags & device_flag::AL_DISABLED != 0;
+        self.devices[d].backing = Some(Box::new(backing));
+        if let Err(reason) = self.change(
+            Mode::Soft,
+            &|v, s| {
+                if v == Some(d) {
+                    s.disk = DiskState::Attaching;
+                }
+            },
+            out,
+        ) {
+            self.devices[d].backing = None;
+            return Err(reason.into());
+        }
+        self.adopt_size(d, size, first_size, crashed_full);
+        let writable = self.role == Role::Primary;
+        out.push(Command::Device { volume, size, writable });
+        let text = format!("size = {} KB", size.0 / 2);
+        self.log("size", Level::Info, self.device_subject(d), text, out);
+        self.log_generations(d, "attached to UUIDs", out);
+        let job = Job {
+            flush_data: false,
+            blocks: Blocks::Dirty,
+            initialise_log: true,
+            transaction: false,
+            super_block: true,
+            then: vec![Then::Attached(ticket)],
+        };
+        self.meta_job(d, job, out);
+        Ok(())
+    }
+
+    fn prepare_backing(&self, d: usize, request: AttachRequest) -> Result<Backing, Refusal> {
+        let AttachRequest { backing_dev, disk, metadata, options, recovery, .. } = request;
+        let mut metadata = *metadata;
+        let block = &metadata.super_block;
+        if block.is_unclean() && !recovery {
+            return Err(Reason::MetadataUnclean.into());
+        }
+        if block.node_id != -1 && block.node_id != i32::from(self.node_id.0) && block.format == Format::V09 {
+            let info = format!(
+                "the metadata of {backing_dev} belongs to node {}, this is node {}: attach the right disk, or make new metadata with create-md",
+                block.node_id, self.node_id
+            );
+            return Err(Refusal::because(Reason::MetadataInvalid, info));
+        }
+        let was_primary = block.flags & device_flag::PRIMARY_IND != 0;
+        let crashed = block.flags & device_flag::CRASHED_PRIMARY != 0 || was_primary;
+        // The last log was applied by drbdmeta, or is now: a restarted daemon does not ask an administrator first.
+        let replayed = self.replay(&mut metadata, recovery)?;
+        let record = self.assign_slot(&mut metadata)?;
+        let Loaded { mut super_block, bitmaps, .. } = metadata;
+        super_block.node_id = i32::from(self.node_id.0);
+        let at_attach = found_states(&super_block.flags, super_block.peers[record].flags, self.fencing());
+        let size = Sector(super_block.effective_size);
+        let mut bitmap = Bitmap::new(bitmaps, size);
+        if replayed.0 > 0 {
+            bitmap.dirty_all();
+        }
+        let slots = options.al_extents.min(self.log_slots_max(&super_block)).min(65_534);
+        super_block.al_nr_extents = slots;
+        let _ = d;
+        Ok(Backing {
+            name: backing_dev,
+            limits: disk,
+            options,
+            super_block,
+            bitmap,
+            log: ActivityLog::new(slots),
+            log_suspended: false,
+            jobs: MetaJobs::default(),
+            at_attach,
+            crashed_primary: crashed,
+            replayed_extents: replayed.0,
+            replayed_bits: replayed.1,
+            generations_pending: 0,
+            primary_stable: false,
+        })
+    }
+
+    fn replay(&self, metadata: &mut Loaded, recovery: bool) -> Result<(u64, u64), Refusal> {
+        if !recovery {
+            return Ok((0, 0));
+        }
+        let applied =
+            apply_log(metadata).map_err(|e| Refusal::because(Reason::MetadataUnclean, e.to_string()))?;
+        Ok((applied.extents.len() as u64, applied.bits_set))
+    }
+
+    /// The log cannot name more extents than its ring describes (7.6 of the wire reference).
+    fn log_slots_max(&self, block: &crate::metadata::SuperBlock) -> u32 {
+        let blocks = u64::from(block.al_stripes) * u64::from(block.al_stripe_size_4k);
+        ((blocks - 1) * crate::limits::TRANSACTION_CONTEXT as u64).min(65_534) as u32
+    }
+
+    fn fencing(&self) -> FencingPolicy {
+        self.connection
+            .as_ref()
+            .map_or(FencingPolicy::DontCare, |c| FencingPolicy::from_option(&c.options.fencing))
+    }
+
+    /// Which peer record, with a bitmap slot: slot 0 belongs to the first configured peer.
+    fn assign_slot(&self, metadata: &mut Loaded) -> Result<usize, Refusal> {
+        let Some(connection) = self.connection.as_deref() else { return Ok(0) };
+        let record = match metadata.super_block.format {
+            Format::V08 => 0,
+            Format::V09 => usize::from(connection.peer.0),
+        };
+        give_slot(&mut metadata.super_block, record)?;
+        Ok(record)
+    }
+
+    /// A peer became known while the disk was attached.
+    pub(super) fn slot_for_new_peer(&mut self, d: usize, out: &mut Vec<Command>) {
+        let Some(record) = self.peer_record_index(d) else { return };
+        let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
+        if give_slot(&mut backing.super_block, record).is_ok() {
+            self.write_super_block(d, None, out);
+        }
+    }
+
+    fn attach_size(&self, d: usize, backing: &Backing) -> Result<Sector, Refusal> {
+        let peer_max = self.connection.as_ref().and_then(|c| c.peer_devices[d].sizes).map_or(0, |s| s.disk);
+        let block = &backing.super_block;
+        let agreed = device_size(&SizeInput {
+            own_max: backing.limits.capacity.0,
+            peer_max,
+            last_agreed: block.effective_size,
+            asked: backing.options.size_sectors,
+            assume_peer_has_space: false,
+            connected: self.session_number().is_some(),
+        });
+        let size =
+            if block.effective_size != 0 { agreed.sectors.min(block.effective_size) } else { agreed.sectors };
+        if backing.limits.capacity.0 < self.devices[d].size.0 {
+            let info = format!(
+                "{} has room for {} sectors, the device has {}",
+                backing.name, backing.limits.capacity.0, self.devices[d].size.0
+            );
+            return Err(Refusal::because(Reason::DiskTooSmall, info));
+        }
+        let consistent = block.flags & device_flag::CONSISTENT != 0;
+        if consistent && size < block.effective_size && size != backing.options.size_sectors {
+            let info = format!(
+                "{} has room for {size} sectors, its metadata was made for {}",
+                backing.name, block.effective_size
+            );
+            return Err(Refusal::because(Reason::ImplicitShrink, info));
+        }
+        Ok(Sector(size))
+    }
+
+    /// A Primary that lost its disk takes back only the data it lost.
+    fn check_generation(&self, d: usize, backing: &Backing) -> Result<(), Refusal> {
+        let exposed = self.devices[d].exposed_uuid;
+        let somebody_primary = self.role == Role::Primary
+            || self.connection.as_ref().is_some_and(|c| c.peer_role == Role::Primary);
+        let differs = exposed & !1 != backing.super_block.current_uuid & !1;
+        if self.peer_disk(d) != DiskState::UpToDate && exposed != 0 && somebody_primary && differs {
+            return Err(Reason::DataNotCurrent.into());
+        }
+        Ok(())
+    }
+
+    fn adopt_size(&mut self, d: usize, size: Sector, first_size: bool, mark_all: bool) {
+        let full_sync = self.peer_record_index(d);
+        let device = &mut self.devices[d];
+        device.size = size;
+        let Some(backing) = device.backing.as_deref_mut() else { return };
+        backing.bitmap.resize(size);
+        if backing.super_block.effective_size != size.0 {
+            backing.super_block.effective_size = size.0;
+            backing.bitmap.dirty_all();
+        }
+        let full = full_sync.is_some_and(|n| backing.super_block.peers[n].flags & peer_flag::FULL_SYNC != 0);
+        let fresh = first_size && backing.super_block.current_uuid == UUID_JUST_CREATED;
+        if mark_all || full || fresh {
+            for slot in 0..backing.bitmap.slot_count() {
+                backing.bitmap.set_all(slot);
+            }
+        }
+        if let Some(n) = full_sync {
+            backing.super_block.peers[n].flags &= !peer_flag::FULL_SYNC;
+        }
+        if backing.super_block.format == Format::V08 {
+            backing.super_block.unclean_magic = true;
+        }
+        backing.super_block.flags &= !device_flag::AL_CLEAN;
+    }
+
+    /// The metadata says that the disk is in use.
+    pub(super) fn attached(&mut self, d: usize, ticket: Ticket, out: &mut Vec<Command>) {
+        let Some(backing) = self.devices[d].backing.as_deref() else { return };
+        let (disk, peer_disk) = backing.at_attach;
+        let connected = self.is_replicating(d);
+        let edit = |v: Option<usize>, s: &mut super::state_change::Snapshot| {
+            if v != Some(d) {
+                return;
+            }
+            if connected {
+                s.disk = DiskState::Negotiating;
+            } else {
+                s.disk = disk;
+                if peer_disk != DiskState::DUnknown {
+                    s.peer_disk = peer_disk;
+                }
+            }
+        };
+        if connected {
+            if let Some(connection) = self.connection.as_deref_mut() {
+                connection.peer_devices[d].uuids = None;
+            }
+        }
+        match self.change(Mode::Soft, &edit, out) {
+            Ok(_) => {
+                if self.role == Role::Primary {
+                    self.update_flags(d);
+                    self.mark_role(d);
+                    self.write_super_block(d, Some(Then::PrimaryMarked), out);
+                }
+                self.reply(ticket, Ok(Done { changed: true, ..Done::default() }), out);
+            }
+            Err(reason) => {
+                self.give_up_disk(d, out);
+                self.reply(ticket, Err(reason.into()), out);
+            }
+        }
+    }
+
+    // ---- letting go ----------------------------------------------------------------------------------------------
+
+    /// `detach`, after the peer agreed: no new request touches the disk; what is under way ends first.
+    pub(super) fn begin_detach(&mut self, d: usize, ticket: Option<Ticket>, out: &mut Vec<Command>) {
+        self.force(
+            &|v, s| {
+                if v == Some(d) {
+                    s.disk = DiskState::Detaching;
+                }
+            },
+            out,
+        );
+        self.admin.detaching.push((d, ticket));
+        self.continue_detach(out);
+    }
+
+    /// Goes on with detaches whose last request ended.
+    pub(super) fn continue_detach(&mut self, out: &mut Vec<Command>) {
+        let mut at = 0;
+        while at < self.admin.detaching.len() {
+            let (d, ticket) = self.admin.detaching[at];
+            if self.disk_is_quiet(d) {
+                self.admin.detaching.remove(at);
+                if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+                    // Everything is in the bitmap: the log has nothing to tell.
+                    backing.super_block.flags &= !device_flag::PRIMARY_IND;
+                }
+                self.meta_job(d, Job::everything(Some(Then::Detached(ticket))), out);
+                if self.devices[d].backing.is_none() {
+                    self.detached(d, ticket, out);
+                }
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// No request of anyone is on the disk, and none of its writes waits for the peer.
+    fn disk_is_quiet(&self, d: usize) -> bool {
+        let log_empty = self
+            .connection
+            .as_ref()
+            .is_none_or(|c| c.transfer_log.iter().all(|&key| self.requests[key].device != d));
+        log_empty && self.devices[d].conflicts.is_idle() && self.devices[d].log_waiters.is_empty()
+    }
+
+    /// Everything is kept: let the disk go.
+    pub(super) fn detached(&mut self, d: usize, ticket: Option<Ticket>, out: &mut Vec<Command>) {
+        self.force(
+            &|v, s| {
+                if v == Some(d) {
+                    s.disk = DiskState::Diskless;
+                }
+            },
+            out,
+        );
+        self.devices[d].backing = None;
+        self.close_disk_if_idle(d, out);
+        if let Some(ticket) = ticket {
+            self.reply(ticket, Ok(Done { changed: true, ..Done::default() }), out);
+        }
+        self.admin.state_changed = true;
+    }
+
+    /// Tells the shell to close the disk once nothing is on it any more.
+    pub(super) fn close_disk_if_idle(&mut self, d: usize, out: &mut Vec<Command>) {
+        let device = &self.devices[d];
+        if device.backing.is_none()
+            && device.counters.lower_pending == 0
+            && device.disk == DiskState::Diskless
+        {
+            out.push(Command::CloseDisk { volume: device.volume });
+        }
+    }
+
+    /// The disk failed a request.
+    pub(super) fn local_io_error(&mut self, d: usize, errno: i32, out: &mut Vec<Command>) {
+        if !self.devices[d].disk.has_data() {
+            return;
+        }
+        let text = format!("The backing disk failed a request (error {errno})");
+        self.log("io-error", Level::Error, self.device_subject(d), text, out);
+        let policy = self.devices[d].backing.as_deref().map(|b| b.options.on_io_error.clone());
+        if policy.as_deref() == Some("call-local-io-error") {
+            self.run_handler("local-io-error", Some(d), HandlerOwner::Nobody, out);
+        }
+        self.give_up_disk(d, out);
+    }
+
+    /// Lets go of a disk that failed. What its log names is out of sync when it comes back; PRIMARY_IND stays for that.
+    pub(super) fn give_up_disk(&mut self, d: usize, out: &mut Vec<Command>) {
+        if self.devices[d].backing.is_none() {
+            return;
+        }
+        self.force(
+            &|v, s| {
+                if v == Some(d) {
+                    s.disk = DiskState::Failed;
+                }
+            },
+            out,
+        );
+        let waiting = self.devices[d].backing.as_deref_mut().map(|b| b.jobs.abandon()).unwrap_or_default();
+        self.devices[d].backing = None;
+        self.force(
+            &|v, s| {
+                if v == Some(d) {
+                    s.disk = DiskState::Diskless;
+                }
+            },
+            out,
+        );
+        self.log("diskless", Level::Error, self.device_subject(d), "The disk was given up", out);
+        for then in waiting {
+            self.abandoned(d, then, out);
+        }
+        self.admin.detaching.retain(|&(other, _)| other != d);
+        self.wake_log_waiters(d, out);
+        self.release_held_completions(d, out);
+        self.close_disk_if_idle(d, out);
+    }
+
+    /// A job will not be done: whoever waited goes on without it.
+    fn abandoned(&mut self, d: usize, then: Then, out: &mut Vec<Command>) {
+        match then {
+            Then::Attached(ticket) => {
+                let info = "the metadata could not be written";
+                self.reply(ticket, Err(Refusal::because(Reason::MetaDiskIo, info)), out);
+            }
+            Then::RoleStable(ticket) => self.role_stable(d, ticket, out),
+            Then::Detached(ticket) => {
+                if let Some(ticket) = ticket {
+                    self.reply(ticket, Ok(Done { changed: true, ..Done::default() }), out);
+                }
+            }
+            Then::LogCommitted
+            | Then::GenerationStable
+            | Then::PrimaryMarked
+            | Then::TargetBitmapStable
+            | Then::SourceBitmapStable
+            | Then::TargetBegins
+            | Then::TargetCopied
+            | Then::TargetFinished => {}
+        }
+    }
+
+    /// The super block says PRIMARY_IND: the log counts from here on.
+    pub(super) fn primary_marked(&mut self, d: usize, out: &mut Vec<Command>) {
+        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+            if backing.super_block.flags & device_flag::PRIMARY_IND != 0 {
+                backing.primary_stable = true;
+            }
+        }
+        self.wake_log_waiters(d, out);
+    }
+}
+
+fn give_slot(block: &mut crate::metadata::SuperBlock, record: usize) -> Result<(), Refusal> {
+    if block.peers[record].bitmap_index >= 0 {
+        return Ok(());
+    }
+    let taken = |slot: i32| block.peers.iter().any(|p| p.bitmap_index == slot);
+    let free = (0..block.max_peers as i32).find(|&slot| !taken(slot));
+    let Some(slot) = free else {
+        let info = format!("all {} bitmap slots belong to other peers", block.max_peers);
+        return Err(Refusal::because(Reason::MetadataInvalid, info));
+    };
+    block.peers[record].bitmap_index = slot;
+    block.peers[record].flags |= peer_flag::NODE_EXISTS;
+    Ok(())
+}
+
+/// Disk and peer disk as the flags tell (5.9 of the wire reference).
+fn found_states(flags: &u32, peer_flags: u32, fencing: FencingPolicy) -> (DiskState, DiskState) {
+    let peer = if peer_flags & peer_flag::OUTDATED != 0 { DiskState::Outdated } else { DiskState::DUnknown };
+    let own = if flags & device_flag::CONSISTENT == 0 {
+        DiskState::Inconsistent
+    } else if flags & device_flag::WAS_UP_TO_DATE == 0 {
+        DiskState::Outdated
+    } else if peer == DiskState::Outdated || fencing == FencingPolicy::DontCare {
+        DiskState::UpToDate
+    } else {
+        DiskState::Consistent
+    };
+    (own, peer)
+}

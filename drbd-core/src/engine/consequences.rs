@@ -1,0 +1,342 @@
+//! What an edge from one state to the next sets in motion (5.8 of the wire reference): a list of named rules, each
+//! looking at the old and the new state of one volume.
+
+use super::command::{Command, Level};
+use super::meta_jobs::{Job, Then};
+use super::resource::{HandlerOwner, Resource};
+use super::state::Change;
+use super::state_change::Snapshot;
+use crate::metadata::{device_flag, peer_flag, Format};
+use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
+use crate::wire::uuid_flag;
+
+type Rule = fn(&mut Resource, usize, &Snapshot, &Snapshot, &mut Vec<Command>);
+
+/// Applied in this order to every volume that changed.
+const RULES: &[Rule] = &[
+    close_epoch_when_mirroring_changes,
+    expose_consistent_data,
+    reconsider_when_peer_takes_inconsistent_data,
+    new_generation_when_target_is_lost_before_resync,
+    forget_crash_when_both_are_up_to_date,
+    keep_flags,
+    call_primary_on_inconsistent_degraded,
+    resume_log_on_connect,
+    greet_attached_peer,
+    new_generation_when_contact_to_data_is_lost,
+    new_generation_when_diskless_peer_takes_over,
+    tell_state_after_handshake,
+    tell_sizes_while_negotiating,
+    gate_writes_of_target,
+    send_bitmap_as_source,
+    end_resync,
+    tell_failed_disk,
+    keep_bitmap_after_resync,
+    let_requests_go,
+];
+
+impl Resource {
+    /// Applies every rule to every volume that changed.
+    pub(super) fn consequences(&mut self, changes: &[Change], out: &mut Vec<Command>) {
+        for change in changes.iter().filter(|c| c.old != c.new) {
+            let Some(d) = change.device else { continue };
+            for rule in RULES {
+                rule(self, d, &change.old, &change.new, out);
+            }
+        }
+        self.admin.state_changed = true;
+    }
+
+    /// Flags of the super block as the state says (5.9 of the wire reference). True if they changed.
+    pub(super) fn update_flags(&mut self, d: usize) -> bool {
+        let snapshot = self.snapshot(Some(d));
+        if !snapshot.disk.has_data() {
+            return false;
+        }
+        let demoting = self.admin.is_demoting();
+        let record = self.peer_record_index(d);
+        let Some(backing) = self.devices[d].backing.as_deref_mut() else { return false };
+        let before = (backing.super_block.flags, backing.super_block.peers[record.unwrap_or(0)].flags);
+        let writes_for_peer = !snapshot.peer_disk.has_data() && snapshot.peer_role == Role::Primary;
+        let primary = snapshot.role == Role::Primary || demoting || writes_for_peer;
+        let mut flags = backing.super_block.flags & (device_flag::AL_DISABLED | device_flag::HAVE_QUORUM);
+        set(&mut flags, device_flag::CONSISTENT, snapshot.disk.rank() > DiskState::Inconsistent.rank());
+        set(&mut flags, device_flag::WAS_UP_TO_DATE, snapshot.disk.rank() > DiskState::Outdated.rank());
+        set(&mut flags, device_flag::PRIMARY_IND, primary);
+        set(&mut flags, device_flag::CRASHED_PRIMARY, backing.crashed_primary);
+        set(&mut flags, device_flag::AL_DISABLED, !backing.options.al_updates);
+        backing.super_block.flags = flags;
+        if backing.super_block.format == Format::V08 {
+            backing.super_block.unclean_magic = true;
+        }
+        if let Some(record) = record {
+            let peer = &mut backing.super_block.peers[record].flags;
+            let rank = snapshot.peer_disk.rank();
+            let outdated = rank >= DiskState::Inconsistent.rank() && rank <= DiskState::Outdated.rank();
+            set(peer, peer_flag::CONNECTED, snapshot.is_replicating());
+            set(peer, peer_flag::OUTDATED, outdated);
+            if backing.super_block.format == Format::V09
+                && snapshot.is_replicating()
+                && snapshot.peer_disk.has_data()
+            {
+                *peer |= peer_flag::DEVICE_SEEN | peer_flag::NODE_EXISTS;
+            }
+        }
+        before != (backing.super_block.flags, backing.super_block.peers[record.unwrap_or(0)].flags)
+    }
+}
+
+fn set(flags: &mut u32, flag: u32, on: bool) {
+    if on {
+        *flags |= flag;
+    } else {
+        *flags &= !flag;
+    }
+}
+
+fn close_epoch_when_mirroring_changes(
+    r: &mut Resource,
+    _: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    _: &mut Vec<Command>,
+) {
+    if old.replication != new.replication || old.peer_disk != new.peer_disk {
+        if let Some(session) = r.connection.as_mut().and_then(|c| c.session_mut()) {
+            session.sent_epochs.closed = true;
+        }
+    }
+}
+
+fn expose_consistent_data(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, _: &mut Vec<Command>) {
+    let consistent = DiskState::Consistent.rank();
+    if old.disk.rank() < consistent && new.disk.rank() >= consistent {
+        if let Some(backing) = &r.devices[d].backing {
+            r.devices[d].exposed_uuid = backing.super_block.current_uuid;
+        }
+    }
+}
+
+fn reconsider_when_peer_takes_inconsistent_data(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    _: &mut Vec<Command>,
+) {
+    let both_inconsistent = old.disk == DiskState::Inconsistent && old.peer_disk == DiskState::Inconsistent;
+    if both_inconsistent && old.peer_role == Role::Secondary && new.peer_role == Role::Primary {
+        if let Some(connection) = r.connection.as_mut() {
+            connection.peer_devices[d].consider_resync = true;
+        }
+    }
+}
+
+/// See decision 0010: between the comparison and the start of the resync only the bitmaps know the difference.
+fn new_generation_when_target_is_lost_before_resync(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    let lost = old.replication == ReplicationState::WFBitMapS && !new.is_replicating();
+    if !lost || new.disk != DiskState::UpToDate {
+        return;
+    }
+    let Some(target) = r.connection.as_ref().and_then(|c| c.peer_devices[d].uuids) else { return };
+    let random = r.random.uuid();
+    let Some(mut set) = r.generations(d) else { return };
+    if set.lose_target_before_resync(&target, random, r.role == Role::Primary) {
+        r.keep_new_generation(d, &set, out);
+    }
+}
+
+fn forget_crash_when_both_are_up_to_date(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    _: &mut Vec<Command>,
+) {
+    let both = |s: &Snapshot| s.disk == DiskState::UpToDate && s.peer_disk == DiskState::UpToDate;
+    if both(new) && !both(old) {
+        if let Some(backing) = r.devices[d].backing.as_deref_mut() {
+            backing.crashed_primary = false;
+        }
+        let peer_device = r.connection.as_mut().map(|c| &mut c.peer_devices[d]);
+        if let Some(uuids) = peer_device.and_then(|p| p.uuids.as_mut()) {
+            uuids.flags &= !uuid_flag::CRASHED_PRIMARY;
+        }
+    }
+}
+
+fn keep_flags(r: &mut Resource, d: usize, _: &Snapshot, _: &Snapshot, out: &mut Vec<Command>) {
+    if r.update_flags(d) {
+        r.write_super_block(d, None, out);
+    }
+}
+
+fn call_primary_on_inconsistent_degraded(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    let lost = |s: &Snapshot| {
+        s.role == Role::Primary && s.disk != DiskState::UpToDate && s.peer_disk != DiskState::UpToDate
+    };
+    if lost(new) && !lost(old) {
+        let text = "This Primary has no access to UpToDate data any more";
+        r.log("no-data", Level::Error, r.device_subject(d), text, out);
+        r.run_handler("pri-on-incon-degr", Some(d), HandlerOwner::Nobody, out);
+    }
+}
+
+fn resume_log_on_connect(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
+    if !old.is_replicating() && new.is_replicating() {
+        if let Some(backing) = r.devices[d].backing.as_deref_mut() {
+            if std::mem::take(&mut backing.log_suspended) {
+                r.log("log-resumed", Level::Info, r.device_subject(d), "Resumed AL updates", out);
+            }
+        }
+    }
+}
+
+fn greet_attached_peer(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
+    let attached = old.peer_disk == DiskState::Diskless
+        && !matches!(new.peer_disk, DiskState::Diskless | DiskState::DUnknown)
+        && new.is_replicating();
+    if attached {
+        r.send_uuids(d, out);
+        r.send_state(d, out);
+    }
+}
+
+fn lost_contact(old: DiskState, new: DiskState) -> bool {
+    let had = old.has_data() && !matches!(old, DiskState::DUnknown | DiskState::Outdated);
+    let gone = !new.has_data() || matches!(new, DiskState::DUnknown | DiskState::Outdated);
+    let never =
+        matches!(new, DiskState::Diskless | DiskState::Detaching | DiskState::Failed | DiskState::Outdated);
+    (had && gone) || (old == DiskState::DUnknown && never)
+}
+
+fn new_generation_when_contact_to_data_is_lost(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    // The role of the peer as it was: losing the connection makes it unknown.
+    let somebody_writes = new.role == Role::Primary || (new.peer_role == Role::Primary);
+    if lost_contact(old.peer_disk, new.peer_disk)
+        && somebody_writes
+        && new.disk == DiskState::UpToDate
+        && r.bitmap_generation(d) == 0
+    {
+        r.new_generation(d, out);
+    }
+}
+
+fn new_generation_when_diskless_peer_takes_over(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    let takes_over = old.peer_role != Role::Primary && new.peer_role == Role::Primary;
+    if takes_over
+        && !new.peer_disk.has_data()
+        && new.disk == DiskState::UpToDate
+        && r.bitmap_generation(d) == 0
+    {
+        r.new_generation(d, out);
+    }
+}
+
+fn tell_state_after_handshake(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    let in_handshake =
+        old.connection == ConnectionState::Connected && old.replication == ReplicationState::Off;
+    if in_handshake && new.is_replicating() {
+        r.send_state(d, out);
+    }
+}
+
+fn tell_sizes_while_negotiating(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    if old.disk == DiskState::Attaching && new.disk == DiskState::Negotiating && new.is_replicating() {
+        r.send_sizes(d, out);
+        r.send_uuids(d, out);
+        r.send_state(d, out);
+    }
+}
+
+fn gate_writes_of_target(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, _: &mut Vec<Command>) {
+    let becomes_target = !old.replication.is_target() && new.replication.is_target();
+    if becomes_target {
+        if let Some(connection) = r.connection.as_mut() {
+            connection.peer_devices[d].gated = true;
+        }
+    }
+}
+
+fn send_bitmap_as_source(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
+    if old.replication != ReplicationState::WFBitMapS && new.replication == ReplicationState::WFBitMapS {
+        // Everything set is kept first, so that a crash of this node leaves no block forgotten.
+        r.meta_job(d, Job { flush_data: false, ..Job::everything(Some(Then::SourceBitmapStable)) }, out);
+    }
+}
+
+fn end_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
+    if old.replication.is_resyncing() && !new.replication.is_resyncing() {
+        if let Some(connection) = r.connection.as_mut() {
+            let peer_device = &mut connection.peer_devices[d];
+            peer_device.resync = None;
+            peer_device.bitmap_received = 0;
+            peer_device.bitmap_complete = false;
+            peer_device.bitmap_sent = false;
+        }
+        r.open_gate(d, out);
+    }
+}
+
+fn tell_failed_disk(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
+    let gone =
+        |s: &Snapshot| matches!(s.disk, DiskState::Failed | DiskState::Detaching | DiskState::Diskless);
+    if old.disk != new.disk && gone(new) && new.connection == ConnectionState::Connected {
+        r.send_state(d, out);
+    }
+}
+
+fn keep_bitmap_after_resync(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    let over = old.replication.is_resyncing() && !new.replication.is_resyncing();
+    if over && r.devices[d].usable().is_some() {
+        r.meta_job(d, Job::everything(None), out);
+    }
+}
+
+fn let_requests_go(r: &mut Resource, d: usize, _: &Snapshot, _: &Snapshot, out: &mut Vec<Command>) {
+    if !r.devices[d].held.is_empty() {
+        r.start_held(d, out);
+    }
+}

@@ -1,0 +1,117 @@
+//! A volume on this node: block device and backing disk.
+
+use super::activity_log::ActivityLog;
+use super::bitmap::Bitmap;
+use super::event::{DiskLimits, UpperRequest};
+use super::meta_jobs::MetaJobs;
+use super::write_path::conflicts::Conflicts;
+use crate::config::{DeviceOptions, DiskOptions};
+use crate::ids::{Minor, Sector, VolumeNumber};
+use crate::limits::{EXTENT_SECTORS, PEER_REQUESTS_MAX, REQUESTS_MAX};
+use crate::metadata::SuperBlock;
+use crate::states::DiskState;
+use std::collections::VecDeque;
+
+/// A device.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) volume: VolumeNumber,
+    pub(super) minor: Minor,
+    pub(super) options: DeviceOptions,
+    /// Zero until first known.
+    pub(super) size: Sector,
+    /// Front end sessions.
+    pub(super) open_count: u32,
+    pub(super) disk: DiskState,
+    pub(super) backing: Option<Box<Backing>>,
+    pub(super) conflicts: Conflicts,
+    /// Requests that came while none may be started, in order.
+    pub(super) held: VecDeque<UpperRequest>,
+    /// Writes (slab keys) waiting for the activity log, in order; they hold their place in `conflicts`.
+    pub(super) log_waiters: VecDeque<LogWaiter>,
+    /// Completions that wait until a new generation is on stable storage.
+    pub(super) held_completions: Vec<u32>,
+    /// Generation of the data the users of this device have seen.
+    pub(super) exposed_uuid: u64,
+    pub(super) counters: Counters,
+}
+
+/// An operation that waits for its extents to become hot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogWaiter {
+    pub(super) owner: super::write_path::conflicts::Owner,
+    /// References are held and it is hot after that transaction; `None`: no room yet.
+    pub(super) after: Option<u64>,
+}
+
+/// What `status --statistics` shows, in sectors and counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) read_sectors: u64,
+    pub(super) written_sectors: u64,
+    pub(super) log_writes: u64,
+    pub(super) bitmap_writes: u64,
+    pub(super) upper_pending: u64,
+    pub(super) lower_pending: u64,
+}
+
+/// An attached disk.
+#[derive(Debug)]
+pub(super) struct Backing {
+    pub(super) name: String,
+    pub(super) limits: DiskLimits,
+    pub(super) options: DiskOptions,
+    pub(super) super_block: SuperBlock,
+    pub(super) bitmap: Bitmap,
+    pub(super) log: ActivityLog,
+    /// Every block is out of sync: the log has nothing to tell.
+    pub(super) log_suspended: bool,
+    pub(super) jobs: MetaJobs,
+    /// Disk and peer disk as the metadata told at attach.
+    pub(super) at_attach: (DiskState, DiskState),
+    /// Was Primary when it crashed and has not met its peer since.
+    pub(super) crashed_primary: bool,
+    pub(super) replayed_extents: u64,
+    pub(super) replayed_bits: u64,
+    /// The generation on stable storage differs from that in memory: nothing may be acknowledged that the old one
+    /// would not cover.
+    pub(super) generations_pending: u32,
+    /// PRIMARY_IND is on stable storage, so that the log counts after a crash.
+    pub(super) primary_stable: bool,
+}
+
+impl Device {
+    pub(super) fn new(minor: Minor, volume: VolumeNumber, options: DeviceOptions) -> Device {
+        Device {
+            volume,
+            minor,
+            options,
+            size: Sector(0),
+            open_count: 0,
+            disk: DiskState::Diskless,
+            backing: None,
+            conflicts: Conflicts::new(REQUESTS_MAX + PEER_REQUESTS_MAX),
+            held: VecDeque::with_capacity(256),
+            log_waiters: VecDeque::with_capacity(256),
+            held_completions: Vec::with_capacity(64),
+            exposed_uuid: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The backing disk, while it may be read or written.
+    pub(super) fn usable(&mut self) -> Option<&mut Backing> {
+        if self.disk.has_data() {
+            self.backing.as_deref_mut()
+        } else {
+            None
+        }
+    }
+}
+
+/// The activity-log extents of a stretch.
+pub(super) fn extents(sector: Sector, bytes: u32) -> super::activity_log::Extents {
+    let first = sector.0 / EXTENT_SECTORS;
+    let last = (sector.end_of(bytes).0.max(sector.0 + 1) - 1) / EXTENT_SECTORS;
+    first as u32..=last as u32
+}

@@ -1,0 +1,165 @@
+//! The generations of a volume, kept in its super block: when a new one begins, and who may know of it when.
+
+use super::command::{Command, Level};
+use super::generation::{GenerationSet, ROLE_BIT};
+use super::meta_jobs::Then;
+use super::resource::Resource;
+use crate::control::GenerationStatus;
+use crate::ids::{NodeId, VolumeNumber};
+use crate::metadata::{device_flag, peer_flag, Format};
+use crate::states::{DiskState, Role};
+use crate::wire::{uuid_flag, Packet, Uuids};
+
+impl Resource {
+    /// Which peer record of the super block is the peer's.
+    pub(super) fn peer_record_index(&self, d: usize) -> Option<usize> {
+        let connection = self.connection.as_deref()?;
+        let backing = self.devices[d].backing.as_deref()?;
+        Some(match backing.super_block.format {
+            Format::V08 => 0,
+            Format::V09 => usize::from(connection.peer.0),
+        })
+    }
+
+    /// The generations of a volume, if it has a disk. Without a peer the bitmap counts from nothing.
+    pub(super) fn generations(&self, d: usize) -> Option<GenerationSet> {
+        let backing = self.devices[d].backing.as_deref()?;
+        let block = &backing.super_block;
+        let bitmap = self.peer_record_index(d).map_or(0, |n| block.peers[n].bitmap_uuid);
+        Some(GenerationSet { current: block.current_uuid, bitmap, history: block.history })
+    }
+
+    pub(super) fn bitmap_generation(&self, d: usize) -> u64 {
+        self.generations(d).map_or(0, |g| g.bitmap)
+    }
+
+    /// Takes over changed generations, in memory; the caller has them written.
+    pub(super) fn keep_generations(&mut self, d: usize, set: &GenerationSet) {
+        let record = self.peer_record_index(d);
+        let device = &mut self.devices[d];
+        let Some(backing) = device.backing.as_deref_mut() else { return };
+        if backing.super_block.current_uuid != set.current {
+            device.exposed_uuid = set.current;
+        }
+        backing.super_block.current_uuid = set.current;
+        backing.super_block.history = set.history;
+        if let Some(record) = record {
+            backing.super_block.peers[record].bitmap_uuid = set.bitmap;
+        }
+    }
+
+    /// The data changes without the peer from here on. Nothing is acknowledged that only the new generation covers
+    /// until it is on stable storage.
+    pub(super) fn new_generation(&mut self, d: usize, out: &mut Vec<Command>) {
+        let Some(mut set) = self.generations(d) else { return };
+        let random = self.random.uuid();
+        set.begin_new(random, self.role == Role::Primary);
+        self.keep_new_generation(d, &set, out);
+    }
+
+    /// Keeps a set whose current generation is new; acknowledgements wait for it.
+    pub(super) fn keep_new_generation(&mut self, d: usize, set: &GenerationSet, out: &mut Vec<Command>) {
+        self.keep_generations(d, set);
+        let backing = self.devices[d].backing.as_deref_mut().expect("has generations");
+        backing.generations_pending += 1;
+        self.log_generations(d, "new current UUID", out);
+        self.write_super_block(d, Some(Then::GenerationStable), out);
+    }
+
+    pub(super) fn log_generations(&self, d: usize, what: &str, out: &mut Vec<Command>) {
+        if let Some(set) = self.generations(d) {
+            let text = format!(
+                "{what} {:016X}:{:016X}:{:016X}:{:016X}",
+                set.current, set.bitmap, set.history[0], set.history[1]
+            );
+            self.log("generation", Level::Info, self.device_subject(d), text, out);
+        }
+    }
+
+    /// A new generation is on stable storage.
+    pub(super) fn generation_stable(&mut self, d: usize, out: &mut Vec<Command>) {
+        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+            backing.generations_pending -= 1;
+            if backing.generations_pending > 0 {
+                return;
+            }
+        }
+        self.release_held_completions(d, out);
+        if self.is_replicating(d) {
+            self.send_uuids(d, out);
+        }
+    }
+
+    /// Tells the peer the generations, if there is a disk to have any.
+    pub(super) fn send_uuids(&mut self, d: usize, out: &mut Vec<Command>) {
+        if self.connection.as_mut().and_then(|c| c.established()).is_none() {
+            return;
+        }
+        let disk = self.devices[d].disk;
+        if !disk.has_data() && disk != DiskState::Negotiating {
+            return;
+        }
+        let Some(set) = self.generations(d) else { return };
+        let bits = self.out_of_sync_bits(d);
+        let backing = self.devices[d].backing.as_deref().expect("has generations");
+        let inconsistent = disk == DiskState::Negotiating && backing.at_attach.0 == DiskState::Inconsistent;
+        let crashed = backing.crashed_primary;
+        let peer_device = &mut self.connection.as_mut().expect("established").peer_devices[d];
+        peer_device.bits_told = bits;
+        let mut flags = 0;
+        for (flag, on) in [
+            (uuid_flag::DISCARD_MY_DATA, peer_device.discard_my_data),
+            (uuid_flag::CRASHED_PRIMARY, crashed),
+            (uuid_flag::INCONSISTENT, inconsistent),
+        ] {
+            flags |= if on { flag } else { 0 };
+        }
+        let uuids =
+            Uuids { current: set.current, bitmap: set.bitmap, history: set.wire_history(), bits, flags };
+        let volume = self.devices[d].volume;
+        self.send(volume, Packet::Uuids(Box::new(uuids)), out);
+    }
+
+    /// Generations as `drbdsetup get-gi` shows them; `None` without disk or without that peer.
+    pub fn generation(&self, peer: NodeId, volume: VolumeNumber) -> Option<GenerationStatus> {
+        self.connection.as_ref().filter(|c| c.peer == peer)?;
+        let d = self.device_index(volume)?;
+        let set = self.generations(d)?;
+        let block = &self.devices[d].backing.as_deref()?.super_block;
+        let record = block.peers[self.peer_record_index(d)?];
+        let flag = |f| block.flags & f != 0;
+        let peer = |f| record.flags & f != 0;
+        Some(GenerationStatus {
+            current: set.current,
+            bitmap: set.bitmap,
+            history: set.wire_history(),
+            flags: [
+                flag(device_flag::CONSISTENT),
+                flag(device_flag::WAS_UP_TO_DATE),
+                flag(device_flag::PRIMARY_IND),
+                flag(device_flag::CRASHED_PRIMARY),
+                flag(device_flag::AL_CLEAN),
+                flag(device_flag::AL_DISABLED),
+                flag(device_flag::PRIMARY_LOST_QUORUM),
+            ],
+            peer_flags: [
+                peer(peer_flag::CONNECTED),
+                peer(peer_flag::OUTDATED),
+                peer(peer_flag::FENCING),
+                peer(peer_flag::FULL_SYNC),
+                peer(peer_flag::DEVICE_SEEN),
+            ],
+        })
+    }
+
+    /// Bit 0 of the current generation follows the role.
+    pub(super) fn mark_role(&mut self, d: usize) {
+        let primary = self.role == Role::Primary;
+        if let Some(mut set) = self.generations(d) {
+            if (set.current & ROLE_BIT == ROLE_BIT) != primary {
+                set.mark_role(primary);
+                self.keep_generations(d, &set);
+            }
+        }
+    }
+}

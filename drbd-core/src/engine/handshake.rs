@@ -1,0 +1,470 @@
+//! What two nodes tell each other about a volume, and what they conclude: sizes, generations, state, and from them
+//! who copies to whom.
+
+use super::after_split_brain::{SplitBrainPolicies, SplitBrainPolicy};
+use super::command::{Command, Level};
+use super::device_size::{device_size, smaller_known, SizeInput};
+use super::generation::CompareContext;
+use super::meta_jobs::Job;
+use super::resource::{HandlerOwner, Resource};
+use super::session::Fault;
+use super::state::Mode;
+use super::state_change::Snapshot;
+use super::sync_decision::{
+    decide, Action, AfterFailure, Decision, FailReason, RoleResyncConflict, SyncInput,
+};
+use crate::ids::Sector;
+use crate::states::{Conn84, ConnectionState, DiskState, ReplicationState, Role};
+use crate::wire::state_word::StateWord;
+use crate::wire::{feature, header, uuid_flag, Packet, QueueLimits, Sizes, Uuids};
+
+impl Resource {
+    // ---- telling -------------------------------------------------------------------------------------------------
+
+    /// P_SIZES.
+    pub(super) fn send_sizes(&mut self, d: usize, out: &mut Vec<Command>) {
+        let device = &self.devices[d];
+        let attached =
+            device.backing.as_deref().filter(|_| device.disk.rank() >= DiskState::Negotiating.rank());
+        let Some(session) = self.connection.as_mut().and_then(|c| c.established()) else { return };
+        let limits = attached.map(|b| b.limits);
+        let sizes = Sizes {
+            disk: limits.map_or(0, |l| l.capacity.0),
+            user: attached.map_or(0, |b| b.options.size_sectors),
+            current: device.size.0,
+            max_bio_size: limits
+                .map_or(4096, |l| l.max_bio_bytes)
+                .min(header::request_bytes_max(session.version)),
+            flags: 0,
+            limits: session.has(feature::LONG_SIZES).then(|| QueueLimits {
+                physical_block_size: limits.map_or(512, |l| l.physical_block_size),
+                logical_block_size: limits.map_or(512, |l| l.logical_block_size),
+                alignment_offset: 0,
+                io_min: limits.map_or(512, |l| l.physical_block_size),
+                io_opt: 0,
+                discard_enabled: limits.is_some_and(|l| l.discard_zeroes),
+                discard_zeroes_data: limits.is_some_and(|l| l.discard_zeroes),
+                write_same_capable: false,
+            }),
+        };
+        let volume = device.volume;
+        self.send(volume, Packet::Sizes(Box::new(sizes)), out);
+    }
+
+    /// P_STATE.
+    pub(super) fn send_state(&mut self, d: usize, out: &mut Vec<Command>) {
+        if self.connection.as_mut().and_then(|c| c.established()).is_none() {
+            return;
+        }
+        let word = self.state_word(d).to_bits();
+        self.send(self.devices[d].volume, Packet::State(word), out);
+    }
+
+    pub(super) fn state_word(&self, d: usize) -> StateWord {
+        let snapshot = self.snapshot(Some(d));
+        StateWord {
+            role: snapshot.role,
+            peer: snapshot.peer_role,
+            conn: snapshot.conn84(),
+            disk: snapshot.disk,
+            peer_disk: snapshot.peer_disk,
+            susp_user: snapshot.suspended.user,
+            aftr_isp: snapshot.resync_suspended.dependency,
+            peer_isp: snapshot.resync_suspended.peer,
+            user_isp: snapshot.resync_suspended.user,
+            susp_nod: snapshot.suspended.no_data,
+            susp_fen: snapshot.suspended.fencing,
+            quorum: false,
+        }
+    }
+
+    // ---- hearing -------------------------------------------------------------------------------------------------
+
+    /// P_UUIDS.
+    pub(super) fn uuids_received(
+        &mut self,
+        d: usize,
+        uuids: Uuids,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
+        let snapshot = self.snapshot(Some(d));
+        let device = &mut self.devices[d];
+        let lost_data = snapshot.role == Role::Primary
+            && !device.disk.has_data()
+            && device.disk != DiskState::Negotiating
+            && device.exposed_uuid != 0
+            && (!snapshot.is_replicating() || snapshot.peer_disk == DiskState::Diskless);
+        if lost_data && device.exposed_uuid & !1 != uuids.current & !1 {
+            return Err(Fault::Fatal("Can only connect to data with current UUID".to_owned()));
+        }
+        if !device.disk.has_data() && (snapshot.role == Role::Primary || snapshot.is_replicating()) {
+            device.exposed_uuid = uuids.current;
+        }
+        self.connection.as_mut().expect("packets come from a peer").peer_devices[d].uuids = Some(uuids);
+        let _ = out;
+        Ok(())
+    }
+
+    /// P_SIZES (3.8 of the wire reference).
+    pub(super) fn sizes_received(
+        &mut self,
+        d: usize,
+        sizes: Sizes,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
+        let snapshot = self.snapshot(Some(d));
+        let connection = self.connection.as_mut().expect("packets come from a peer");
+        connection.peer_devices[d].sizes = Some(sizes);
+        let device = &self.devices[d];
+        let attached =
+            device.backing.as_deref().filter(|_| device.disk.rank() >= DiskState::Negotiating.rank());
+        let Some(backing) = attached else { return self.diskless_size(d, &sizes, out) };
+        let agreed = device_size(&SizeInput {
+            own_max: backing.limits.capacity.0,
+            peer_max: sizes.disk,
+            last_agreed: backing.super_block.effective_size,
+            asked: smaller_known(backing.options.size_sectors, sizes.user),
+            assume_peer_has_space: false,
+            connected: true,
+        });
+        // Growing is the business of `resize`: a peer with a larger disk does not grow a device in use.
+        let known = backing.super_block.effective_size;
+        let fresh = backing.super_block.current_uuid == crate::metadata::UUID_JUST_CREATED;
+        let size = if known != 0 && !fresh { agreed.sectors.min(known) } else { agreed.sectors };
+        let in_use = snapshot.disk.rank() >= DiskState::Outdated.rank()
+            && (!snapshot.is_replicating() || snapshot.peer_disk == DiskState::Diskless);
+        if size < device.size.0 && in_use {
+            let text = format!(
+                "The peer's disk size is too small! ({} < {} sectors; demote me first!)",
+                size, device.size.0
+            );
+            return Err(Fault::Fatal(text));
+        }
+        if size != device.size.0 {
+            self.set_size(d, Sector(size), out);
+        }
+        Ok(())
+    }
+
+    fn diskless_size(&mut self, d: usize, sizes: &Sizes, out: &mut Vec<Command>) -> Result<(), Fault> {
+        let known = [sizes.current, sizes.user, sizes.disk].into_iter().find(|&s| s != 0);
+        let Some(size) = known else { return Ok(()) };
+        let own = self.devices[d].size.0;
+        if size == own || (sizes.disk == 0 && own != 0) {
+            return Ok(());
+        }
+        if size < own && self.role == Role::Primary {
+            return Err(Fault::Fatal("The peer's device is smaller than the one in use here".to_owned()));
+        }
+        self.set_size(d, Sector(size), out);
+        Ok(())
+    }
+
+    /// The device has that size from here on.
+    pub(super) fn set_size(&mut self, d: usize, size: Sector, out: &mut Vec<Command>) {
+        let device = &mut self.devices[d];
+        device.size = size;
+        if let Some(backing) = device.backing.as_deref_mut() {
+            backing.bitmap.resize(size);
+            backing.super_block.effective_size = size.0;
+            if backing.super_block.current_uuid == crate::metadata::UUID_JUST_CREATED {
+                for slot in 0..backing.bitmap.slot_count() {
+                    backing.bitmap.set_all(slot);
+                }
+            }
+            backing.bitmap.dirty_all();
+        }
+        let (volume, writable) = (device.volume, self.role == Role::Primary);
+        let text = format!("size = {} KB", size.0 / 2);
+        self.log("size", Level::Info, self.device_subject(d), text, out);
+        out.push(Command::Device { volume, size, writable });
+        self.meta_job(d, Job::everything(None), out);
+    }
+
+    /// P_STATE (5.10 of the wire reference).
+    pub(super) fn state_received(
+        &mut self,
+        d: usize,
+        word: u32,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
+        let peer = StateWord::from_bits(word).map_err(|m| Fault::Protocol(m.to_string()))?;
+        let old = self.snapshot(Some(d));
+        if old.connection != ConnectionState::Connected {
+            return Ok(());
+        }
+        let uuids = self.connection.as_ref().expect("packets come from a peer").peer_devices[d].uuids;
+        let peer_inconsistent = uuids.is_some_and(|u| u.flags & uuid_flag::INCONSISTENT != 0);
+        let mut peer_disk = match peer.disk {
+            DiskState::Negotiating if peer_inconsistent => DiskState::Inconsistent,
+            DiskState::Negotiating => DiskState::Consistent,
+            other => other,
+        };
+        let conn = old.conn84();
+        let source_or_becoming = matches!(old.peer_disk, DiskState::Inconsistent | DiskState::Consistent)
+            && peer_disk == DiskState::UpToDate
+            && conn > Conn84::CONNECTED
+            && old.disk == DiskState::UpToDate;
+        if source_or_becoming {
+            if peer.conn > Conn84::CONNECTED && peer.conn < Conn84(ReplicationState::SyncSource as u8) {
+                peer_disk = DiskState::Inconsistent;
+            } else if conn >= Conn84(ReplicationState::SyncSource as u8) && peer.conn == Conn84::CONNECTED {
+                self.target_says_done(d, out);
+                return Ok(());
+            }
+        }
+        let stale = old.peer_disk == DiskState::UpToDate
+            && peer_disk == DiskState::Inconsistent
+            && conn == Conn84::CONNECTED
+            && peer.conn > Conn84(ReplicationState::SyncSource as u8);
+        if stale {
+            peer_disk = DiskState::UpToDate;
+        }
+        self.meet(d, &old, &peer, peer_disk, out)
+    }
+
+    /// Looks at the generations where that is due, and takes over what the peer says of itself.
+    fn meet(
+        &mut self,
+        d: usize,
+        old: &Snapshot,
+        peer: &StateWord,
+        peer_disk: DiskState,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
+        let conn = old.conn84();
+        let mut replication = match conn {
+            Conn84::WF_REPORT_PARAMS => ReplicationState::Established,
+            _ => old.replication,
+        };
+        if peer.conn == Conn84(ReplicationState::Ahead as u8) {
+            replication = ReplicationState::Behind;
+        }
+        let connection = self.connection.as_deref_mut().expect("packets come from a peer");
+        let peer_device = &mut connection.peer_devices[d];
+        let negotiating = old.disk == DiskState::Negotiating || peer.disk == DiskState::Negotiating;
+        let starting = (ReplicationState::StartingSyncS as u8..=ReplicationState::WFBitMapT as u8)
+            .contains(&peer.conn.0);
+        let due = conn < Conn84::CONNECTED
+            || (conn == Conn84::CONNECTED && (negotiating || starting))
+            || peer_device.consider_resync;
+        let both_have_disks = peer.disk.rank() >= DiskState::Negotiating.rank()
+            && old.disk.rank() >= DiskState::Negotiating.rank();
+        peer_device.consider_resync = false;
+        let mut peer_disk = peer_disk;
+        if due && both_have_disks {
+            if let Some(uuids) = peer_device.uuids {
+                match self.compare_with_peer(d, &uuids, peer, out)? {
+                    Outcome::Go(state) => replication = state,
+                    Outcome::PeerStaysDiskless => peer_disk = DiskState::Diskless,
+                    Outcome::AttachAborted => return Ok(()),
+                }
+            }
+        }
+        self.take_over(d, old, peer, replication, peer_disk, out)
+    }
+
+    fn take_over(
+        &mut self,
+        d: usize,
+        old: &Snapshot,
+        peer: &StateWord,
+        replication: ReplicationState,
+        peer_disk: DiskState,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
+        let was_connecting = old.conn84() < Conn84::CONNECTED;
+        let at_attach = self.devices[d].backing.as_deref().map(|b| b.at_attach.0);
+        let settles = matches!(replication, ReplicationState::Established | ReplicationState::WFBitMapS);
+        let peer_held = peer.aftr_isp || peer.user_isp;
+        let edit = |v: Option<usize>, s: &mut Snapshot| {
+            if v != Some(d) {
+                return;
+            }
+            s.replication = replication;
+            s.peer_role = peer.role;
+            s.peer_disk = peer_disk;
+            s.resync_suspended.peer = peer_held;
+            if settles && s.disk == DiskState::Negotiating {
+                s.disk = at_attach.unwrap_or(DiskState::Inconsistent);
+            }
+        };
+        let mode = if was_connecting { Mode::Soft } else { Mode::Hard };
+        // Soft judgement must not see the handshake's own lock.
+        let locked = self.last_volume_of_handshake(d);
+        match self.change(mode, &edit, out) {
+            Ok(_) => {}
+            Err(reason) => return Err(Fault::Fatal(format!("The peer's state does not fit ours: {reason}"))),
+        }
+        if locked && was_connecting {
+            self.handshake_over(out);
+        }
+        let now = self.snapshot(Some(d));
+        let undecided = peer.conn <= Conn84::CONNECTED && peer.disk != DiskState::Negotiating;
+        if old.conn84() > Conn84::WF_REPORT_PARAMS
+            && now.conn84() > Conn84::CONNECTED
+            && undecided
+            && old.conn84() != now.conn84()
+        {
+            self.send_uuids(d, out);
+            self.send_state(d, out);
+        } else if old.conn84() > Conn84::WF_REPORT_PARAMS && peer.disk == DiskState::Negotiating {
+            // The attaching peer waits for our word.
+            self.send_uuids(d, out);
+            self.send_state(d, out);
+        }
+        if let Some(connection) = self.connection.as_deref_mut() {
+            connection.peer_devices[d].discard_my_data = false;
+        }
+        self.begin_as_decided(d, old, &now, out);
+        Ok(())
+    }
+
+    /// Every other volume has left the handshake.
+    fn last_volume_of_handshake(&self, d: usize) -> bool {
+        let Some(connection) = self.connection.as_deref() else { return false };
+        connection
+            .peer_devices
+            .iter()
+            .enumerate()
+            .all(|(v, p)| v == d || p.replication != ReplicationState::Off)
+    }
+
+    fn handshake_over(&mut self, out: &mut Vec<Command>) {
+        if let Some(connection) = self.connection.as_deref_mut() {
+            connection.last_error.clear();
+            connection.tentative = false;
+            if let Some(session) = connection.session_mut() {
+                session.state_sent = false;
+            }
+        }
+        self.admin.state_changed = true;
+        self.notify_changes(out);
+    }
+
+    // ---- concluding ----------------------------------------------------------------------------------------------
+
+    fn compare_with_peer(
+        &mut self,
+        d: usize,
+        uuids: &Uuids,
+        peer: &StateWord,
+        out: &mut Vec<Command>,
+    ) -> Result<Outcome, Fault> {
+        let Some(set) = self.generations(d) else { return Ok(Outcome::Go(ReplicationState::Established)) };
+        let connection = self.connection.as_deref().expect("packets come from a peer");
+        let session = connection.session().expect("packets come in a session");
+        let backing = self.devices[d].backing.as_deref().expect("has generations");
+        let options = &connection.options;
+        let input = SyncInput {
+            resource: &self.name,
+            own: &set,
+            peer: uuids,
+            context: CompareContext {
+                agreed_version: session.version,
+                long_sizes: session.has(feature::LONG_SIZES),
+                role: self.role,
+                peer_role: peer.role,
+                crashed_primary: backing.crashed_primary,
+                resolve_conflicts: session.resolve_conflicts,
+            },
+            disk: self.devices[d].disk,
+            disk_at_attach: backing.at_attach.0,
+            peer_disk: peer.disk,
+            policies: SplitBrainPolicies {
+                nobody_primary: SplitBrainPolicy::from_option(&options.after_sb_0pri),
+                one_primary: SplitBrainPolicy::from_option(&options.after_sb_1pri),
+                both_primary: SplitBrainPolicy::from_option(&options.after_sb_2pri),
+            },
+            always_asbp: options.always_asbp,
+            rr_conflict: RoleResyncConflict::from_option(&options.rr_conflict),
+            discard_my_data: connection.peer_devices[d].discard_my_data,
+            announced_bits: connection.peer_devices[d].bits_told,
+            can_demote: self.role == Role::Primary
+                && self.devices.iter().all(|device| device.open_count == 0),
+            tentative: connection.tentative,
+            peer_tentative: session.peer_tentative,
+        };
+        let decision = decide(&input);
+        self.act_on(d, *uuids, set, &decision, out)
+    }
+
+    fn act_on(
+        &mut self,
+        d: usize,
+        mut uuids: Uuids,
+        mut set: super::generation::GenerationSet,
+        decision: &Decision,
+        out: &mut Vec<Command>,
+    ) -> Result<Outcome, Fault> {
+        let subject = self.peer_device_subject(d);
+        for (level, text) in &decision.log {
+            self.log("sync-handshake", *level, subject.clone(), text.clone(), out);
+        }
+        self.log("sync-decision", Level::Info, subject, decision.sentence.clone(), out);
+        self.last_decision.clone_from(&decision.sentence);
+        if let Some(repair) = decision.repair {
+            repair.apply(&mut set, &mut uuids);
+            self.keep_generations(d, &set);
+            self.connection.as_mut().expect("a session").peer_devices[d].uuids = Some(uuids);
+            self.write_super_block(d, None, out);
+        }
+        for name in &decision.handlers {
+            self.run_handler(name, Some(d), HandlerOwner::Nobody, out);
+        }
+        if decision.demote {
+            self.force(&|_, s| s.role = Role::Secondary, out);
+            self.mark_role(d);
+        }
+        match decision.action {
+            Action::None => Ok(Outcome::Go(ReplicationState::Established)),
+            Action::Source { full } => {
+                self.mark_all(d, full);
+                Ok(Outcome::Go(ReplicationState::WFBitMapS))
+            }
+            Action::Target { full } => {
+                self.mark_all(d, full);
+                Ok(Outcome::Go(ReplicationState::WFBitMapT))
+            }
+            Action::Fail { reason, then } => self.part(d, reason, then, &decision.sentence, out),
+        }
+    }
+
+    fn mark_all(&mut self, d: usize, full: bool) {
+        if let (true, Some(slot)) = (full, self.peer_slot(d)) {
+            if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+                backing.bitmap.set_all(slot);
+            }
+        }
+    }
+
+    fn part(
+        &mut self,
+        d: usize,
+        reason: FailReason,
+        then: AfterFailure,
+        sentence: &str,
+        out: &mut Vec<Command>,
+    ) -> Result<Outcome, Fault> {
+        let _ = reason;
+        match then {
+            AfterFailure::AbortAttach => {
+                self.give_up_disk(d, out);
+                Ok(Outcome::AttachAborted)
+            }
+            AfterFailure::PeerStaysDiskless => Ok(Outcome::PeerStaysDiskless),
+            AfterFailure::Reconnect => Err(Fault::Protocol(sentence.to_owned())),
+            AfterFailure::Disconnect => Err(Fault::Fatal(sentence.to_owned())),
+        }
+    }
+}
+
+/// What a comparison leads to.
+enum Outcome {
+    /// The volume goes on in this state.
+    Go(ReplicationState),
+    /// The peer's attach is taken for aborted.
+    PeerStaysDiskless,
+    /// Our own attach was aborted.
+    AttachAborted,
+}

@@ -1,0 +1,154 @@
+//! What is to be written to the metadata of a device, one job after the other, each in steps whose order is its
+//! meaning:
+//!
+//! 1. flush the data disk, so that nothing is called in sync that a power loss could still take back;
+//! 2. write bitmap blocks;
+//! 3. initialise the log (its extents are in the bitmap now), or write the pending log transaction (the extents it
+//!    takes out have their bitmap written);
+//! 4. write the super block;
+//! 5. do what waited for all that.
+//!
+//! Steps 3 and 4 are barriers: everything before is stable when they are done. One job at a time keeps two writes of
+//! the same block from being outstanding together.
+
+use crate::ids::Ticket;
+use std::collections::VecDeque;
+
+/// What happens when a job is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Then {
+    /// Writes into the new hot extents may start.
+    LogCommitted,
+    /// The super block says PRIMARY_IND.
+    PrimaryMarked,
+    /// Completions held for the new generation may go out.
+    GenerationStable,
+    /// The disk is attached.
+    Attached(Ticket),
+    /// The new role may be told.
+    RoleStable(Ticket),
+    /// As target: the source's bits are kept; tell ours.
+    TargetBitmapStable,
+    /// As source: the bits of a full sync are kept; tell them.
+    SourceBitmapStable,
+    /// As target: the disk is called Inconsistent; blocks may change.
+    TargetBegins,
+    /// As target: data and bitmap are stable.
+    TargetCopied,
+    /// As target: the new generation is kept; tell the source.
+    TargetFinished,
+    /// The disk may be let go.
+    Detached(Option<Ticket>),
+}
+
+/// Which bitmap blocks a job writes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Blocks {
+    None,
+    /// Those of these extents that differ from disk.
+    OfExtents(Vec<u32>),
+    /// All that differ from disk.
+    Dirty,
+}
+
+/// One job.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Job {
+    pub(super) flush_data: bool,
+    pub(super) blocks: Blocks,
+    pub(super) initialise_log: bool,
+    pub(super) transaction: bool,
+    pub(super) super_block: bool,
+    pub(super) then: Vec<Then>,
+}
+
+impl Job {
+    /// Only the super block.
+    pub(super) fn super_block(then: Option<Then>) -> Job {
+        Job {
+            flush_data: false,
+            blocks: Blocks::None,
+            initialise_log: false,
+            transaction: false,
+            super_block: true,
+            then: then.into_iter().collect(),
+        }
+    }
+
+    /// The whole bitmap and the super block, after the data.
+    pub(super) fn everything(then: Option<Then>) -> Job {
+        Job { flush_data: true, blocks: Blocks::Dirty, ..Job::super_block(then) }
+    }
+}
+
+/// Steps of a job, in order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Step {
+    FlushData,
+    Blocks,
+    Log,
+    SuperBlock,
+    Done,
+}
+
+/// The job being done.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) job: Job,
+    pub(super) step: Step,
+    /// Operations of this step under way.
+    pub(super) in_flight: u32,
+    /// Where to look for the next block: block number, or index of the extent.
+    pub(super) cursor: u32,
+    /// Next block within the extent of the cursor.
+    pub(super) within: Option<u32>,
+    /// The one operation of this step was issued.
+    pub(super) issued: bool,
+}
+
+/// The jobs of one device.
+#[derive(Debug, Default)]
+pub(super) struct MetaJobs {
+    pub(super) running: Option<Running>,
+    queue: VecDeque<Job>,
+}
+
+impl MetaJobs {
+    /// Puts a job last; super blocks that nothing separates are one.
+    pub(super) fn push(&mut self, job: Job) {
+        if let Some(last) = self.queue.back_mut() {
+            let only_super_block = Job { then: Vec::new(), ..job.clone() } == Job::super_block(None);
+            if only_super_block && last.super_block {
+                last.then.extend(job.then);
+                return;
+            }
+        }
+        self.queue.push_back(job);
+    }
+
+    /// Puts a job first: writers wait for it.
+    pub(super) fn push_urgent(&mut self, job: Job) {
+        self.queue.push_front(job);
+    }
+
+    /// Begins the next job if none is under way.
+    pub(super) fn start(&mut self) -> bool {
+        if self.running.is_none() {
+            self.running = self.queue.pop_front().map(|job| Running {
+                job,
+                step: Step::FlushData,
+                in_flight: 0,
+                cursor: 0,
+                within: None,
+                issued: false,
+            });
+        }
+        self.running.is_some()
+    }
+
+    /// Forgets everything; what waited is returned.
+    pub(super) fn abandon(&mut self) -> Vec<Then> {
+        let running = self.running.take().map(|r| r.job);
+        running.into_iter().chain(self.queue.drain(..)).flat_map(|job| job.then).collect()
+    }
+}

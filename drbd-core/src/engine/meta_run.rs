@@ -1,0 +1,272 @@
+//! Carrying out metadata jobs, and the bytes of what they write.
+
+use super::command::{Command, DiskOp, Level, MetaOp};
+use super::event::IoResult;
+use super::meta_jobs::{Blocks, Job, Running, Step, Then};
+use super::resource::{IoOwner, Resource};
+use crate::ids::{PayloadId, Sector, VolumeNumber};
+use crate::limits::TRANSACTION_CONTEXT;
+use crate::metadata::{encode_initialised, ring_block, LogTransaction, BLOCK_BYTES};
+
+/// Bitmap blocks in flight at once.
+const BLOCKS_IN_FLIGHT_MAX: u32 = 32;
+
+impl Resource {
+    /// Puts a job in line.
+    pub(super) fn meta_job(&mut self, d: usize, job: Job, out: &mut Vec<Command>) {
+        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+            backing.jobs.push(job);
+            self.run_jobs(d, out);
+        }
+    }
+
+    /// Writes the super block as it is now.
+    pub(super) fn write_super_block(&mut self, d: usize, then: Option<Then>, out: &mut Vec<Command>) {
+        self.meta_job(d, Job::super_block(then), out);
+    }
+
+    /// Writes the pending log transaction, if there is one and none is being written.
+    pub(super) fn write_log(&mut self, d: usize, out: &mut Vec<Command>) {
+        let device = &mut self.devices[d];
+        let Some(backing) = device.usable() else { return };
+        if !backing.log.transaction_due() {
+            return;
+        }
+        let mut evicted = Vec::new();
+        backing.log.begin_transaction(&mut evicted);
+        let job = Job {
+            // With internal metadata the transaction's own barrier covers the data.
+            flush_data: backing.limits.external_metadata
+                && !evicted.is_empty()
+                && backing.options.disk_flushes,
+            blocks: if evicted.is_empty() { Blocks::None } else { Blocks::OfExtents(evicted) },
+            initialise_log: false,
+            transaction: true,
+            super_block: false,
+            then: vec![Then::LogCommitted],
+        };
+        backing.jobs.push_urgent(job);
+        device.counters.log_writes += 1;
+        self.run_jobs(d, out);
+    }
+
+    /// Does the next steps of the jobs of a device.
+    pub(super) fn run_jobs(&mut self, d: usize, out: &mut Vec<Command>) {
+        loop {
+            let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
+            if !backing.jobs.start() {
+                return;
+            }
+            let running = backing.jobs.running.as_ref().expect("just started");
+            let waiting = match running.step {
+                Step::FlushData => self.step_flush_data(d, out),
+                Step::Blocks => self.step_blocks(d, out),
+                Step::Log => self.step_log(d, out),
+                Step::SuperBlock => self.step_super_block(d, out),
+                Step::Done => {
+                    let job = backing.jobs.running.take().expect("just started").job;
+                    for then in job.then {
+                        self.carry_on(d, then, out);
+                    }
+                    continue;
+                }
+            };
+            if waiting {
+                return;
+            }
+            self.next_step(d);
+        }
+    }
+
+    fn running(&mut self, d: usize) -> &mut Running {
+        let backing = self.devices[d].backing.as_deref_mut().expect("a job belongs to a disk");
+        backing.jobs.running.as_mut().expect("a job is running")
+    }
+
+    fn next_step(&mut self, d: usize) {
+        let running = self.running(d);
+        running.step = match running.step {
+            Step::FlushData => Step::Blocks,
+            Step::Blocks => Step::Log,
+            Step::Log => Step::SuperBlock,
+            Step::SuperBlock | Step::Done => Step::Done,
+        };
+        running.issued = false;
+        running.cursor = 0;
+        running.within = None;
+    }
+
+    /// True while the step is under way; issues its one operation if `wanted` and not yet issued.
+    fn one_operation(&mut self, d: usize, wanted: bool, op: Option<MetaOp>, out: &mut Vec<Command>) -> bool {
+        let running = self.running(d);
+        if wanted && !running.issued {
+            running.issued = true;
+            running.in_flight += 1;
+            match op {
+                Some(op) => self.meta_io(d, op, true, out),
+                None => {
+                    let owner = IoOwner::Job { device: d };
+                    self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
+                }
+            }
+            return true;
+        }
+        running.in_flight > 0
+    }
+
+    fn step_flush_data(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        let flushes = self.devices[d].backing.as_ref().is_some_and(|b| b.options.disk_flushes);
+        let wanted = self.running(d).job.flush_data && flushes;
+        self.one_operation(d, wanted, None, out)
+    }
+
+    fn step_blocks(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        while self.running(d).in_flight < BLOCKS_IN_FLIGHT_MAX && self.ios.room() > 16 {
+            let Some(block) = self.next_block(d) else { break };
+            self.running(d).in_flight += 1;
+            self.devices[d].counters.bitmap_writes += 1;
+            self.meta_io(d, MetaOp::BitmapBlock { block }, false, out);
+        }
+        self.running(d).in_flight > 0
+    }
+
+    /// The next block the job has to write; it counts as clean from here on.
+    fn next_block(&mut self, d: usize) -> Option<u32> {
+        let backing = self.devices[d].backing.as_deref_mut().expect("a job belongs to a disk");
+        let running = backing.jobs.running.as_mut().expect("a job is running");
+        let bitmap = &mut backing.bitmap;
+        match &running.job.blocks {
+            Blocks::None => None,
+            Blocks::Dirty => {
+                let block = bitmap.next_dirty(running.cursor)?;
+                running.cursor = block + 1;
+                bitmap.clean(block);
+                Some(block)
+            }
+            Blocks::OfExtents(extents) => loop {
+                let extent = *extents.get(running.cursor as usize)?;
+                let (first, last) = bitmap.blocks_of_extent(extent);
+                let from = running.within.unwrap_or(first);
+                match bitmap.next_dirty(from).filter(|&b| b <= last) {
+                    Some(block) => {
+                        running.within = Some(block + 1);
+                        bitmap.clean(block);
+                        return Some(block);
+                    }
+                    None => {
+                        running.cursor += 1;
+                        running.within = None;
+                    }
+                }
+            },
+        }
+    }
+
+    fn step_log(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        if self.running(d).job.transaction {
+            let backing = self.devices[d].backing.as_deref().expect("a job belongs to a disk");
+            let (stripes, blocks) = (backing.super_block.al_stripes, backing.super_block.al_stripe_size_4k);
+            let block = ring_block(backing.log.transaction().0 as u32, stripes, blocks);
+            return self.one_operation(d, true, Some(MetaOp::LogTransaction { block }), out);
+        }
+        if !self.running(d).job.initialise_log {
+            return self.running(d).in_flight > 0;
+        }
+        let backing = self.devices[d].backing.as_deref_mut().expect("a job belongs to a disk");
+        let blocks = backing.super_block.al_stripes * backing.super_block.al_stripe_size_4k;
+        while self.running(d).in_flight < BLOCKS_IN_FLIGHT_MAX && self.running(d).cursor < blocks {
+            let block = self.running(d).cursor;
+            self.running(d).cursor += 1;
+            self.running(d).in_flight += 1;
+            // The first is a barrier: the bitmap is stable before the log forgets. The others follow it only.
+            self.meta_io(d, MetaOp::LogInitialise { block }, true, out);
+            if block == 0 {
+                break;
+            }
+        }
+        self.running(d).in_flight > 0
+    }
+
+    fn step_super_block(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        let job = &self.running(d).job;
+        let op = match (job.super_block, &job.blocks, job.transaction) {
+            (true, _, _) => Some(MetaOp::SuperBlock),
+            // Nothing after the blocks makes them stable: a barrier of their own does.
+            (false, Blocks::Dirty, false) => Some(MetaOp::Flush),
+            (false, Blocks::None | Blocks::OfExtents(_) | Blocks::Dirty, _) => None,
+        };
+        match op {
+            Some(op) => self.one_operation(d, true, Some(op), out),
+            None => self.running(d).in_flight > 0,
+        }
+    }
+
+    /// An operation of the running job is done.
+    pub(super) fn job_io_done(&mut self, d: usize, result: IoResult, out: &mut Vec<Command>) {
+        let device = &mut self.devices[d];
+        let Some(running) = device.backing.as_deref_mut().and_then(|b| b.jobs.running.as_mut()) else {
+            self.close_disk_if_idle(d, out);
+            return;
+        };
+        running.in_flight -= 1;
+        if let IoResult::Failed(errno) = result {
+            let text = format!("Metadata could not be written (error {errno}): the disk is given up");
+            self.log("metadata-error", Level::Error, self.device_subject(d), text, out);
+            self.give_up_disk(d, out);
+            return;
+        }
+        self.run_jobs(d, out);
+    }
+
+    fn carry_on(&mut self, d: usize, then: Then, out: &mut Vec<Command>) {
+        match then {
+            Then::LogCommitted => {
+                if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+                    backing.log.transaction_done();
+                }
+                self.wake_log_waiters(d, out);
+            }
+            Then::GenerationStable => self.generation_stable(d, out),
+            Then::Attached(ticket) => self.attached(d, ticket, out),
+            Then::RoleStable(ticket) => self.role_stable(d, ticket, out),
+            Then::TargetBitmapStable => self.target_bitmap_stable(d, out),
+            Then::SourceBitmapStable => self.source_bitmap_stable(d, out),
+            Then::TargetFinished => self.target_finished(d, out),
+            Then::Detached(ticket) => self.detached(d, ticket, out),
+            Then::TargetBegins => self.target_begins(d, out),
+            Then::TargetCopied => self.target_copied(d, out),
+            Then::PrimaryMarked => self.primary_marked(d, out),
+        }
+    }
+
+    /// The bytes of a metadata operation; to be called before the next [`handle`](Resource::handle).
+    ///
+    /// # Panics
+    /// If the volume has no disk: the operation came from this engine just now.
+    pub fn encode_meta(&self, volume: VolumeNumber, op: MetaOp, block: &mut [u8; BLOCK_BYTES]) {
+        let d = self.device_index(volume).expect("a volume of this resource");
+        let backing = self.devices[d].backing.as_deref().expect("an attached disk");
+        match op {
+            MetaOp::SuperBlock => backing.super_block.encode(block),
+            MetaOp::LogTransaction { .. } => encode_transaction(&backing.log, block),
+            MetaOp::LogInitialise { .. } => encode_initialised(block),
+            MetaOp::BitmapBlock { block: number } => backing.bitmap.encode_block(number, block),
+            MetaOp::Flush => block.fill(0),
+        }
+    }
+}
+
+fn encode_transaction(log: &super::activity_log::ActivityLog, block: &mut [u8; BLOCK_BYTES]) {
+    let (number, updates, context_start, on_disk) = log.transaction();
+    let mut transaction = LogTransaction::empty(number as u32);
+    for update in updates {
+        transaction.push_update(update.slot as u16, update.extent);
+    }
+    transaction.context_size = on_disk.len() as u16;
+    transaction.context_start = context_start as u16;
+    let window = on_disk.iter().skip(context_start as usize).take(TRANSACTION_CONTEXT);
+    for (context, &extent) in transaction.context.iter_mut().zip(window) {
+        *context = extent;
+    }
+    transaction.encode(block);
+}

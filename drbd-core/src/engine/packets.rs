@@ -1,0 +1,307 @@
+//! Where packets go: one arm per packet, nothing decided here.
+
+use super::command::Command;
+use super::connection::Stage;
+use super::resource::Resource;
+use super::session::Fault;
+use super::write_path::peer_request::PeerOp;
+use super::write_path::transfer::Ack;
+use crate::ids::{PayloadId, SocketId, VolumeNumber};
+use crate::states::{ConnectionState, ReplicationState};
+use crate::wire::{data_flag, feature, BlockAck, Frame, Packet, Trim, BLOCK_ID_RESYNC};
+
+impl Resource {
+    /// A packet arrived.
+    pub(super) fn packet(
+        &mut self,
+        socket: SocketId,
+        frame: Frame,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) {
+        if self.pairing_packet(socket, &frame, out) {
+            Resource::release(payload, out);
+            return;
+        }
+        self.session_packet(socket, frame, payload, out);
+    }
+
+    pub(super) fn session_packet(
+        &mut self,
+        socket: SocketId,
+        frame: Frame,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) {
+        let now = self.now;
+        let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else {
+            Resource::release(payload, out);
+            return;
+        };
+        session.last_heard = now;
+        let stage = session.stage;
+        let result = if socket == session.control {
+            self.control_packet(frame, out)
+        } else if socket != session.data {
+            Resource::release(payload, out);
+            Ok(())
+        } else if stage == Stage::Up {
+            self.data_packet(frame, payload, out)
+        } else {
+            Resource::release(payload, out);
+            self.handshake_packet(stage, frame, out)
+        };
+        if let Err(fault) = result {
+            self.fault(fault, out);
+        }
+    }
+
+    fn handshake_packet(&mut self, stage: Stage, frame: Frame, out: &mut Vec<Command>) -> Result<(), Fault> {
+        match (stage, frame.packet) {
+            (Stage::Features, Packet::Features(features)) => self.features_received(&features, out),
+            (Stage::Challenge, Packet::AuthChallenge(bytes)) => self.challenge_received(&bytes, out),
+            (Stage::Challenge | Stage::Response, Packet::AuthResponse(bytes)) => {
+                self.response_received(bytes, out);
+                Ok(())
+            }
+            (Stage::Settings, Packet::Protocol(settings)) => self.settings_received(&settings, out),
+            (Stage::Challenge, _) => Err(Fault::Fatal(
+                "The peer does not authenticate itself: it has no cram-hmac-alg configured".to_owned(),
+            )),
+            (Stage::Settings, Packet::AuthChallenge(_)) => Err(Fault::Fatal(
+                "The peer asks for authentication: configure cram-hmac-alg and shared-secret here as well"
+                    .to_owned(),
+            )),
+            (stage, packet) => Err(Fault::Protocol(format!(
+                "The peer sent {} while {stage:?} was awaited",
+                name_of(&packet)
+            ))),
+        }
+    }
+
+    fn data_packet(&mut self, frame: Frame, payload: PayloadId, out: &mut Vec<Command>) -> Result<(), Fault> {
+        let Frame { volume, packet } = frame;
+        match packet {
+            Packet::Barrier(barrier) => self.peer_barrier(barrier, out).map_err(Fault::Protocol),
+            Packet::UnplugRemote | Packet::Ignored => Ok(()),
+            Packet::ProtocolUpdate(_) => Ok(()),
+            Packet::ConnStateChangeRequest { mask, val } => {
+                self.peer_asks_change(None, mask, val, out);
+                Ok(())
+            }
+            Packet::InitialData
+            | Packet::InitialMeta
+            | Packet::Features(_)
+            | Packet::AuthChallenge(_)
+            | Packet::AuthResponse(_)
+            | Packet::Protocol(_) => {
+                Err(Fault::Protocol(format!("The peer sent {} again", name_of(&packet))))
+            }
+            packet => match self.device_index(volume) {
+                Some(d) => self.volume_packet(d, packet, payload, out),
+                None => {
+                    Resource::release(payload, out);
+                    self.unknown_volume(volume, &packet, out)
+                }
+            },
+        }
+    }
+
+    fn unknown_volume(
+        &mut self,
+        volume: VolumeNumber,
+        packet: &Packet,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
+        match packet {
+            Packet::SyncParam(_) | Packet::Sizes(_) | Packet::Uuids(_) | Packet::State(_) => {
+                let text = format!("The peer has a volume {volume} that is not configured here");
+                self.log("unknown-volume", super::command::Level::Warning, self.peer_subject(), text, out);
+                Ok(())
+            }
+            other => Err(Fault::Protocol(format!(
+                "The peer sent {} for volume {volume}, which is not configured here",
+                name_of(other)
+            ))),
+        }
+    }
+
+    fn volume_packet(
+        &mut self,
+        d: usize,
+        packet: Packet,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
+        match packet {
+            Packet::SyncParam(param) => self.sync_param_received(d, &param),
+            Packet::Sizes(sizes) => self.sizes_received(d, *sizes, out),
+            Packet::Uuids(uuids) => self.uuids_received(d, *uuids, out),
+            Packet::State(word) => self.state_received(d, word, out),
+            Packet::SyncUuid(name) => self.sync_uuid(d, name, out),
+            Packet::StateChangeRequest { mask, val } => {
+                self.peer_asks_change(Some(d), mask, val, out);
+                Ok(())
+            }
+            Packet::Bitmap(bytes) => self.plain_bitmap(d, &bytes, out),
+            Packet::CompressedBitmap(code) => self.coded_bitmap(d, &code, out),
+            Packet::OutOfSync(extent) => self.peer_marks(d, &extent),
+            packet => self.io_packet(d, packet, payload, out),
+        }
+    }
+
+    fn io_packet(
+        &mut self,
+        d: usize,
+        packet: Packet,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
+        if self.snapshot(Some(d)).replication == ReplicationState::Off {
+            Resource::release(payload, out);
+            return Err(Fault::Protocol(format!("The peer sent {} before its state", name_of(&packet))));
+        }
+        match packet {
+            Packet::Data(data) => {
+                let write = Trim {
+                    sector: data.sector,
+                    block_id: data.block_id,
+                    seq: data.seq,
+                    flags: data.flags,
+                    bytes: data.bytes,
+                };
+                self.peer_writes(d, PeerOp::Write, &write, payload, out).map_err(Fault::Protocol)
+            }
+            Packet::Trim(trim) => {
+                let zeroes = self
+                    .connection
+                    .as_ref()
+                    .and_then(|c| c.session())
+                    .is_some_and(|s| s.has(feature::ZEROES));
+                // Without P_ZEROES the sender may mean zeroes by it.
+                let op = if zeroes { PeerOp::Trim } else { PeerOp::Zeroes { unmap: true } };
+                self.peer_writes(d, op, &trim, payload, out).map_err(Fault::Protocol)
+            }
+            Packet::Zeroes(trim) => {
+                let op = PeerOp::Zeroes { unmap: trim.flags & data_flag::DISCARD != 0 };
+                self.peer_writes(d, op, &trim, payload, out).map_err(Fault::Protocol)
+            }
+            Packet::DataReply(data) => {
+                self.read_answered(&data, payload, out);
+                Ok(())
+            }
+            Packet::RsDataReply(data) => self.resync_data(d, &data, payload, out).map_err(Fault::Protocol),
+            Packet::DataRequest(block) => {
+                self.peer_reads(d, PeerOp::Read, &block, out).map_err(Fault::Protocol)
+            }
+            Packet::RsDataRequest(block) | Packet::RsThinRequest(block) => {
+                self.peer_reads(d, PeerOp::ResyncRead, &block, out).map_err(Fault::Protocol)
+            }
+            Packet::CsumRsRequest(request) => {
+                // Checksums are not compared yet: the whole block is a correct answer.
+                self.peer_reads(d, PeerOp::ResyncRead, &request.block, out).map_err(Fault::Protocol)
+            }
+            other => {
+                Resource::release(payload, out);
+                Err(Fault::Protocol(format!(
+                    "The peer sent {}, which this version of udrbd does not know",
+                    name_of(&other)
+                )))
+            }
+        }
+    }
+
+    fn control_packet(&mut self, frame: Frame, out: &mut Vec<Command>) -> Result<(), Fault> {
+        let Frame { volume, packet } = frame;
+        match packet {
+            Packet::Ping => {
+                self.send_control(VolumeNumber(0), Packet::PingAck, out);
+                Ok(())
+            }
+            Packet::PingAck => {
+                self.ping_answered(out);
+                Ok(())
+            }
+            Packet::BarrierAck { barrier, set_size } => {
+                self.barrier_acknowledged(barrier, set_size, out).map_err(Fault::Protocol)
+            }
+            Packet::StateChangeReply(code) | Packet::ConnStateChangeReply(code) => {
+                self.peer_answered_change(code, out);
+                Ok(())
+            }
+            packet => match self.device_index(volume) {
+                Some(d) => self.ack_packet(d, &packet, out),
+                None => Err(Fault::Protocol(format!(
+                    "The peer acknowledged for volume {volume}, which is not configured here"
+                ))),
+            },
+        }
+    }
+
+    fn ack_packet(&mut self, d: usize, packet: &Packet, out: &mut Vec<Command>) -> Result<(), Fault> {
+        let resync = |ack: &BlockAck| ack.block_id == BLOCK_ID_RESYNC;
+        let known = match packet {
+            Packet::RsWriteAck(ack) if resync(ack) => {
+                self.resync_acknowledged(d, ack, true, out);
+                true
+            }
+            Packet::NegAck(ack) if resync(ack) => {
+                self.resync_acknowledged(d, ack, false, out);
+                true
+            }
+            Packet::RecvAck(ack) => self.write_acknowledged(ack, Ack::Received, out),
+            Packet::WriteAck(ack) => self.write_acknowledged(ack, Ack::Written, out),
+            Packet::RsWriteAck(ack) => self.write_acknowledged(ack, Ack::WrittenInSync, out),
+            Packet::NegAck(ack) => {
+                self.mark_extent(d, ack);
+                self.write_acknowledged(ack, Ack::Failed, out)
+            }
+            Packet::NegDreply(ack) => self.read_refused(ack, out),
+            Packet::NegRsDreply(ack) => {
+                self.resync_refused(d, ack, true, out);
+                true
+            }
+            Packet::RsCancel(ack) => {
+                self.resync_refused(d, ack, true, out);
+                true
+            }
+            Packet::RsIsInSync(ack) => {
+                self.clear_mirrored(d, ack.sector, ack.bytes, out);
+                self.resync_refused(d, ack, false, out);
+                true
+            }
+            other => {
+                return Err(Fault::Protocol(format!(
+                    "The peer sent {} on the control stream",
+                    name_of(other)
+                )))
+            }
+        };
+        if known {
+            Ok(())
+        } else {
+            Err(Fault::Protocol(format!("The peer sent {} for a request that was not made", name_of(packet))))
+        }
+    }
+
+    fn mark_extent(&mut self, d: usize, ack: &BlockAck) {
+        let inside = ack.sector.end_of(ack.bytes).0 <= self.devices[d].size.0;
+        if let (true, Some(slot), Some(backing)) =
+            (inside, self.peer_slot(d), self.devices[d].backing.as_deref_mut())
+        {
+            backing.bitmap.set_out_of_sync(slot, ack.sector, ack.bytes);
+        }
+    }
+
+    /// The peer closes in an orderly way.
+    pub(super) fn tear_down(&mut self, out: &mut Vec<Command>) {
+        self.end_session(ConnectionState::TearDown, "The peer disconnected", out);
+    }
+}
+
+/// Name of a packet for a sentence.
+fn name_of(packet: &Packet) -> String {
+    let debug = format!("{packet:?}");
+    let name: String = debug.chars().take_while(|c| c.is_alphanumeric()).collect();
+    format!("a {name} packet")
+}

@@ -1,0 +1,85 @@
+//! A volume as seen through a connection.
+
+use super::resync::Resync;
+use super::write_path::peer_request::PeerRequest;
+use crate::config::PeerDeviceOptions;
+use crate::control::FinishedResync;
+use crate::states::{DiskState, ReplicationState, ResyncSuspended};
+use crate::wire::{Sizes, Uuids};
+use std::collections::VecDeque;
+
+/// A peer device.
+#[derive(Debug)]
+pub(super) struct PeerDevice {
+    pub(super) options: PeerDeviceOptions,
+    pub(super) replication: ReplicationState,
+    pub(super) peer_disk: DiskState,
+    pub(super) resync_suspended: ResyncSuspended,
+    /// The peer's generations as last told in this session.
+    pub(super) uuids: Option<Uuids>,
+    /// The peer's sizes as last told in this session.
+    pub(super) sizes: Option<Sizes>,
+    /// Bits told in the last P_UUIDS to the peer.
+    pub(super) bits_told: u64,
+    /// Packet sequence number of the last packet sent that carries one.
+    pub(super) sequence: u32,
+    /// Next bit expected of the peer's bitmap, while it is being received.
+    pub(super) bitmap_received: u64,
+    /// The bitmap was received completely while something else still had to happen.
+    pub(super) bitmap_complete: bool,
+    /// As source: our bitmap was sent.
+    pub(super) bitmap_sent: bool,
+    /// Name of the resync that is about to begin.
+    pub(super) sync_uuid: u64,
+    /// This node discards its data if the generations conflict.
+    pub(super) discard_my_data: bool,
+    /// Both were Inconsistent and the peer became Primary: look at the generations again.
+    pub(super) consider_resync: bool,
+    /// As target: the Inconsistent state is not yet on stable storage, the peer's writes wait here.
+    pub(super) gated: bool,
+    pub(super) gate: VecDeque<PeerRequest>,
+    pub(super) resync: Option<Box<Resync>>,
+    pub(super) last_resync: Option<FinishedResync>,
+    pub(super) counters: PeerCounters,
+}
+
+/// What `status --statistics` shows, in sectors and counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PeerCounters {
+    pub(super) received_sectors: u64,
+    pub(super) sent_sectors: u64,
+    pub(super) pending: u64,
+    pub(super) unacked: u64,
+}
+
+impl PeerDevice {
+    pub(super) fn new() -> PeerDevice {
+        PeerDevice {
+            options: PeerDeviceOptions::from(&crate::config::OptionSet::default()),
+            replication: ReplicationState::Off,
+            peer_disk: DiskState::DUnknown,
+            resync_suspended: ResyncSuspended::default(),
+            uuids: None,
+            sizes: None,
+            bits_told: 0,
+            sequence: 0,
+            bitmap_received: 0,
+            bitmap_complete: false,
+            bitmap_sent: false,
+            sync_uuid: 0,
+            discard_my_data: false,
+            consider_resync: false,
+            gated: false,
+            gate: VecDeque::new(),
+            resync: None,
+            last_resync: None,
+            counters: PeerCounters::default(),
+        }
+    }
+
+    /// The next packet sequence number.
+    pub(super) fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+}

@@ -1,0 +1,253 @@
+//! The resource: all state of the engine, and the small services its parts share.
+
+use super::command::{Command, DiskIo, DiskOp, HandlerCall, Level, LogRecord, MetaIo, MetaOp};
+use super::connection::Connection;
+use super::device::Device;
+use super::random::Random;
+use super::slab::Slab;
+use super::write_path::peer_request::PeerRequest;
+use super::write_path::request::Request;
+use crate::config::ResourceOptions;
+use crate::control::Done;
+use crate::ids::{DiskIoId, HandlerId, Instant, NodeId, PayloadId, Sector, SocketId, Ticket, VolumeNumber};
+use crate::limits::{PEER_REQUESTS_MAX, REQUESTS_MAX};
+use crate::refusal::Refusal;
+use crate::states::{Role, Suspended};
+use crate::wire::{Frame, Packet};
+
+/// One replicated resource on this node.
+#[derive(Debug)]
+pub struct Resource {
+    pub(super) name: String,
+    pub(super) node_id: NodeId,
+    pub(super) options: ResourceOptions,
+    pub(super) role: Role,
+    pub(super) suspended: Suspended,
+    /// After `secondary --force`: requests fail until the last opener is gone.
+    pub(super) force_io_failures: bool,
+    /// In order of creation.
+    pub(super) devices: Vec<Device>,
+    /// One peer in use; the mesh comes later.
+    pub(super) connection: Option<Box<Connection>>,
+    pub(super) requests: Slab<Request>,
+    pub(super) peer_requests: Slab<PeerRequest>,
+    pub(super) ios: Slab<IoOwner>,
+    pub(super) handlers: Slab<HandlerOwner>,
+    pub(super) admin: super::admin::Admin,
+    pub(super) random: Random,
+    pub(super) now: Instant,
+    pub(super) protocol_max: u32,
+    /// Generation of cookies, so that no block id returns while its request lives.
+    pub(super) cookie: u32,
+    pub(super) notification_group: u64,
+    pub(super) last_decision: String,
+    /// Objects as last told to subscribers.
+    pub(super) told: super::notify::Told,
+    /// Reused list of operations that may start.
+    pub(super) ready: Vec<super::write_path::conflicts::Owner>,
+}
+
+/// Whose disk operation it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum IoOwner {
+    /// The local part of an upper request.
+    Request(u32),
+    /// The disk part of a peer request.
+    Peer(u32),
+    /// A flush for the epochs of a session.
+    EpochFlush { device: usize, session: u32 },
+    /// A step of the running metadata job.
+    Job { device: usize },
+}
+
+/// Who waits for a handler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum HandlerOwner {
+    /// Nobody.
+    Nobody,
+    /// A resync begins when it succeeds.
+    BeforeResync { device: usize, session: u32 },
+}
+
+impl Resource {
+    /// A resource without volumes and peers. `seed` should be unpredictable outside of tests: generation UUIDs come
+    /// from it.
+    pub fn new(name: &str, node_id: NodeId, options: ResourceOptions, seed: u64) -> Resource {
+        Resource {
+            name: name.to_owned(),
+            node_id,
+            options,
+            role: Role::Secondary,
+            suspended: Suspended::default(),
+            force_io_failures: false,
+            devices: Vec::new(),
+            connection: None,
+            requests: Slab::new(2 * REQUESTS_MAX),
+            peer_requests: Slab::new(PEER_REQUESTS_MAX),
+            ios: Slab::new(4 * REQUESTS_MAX + 2 * PEER_REQUESTS_MAX),
+            handlers: Slab::new(64),
+            admin: super::admin::Admin::default(),
+            random: Random::new(seed),
+            now: Instant(0),
+            protocol_max: crate::limits::PROTOCOL_MAX,
+            cookie: 1,
+            notification_group: 0,
+            last_decision: String::new(),
+            told: super::notify::Told::default(),
+            ready: Vec::with_capacity(64),
+        }
+    }
+
+    /// Offers no protocol version above that one (tests of older dialects).
+    pub fn cap_protocol(&mut self, version: u32) {
+        self.protocol_max = version;
+    }
+
+    pub(super) fn device_index(&self, volume: VolumeNumber) -> Option<usize> {
+        self.devices.iter().position(|d| d.volume == volume)
+    }
+
+    #[allow(clippy::too_many_arguments)] // the parts of one operation
+    pub(super) fn disk_io(
+        &mut self,
+        d: usize,
+        owner: IoOwner,
+        op: DiskOp,
+        extent: (Sector, u32),
+        payload: PayloadId,
+        fua: bool,
+        out: &mut Vec<Command>,
+    ) {
+        let io = DiskIoId(self.ios.insert(owner));
+        let device = &mut self.devices[d];
+        device.counters.lower_pending += 1;
+        let (sector, bytes) = extent;
+        match op {
+            DiskOp::Read => device.counters.read_sectors += u64::from(bytes) / 512,
+            DiskOp::Write => device.counters.written_sectors += u64::from(bytes) / 512,
+            DiskOp::Flush | DiskOp::Discard | DiskOp::WriteZeroes { .. } => {}
+        }
+        out.push(Command::Disk(DiskIo { volume: device.volume, io, op, sector, bytes, payload, fua }));
+    }
+
+    pub(super) fn meta_io(&mut self, d: usize, op: MetaOp, barrier: bool, out: &mut Vec<Command>) {
+        let io = DiskIoId(self.ios.insert(IoOwner::Job { device: d }));
+        let device = &mut self.devices[d];
+        device.counters.lower_pending += 1;
+        let flushes = device.backing.as_ref().is_some_and(|b| b.options.md_flushes);
+        out.push(Command::Meta(MetaIo { volume: device.volume, io, op, barrier: barrier && flushes }));
+    }
+
+    /// Sends on the data stream of the session, if there is one.
+    pub(super) fn send(&mut self, volume: VolumeNumber, packet: Packet, out: &mut Vec<Command>) {
+        self.send_bulk(volume, packet, PayloadId::NONE, out);
+    }
+
+    /// Sends on the data stream with bulk; returns the number of the packet on its socket.
+    pub(super) fn send_bulk(
+        &mut self,
+        volume: VolumeNumber,
+        packet: Packet,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) -> u64 {
+        let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else { return 0 };
+        session.data_sent += 1;
+        out.push(Command::Send { socket: session.data, frame: Frame { volume, packet }, payload });
+        session.data_sent
+    }
+
+    /// Sends on the control stream of the session, if there is one.
+    pub(super) fn send_control(&mut self, volume: VolumeNumber, packet: Packet, out: &mut Vec<Command>) {
+        let Some(session) = self.connection.as_ref().and_then(|c| c.session()) else { return };
+        let socket: SocketId = session.control;
+        out.push(Command::Send { socket, frame: Frame { volume, packet }, payload: PayloadId::NONE });
+    }
+
+    pub(super) fn release(payload: PayloadId, out: &mut Vec<Command>) {
+        if payload != PayloadId::NONE {
+            out.push(Command::Release { payload });
+        }
+    }
+
+    pub(super) fn log(
+        &self,
+        code: &'static str,
+        level: Level,
+        subject: String,
+        text: impl Into<String>,
+        out: &mut Vec<Command>,
+    ) {
+        out.push(Command::Log(Box::new(LogRecord { code, level, subject, text: text.into() })));
+    }
+
+    /// `r0/0 drbd1` for log lines.
+    pub(super) fn device_subject(&self, d: usize) -> String {
+        let device = &self.devices[d];
+        format!("{}/{} drbd{}", self.name, device.volume, device.minor)
+    }
+
+    /// `r0 bravo` for log lines.
+    pub(super) fn peer_subject(&self) -> String {
+        match &self.connection {
+            Some(connection) => format!("{} {}", self.name, connection.name()),
+            None => self.name.clone(),
+        }
+    }
+
+    /// `r0/0 drbd1 bravo` for log lines.
+    pub(super) fn peer_device_subject(&self, d: usize) -> String {
+        match &self.connection {
+            Some(connection) => format!("{} {}", self.device_subject(d), connection.name()),
+            None => self.device_subject(d),
+        }
+    }
+
+    pub(super) fn reply(&self, ticket: Ticket, result: Result<Done, Refusal>, out: &mut Vec<Command>) {
+        if Resource::is_step(ticket) {
+            return;
+        }
+        out.push(Command::Reply { ticket, result: result.map(Box::new).map_err(Box::new) });
+    }
+
+    pub(super) fn run_handler(
+        &mut self,
+        name: &'static str,
+        d: Option<usize>,
+        owner: HandlerOwner,
+        out: &mut Vec<Command>,
+    ) {
+        if self.handlers.room() == 0 {
+            self.log(
+                "handlers-busy",
+                Level::Warning,
+                self.name.clone(),
+                format!("Too many handlers are running, {name} is not called"),
+                out,
+            );
+            return;
+        }
+        let handler = HandlerId(self.handlers.insert(owner));
+        let call = HandlerCall {
+            name,
+            peer: self.connection.as_ref().map(|c| c.peer),
+            volume: d.map(|d| self.devices[d].volume),
+            up_to_date_nodes: self.up_to_date_nodes(),
+        };
+        out.push(Command::RunHandler { handler, call: Box::new(call) });
+    }
+
+    fn up_to_date_nodes(&self) -> u32 {
+        use crate::states::DiskState::UpToDate;
+        let mut nodes = 0;
+        if self.devices.iter().all(|d| d.disk == UpToDate) {
+            nodes |= 1 << self.node_id.0;
+        }
+        if let Some(connection) = &self.connection {
+            if connection.peer_devices.iter().all(|p| p.peer_disk == UpToDate) {
+                nodes |= 1 << connection.peer.0;
+            }
+        }
+        nodes
+    }
+}

@@ -1,0 +1,296 @@
+//! Background copying: the target asks for what is out of sync, the source answers.
+//!
+//! The target keeps a window of requests outstanding and asks for more as answers are written, so the link fills
+//! without tuning; a configured rate (c-max-rate, or resync-rate with c-plan-ahead 0) caps it. Every block asked for
+//! is remembered until it is written: writes of this node's own front end wait for it.
+
+use super::command::{Command, Level};
+use super::resource::Resource;
+use crate::control::FinishedResync;
+use crate::ids::{Instant, Sector};
+use crate::limits::{BYTES_PER_BIT, SECTORS_PER_BIT};
+use crate::states::ReplicationState;
+use crate::wire::{BlockAck, BlockRequest, Packet, BLOCK_ID_RESYNC};
+
+/// Sectors that share a resync extent on an 8.4 source; no request crosses their borders.
+const RESYNC_EXTENT_SECTORS: u64 = (16 << 20) / 512;
+/// Largest single request.
+const REQUEST_BYTES: u64 = 128 << 10;
+/// Distance of the marks the shown rate is measured between.
+const MARK_MS: u64 = 3000;
+/// How often the rate is looked at.
+const TICK_MS: u64 = 100;
+
+/// A resync, seen from either side.
+#[derive(Debug)]
+pub(super) struct Resync {
+    pub(super) total_bits: u64,
+    pub(super) failed_bits: u64,
+    pub(super) started: Instant,
+    /// Bytes asked for and not yet written (target), or read and not yet acknowledged (source).
+    pub(super) in_flight_bytes: u64,
+    /// Target: asked for, not yet written.
+    asked: Vec<(Sector, u32)>,
+    /// Target: where to look for the next bit.
+    position: u64,
+    /// Target: bytes that may be asked for now, if a rate is configured.
+    budget_bytes: u64,
+    pub(super) next_tick: Instant,
+    /// Source: the target said it is done, and we still have bits set.
+    pub(super) target_is_done: bool,
+    /// Target: that the data is Inconsistent is not yet on stable storage.
+    pub(super) waiting_for_metadata: bool,
+    /// Target: the end is being written to disk.
+    pub(super) finishing: bool,
+    /// For the rate shown: bits left at the last two marks.
+    marks: [(Instant, u64); 2],
+}
+
+impl Resync {
+    pub(super) fn new(total_bits: u64, now: Instant) -> Resync {
+        Resync {
+            total_bits,
+            failed_bits: 0,
+            started: now,
+            in_flight_bytes: 0,
+            asked: Vec::with_capacity(256),
+            position: 0,
+            budget_bytes: 0,
+            next_tick: now,
+            target_is_done: false,
+            waiting_for_metadata: false,
+            finishing: false,
+            marks: [(now, total_bits); 2],
+        }
+    }
+
+    /// Whether part of that stretch was asked for and is not yet written.
+    pub(super) fn asked_for(&self, sector: Sector, bytes: u32) -> bool {
+        let end = sector.end_of(bytes);
+        self.asked.iter().any(|&(s, b)| s < end && sector < s.end_of(b))
+    }
+
+    /// An answer came; false if it was not asked for.
+    pub(super) fn answered(&mut self, sector: Sector, bytes: u32, now: Instant) -> bool {
+        let _ = now;
+        self.asked.contains(&(sector, bytes))
+    }
+
+    /// An answer was written, or will not be.
+    pub(super) fn written(&mut self, sector: Sector, bytes: u32, good: bool) {
+        if let Some(at) = self.asked.iter().position(|&a| a == (sector, bytes)) {
+            self.asked.swap_remove(at);
+            self.in_flight_bytes -= u64::from(bytes);
+        }
+        if !good {
+            self.failed_bits += u64::from(bytes).div_ceil(BYTES_PER_BIT);
+        }
+    }
+
+    /// Recent speed in KiB/s with that many bits left now.
+    pub(super) fn rate_kib_per_s(&self, left_bits: u64, now: Instant) -> u64 {
+        let (since, then) = self.marks[0];
+        then.saturating_sub(left_bits) * (BYTES_PER_BIT / 1024) * 1000 / now.ms_since(since).max(1)
+    }
+
+    fn mark(&mut self, left_bits: u64, now: Instant) {
+        if now.ms_since(self.marks[1].0) >= MARK_MS && self.marks[1].1 != left_bits {
+            self.marks = [self.marks[1], (now, left_bits)];
+        }
+    }
+}
+
+impl Resource {
+    /// Begins to count a resync of which the bitmaps are known.
+    pub(super) fn begin_resync(&mut self, d: usize, out: &mut Vec<Command>) {
+        let now = self.now;
+        let bits = self.out_of_sync_bits(d);
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        peer_device.resync = Some(Box::new(Resync::new(bits, now)));
+        let side = if peer_device.replication.is_source() { "SyncSource" } else { "SyncTarget" };
+        let subject = self.peer_device_subject(d);
+        let text = format!("Began resync as {side} (will sync {} KB [{bits} bits set]).", bits * 4);
+        self.log("resync-begin", Level::Info, subject, text, out);
+    }
+
+    /// As target: asks for more, and notices the end.
+    pub(super) fn pump_resync(&mut self, d: usize, out: &mut Vec<Command>) {
+        while self.request_block(d, out) {}
+        self.finish_if_done(d, out);
+    }
+
+    fn request_block(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        let Some(slot) = self.peer_slot(d) else { return false };
+        let Some(connection) = self.connection.as_mut() else { return false };
+        let window = u64::from(connection.options.max_buffers) * 4096 / 2;
+        let rate = configured_rate(&connection.peer_devices[d].options);
+        let version = connection.session().map_or(0, |s| s.version);
+        let peer_device = &mut connection.peer_devices[d];
+        if peer_device.replication != ReplicationState::SyncTarget {
+            return false;
+        }
+        let Some(resync) = peer_device.resync.as_deref_mut() else { return false };
+        if resync.finishing
+            || resync.waiting_for_metadata
+            || resync.in_flight_bytes >= window
+            || (rate.is_some() && resync.budget_bytes == 0)
+        {
+            return false;
+        }
+        let device = &mut self.devices[d];
+        let Some(backing) = device.backing.as_deref() else { return false };
+        let from = resync.position;
+        let Some(first) = next_unasked(backing, resync, slot, from) else { return false };
+        let (sector, bytes) = run_from(backing, resync, slot, first, max_bytes(version), device.size);
+        if device.conflicts.would_wait(sector, bytes, true) {
+            // Being written by somebody right now; that write may even settle it. Look again when it is done.
+            return false;
+        }
+        resync.asked.push((sector, bytes));
+        resync.in_flight_bytes += u64::from(bytes);
+        resync.budget_bytes = resync.budget_bytes.saturating_sub(u64::from(bytes));
+        resync.position = sector.end_of(bytes).0.div_ceil(SECTORS_PER_BIT);
+        let block = BlockRequest { sector, block_id: BLOCK_ID_RESYNC, bytes };
+        let volume = self.devices[d].volume;
+        self.send(volume, Packet::RsDataRequest(block), out);
+        true
+    }
+
+    /// Timer: a configured rate gives new budget; blocks that were busy are looked at again.
+    pub(super) fn resync_tick(&mut self, d: usize, out: &mut Vec<Command>) {
+        let now = self.now;
+        let bits = self.out_of_sync_bits(d);
+        let Some(connection) = self.connection.as_mut() else { return };
+        let rate = configured_rate(&connection.peer_devices[d].options);
+        let Some(resync) = connection.peer_devices[d].resync.as_deref_mut() else { return };
+        if resync.next_tick > now {
+            return;
+        }
+        resync.next_tick = now.plus_ms(TICK_MS);
+        resync.mark(bits, now);
+        if let Some(kib_per_s) = rate {
+            resync.budget_bytes = u64::from(kib_per_s) * 1024 * TICK_MS / 1000;
+        }
+        self.pump_resync(d, out);
+    }
+
+    /// The answer to a resync request is that there is none.
+    pub(super) fn resync_refused(&mut self, d: usize, ack: &BlockAck, failed: bool, out: &mut Vec<Command>) {
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        if let Some(resync) = peer_device.resync.as_deref_mut() {
+            resync.written(ack.sector, ack.bytes, !failed);
+        }
+        self.pump_resync(d, out);
+    }
+
+    /// As source: the target wrote a block, or could not.
+    pub(super) fn resync_acknowledged(
+        &mut self,
+        d: usize,
+        ack: &BlockAck,
+        written: bool,
+        out: &mut Vec<Command>,
+    ) {
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        if let Some(resync) = peer_device.resync.as_deref_mut() {
+            resync.in_flight_bytes = resync.in_flight_bytes.saturating_sub(u64::from(ack.bytes));
+            if !written {
+                resync.failed_bits += u64::from(ack.bytes).div_ceil(BYTES_PER_BIT);
+            }
+        }
+        if written {
+            self.clear_mirrored(d, ack.sector, ack.bytes, out);
+        }
+    }
+
+    /// Blocks that both nodes have alike now.
+    pub(super) fn clear_mirrored(&mut self, d: usize, sector: Sector, bytes: u32, out: &mut Vec<Command>) {
+        let Some(slot) = self.peer_slot(d) else { return };
+        let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
+        backing.bitmap.clear_in_sync(slot, sector, bytes);
+        self.source_finish_if_done(d, out);
+    }
+
+    /// What is remembered of a resync that ended.
+    pub(super) fn remember_resync(&mut self, d: usize, as_source: bool, out: &mut Vec<Command>) {
+        let now = self.now;
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        let Some(resync) = peer_device.resync.take() else { return };
+        let copied = resync.total_bits.saturating_sub(resync.failed_bits) * 4;
+        let elapsed_ms = now.ms_since(resync.started);
+        peer_device.last_resync =
+            Some(FinishedResync { copied, elapsed_ms, failed: resync.failed_bits * 4, as_source });
+        let rate = copied * 1000 / elapsed_ms.max(1);
+        let seconds = elapsed_ms / 1000;
+        let subject = self.peer_device_subject(d);
+        let text =
+            format!("Resync done (total {seconds} sec; paused 0 sec; {rate} K/sec; copied {copied} KB)");
+        self.log("resync-done", Level::Info, subject, text, out);
+    }
+}
+
+/// KiB/s of the configuration: c-max-rate if it was given, resync-rate without the controller.
+fn configured_rate(options: &crate::config::PeerDeviceOptions) -> Option<u32> {
+    if options.c_plan_ahead_ds == 0 {
+        return Some(options.resync_rate);
+    }
+    options.c_max_rate.filter(|&rate| rate > 0)
+}
+
+fn max_bytes(version: u32) -> u64 {
+    match version {
+        0..=94 => 32 << 10,
+        _ => REQUEST_BYTES,
+    }
+}
+
+fn next_unasked(
+    backing: &super::device::Backing,
+    resync: &mut Resync,
+    slot: usize,
+    from: u64,
+) -> Option<u64> {
+    let mut wrapped = false;
+    let mut bit = from;
+    loop {
+        match backing.bitmap.next_set(slot, bit) {
+            Some(found) => {
+                let sector = Sector(found * SECTORS_PER_BIT);
+                if !resync.asked_for(sector, BYTES_PER_BIT as u32) {
+                    return Some(found);
+                }
+                bit = found + 1;
+            }
+            // Bits may have been set behind us. Once around; failed blocks stay set and end the search at the top.
+            None if !wrapped && resync.asked.is_empty() && resync.failed_bits == 0 => {
+                wrapped = true;
+                bit = 0;
+                resync.position = 0;
+            }
+            None => return None,
+        }
+    }
+}
+
+/// The longest stretch from a bit that makes one request.
+fn run_from(
+    backing: &super::device::Backing,
+    resync: &Resync,
+    slot: usize,
+    first: u64,
+    max_bytes: u64,
+    size: Sector,
+) -> (Sector, u32) {
+    let sector = Sector(first * SECTORS_PER_BIT);
+    let border = (sector.0 / RESYNC_EXTENT_SECTORS + 1) * RESYNC_EXTENT_SECTORS;
+    let mut end = first + 1;
+    while (end - first) * BYTES_PER_BIT < max_bytes
+        && end * SECTORS_PER_BIT < border.min(size.0)
+        && backing.bitmap.next_set(slot, end) == Some(end)
+        && !resync.asked_for(Sector(end * SECTORS_PER_BIT), BYTES_PER_BIT as u32)
+    {
+        end += 1;
+    }
+    let end_sector = (end * SECTORS_PER_BIT).min(size.0);
+    (sector, ((end_sector - sector.0) * 512) as u32)
+}

@@ -1,0 +1,116 @@
+//! Write ordering: epochs of writes that may be reordered among themselves, and the barriers between them.
+//!
+//! Sending side: a write must never share an epoch with one that was already reported to the front end, so the
+//! reporting of a member closes the epoch; the barrier follows before the next write, or at once when nothing else
+//! is under way or somebody waits for it.
+//!
+//! Receiving side: a barrier is acknowledged when every write of its epoch is on stable storage, strictly in order.
+//! Writes of later epochs need not wait for that: overlapping ones take turns anyway, and only what was acknowledged
+//! is promised. So one flush serves all epochs that are complete when it begins.
+
+use std::collections::VecDeque;
+
+/// The epochs this node sends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct SentEpochs {
+    /// Writes sent in the current epoch.
+    pub(in super::super) writes: u32,
+    /// The current epoch may take no further write.
+    pub(in super::super) closed: bool,
+    /// Epochs whose barrier was sent and not yet acknowledged.
+    pub(in super::super) unacknowledged: u32,
+}
+
+impl SentEpochs {
+    /// Something was sent that the peer has to answer: writes in flight, or a barrier.
+    pub(in super::super) fn waits(&self, writes_in_flight: u64) -> bool {
+        writes_in_flight > 0 || self.unacknowledged > 0
+    }
+}
+
+/// One epoch of the peer.
+#[derive(Clone, Copy, Debug, Default)]
+struct ReceivedEpoch {
+    /// The barrier that ends it, once received.
+    barrier: Option<u32>,
+    /// Writes received.
+    writes: u32,
+    /// Writes not yet done.
+    active: u32,
+}
+
+/// The epochs this node receives.
+#[derive(Debug)]
+pub(in super::super) struct ReceivedEpochs {
+    /// Number of the first epoch in the queue.
+    first: u64,
+    /// The last one is open. Never empty.
+    queue: VecDeque<ReceivedEpoch>,
+    /// A flush is under way for everything before this epoch, by that many disks.
+    flushing: Option<(u64, u32)>,
+}
+
+impl ReceivedEpochs {
+    pub(in super::super) fn new() -> ReceivedEpochs {
+        let mut queue = VecDeque::with_capacity(64);
+        queue.push_back(ReceivedEpoch::default());
+        ReceivedEpochs { first: 0, queue, flushing: None }
+    }
+
+    /// A write arrived; returns the number of its epoch for [`ReceivedEpochs::write_done`].
+    pub(in super::super) fn write(&mut self) -> u64 {
+        let open = self.queue.back_mut().expect("an open epoch");
+        open.writes += 1;
+        open.active += 1;
+        self.first + self.queue.len() as u64 - 1
+    }
+
+    /// A write is done (or was refused).
+    pub(in super::super) fn write_done(&mut self, epoch: u64) {
+        self.queue[(epoch - self.first) as usize].active -= 1;
+    }
+
+    /// A barrier arrived. False if its epoch is empty, which no peer may send.
+    pub(in super::super) fn barrier(&mut self, number: u32) -> bool {
+        let open = self.queue.back_mut().expect("an open epoch");
+        if open.writes == 0 {
+            return false;
+        }
+        open.barrier = Some(number);
+        self.queue.push_back(ReceivedEpoch::default());
+        true
+    }
+
+    /// Epochs of which everything is written, but not yet known to be stable, if no flush is under way.
+    pub(in super::super) fn flush_due(&self) -> Option<u64> {
+        if self.flushing.is_some() {
+            return None;
+        }
+        let complete = self.queue.iter().take_while(|e| e.barrier.is_some() && e.active == 0).count();
+        (complete > 0).then(|| self.first + complete as u64)
+    }
+
+    /// `disks` flushes begin for everything before epoch `end`.
+    pub(in super::super) fn begin_flush(&mut self, end: u64, disks: u32) {
+        self.flushing = Some((end, disks));
+    }
+
+    /// One disk is flushed; true if it was the last one.
+    pub(in super::super) fn disk_flushed(&mut self) -> bool {
+        let Some((_, disks)) = self.flushing.as_mut() else { return false };
+        *disks -= 1;
+        *disks == 0
+    }
+
+    /// After the last flush: the next barrier to acknowledge with the number of its writes.
+    pub(in super::super) fn next_stable(&mut self) -> Option<(u32, u32)> {
+        let (end, _) = self.flushing?;
+        if self.first == end {
+            self.flushing = None;
+            return None;
+        }
+        let epoch = self.queue.pop_front().expect("an epoch that was flushed");
+        self.first += 1;
+        Some((epoch.barrier.expect("a flushed epoch has its barrier"), epoch.writes))
+    }
+}

@@ -1,0 +1,7 @@
+//! The hot path: what happens to requests of the front end and to what a peer asks of us.
+
+pub(super) mod conflicts;
+pub(super) mod epoch;
+pub(super) mod peer_request;
+pub(super) mod request;
+pub(super) mod transfer;

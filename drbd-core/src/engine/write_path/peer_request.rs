@@ -1,0 +1,524 @@
+//! What a peer asks of our disk: mirrored writes, reads for a peer without good data, and both sides of a resync.
+//!
+//! Overlapping ones take turns in the order of the stream. The answer to a resync read joins the stream before any
+//! overlapping write may start, so the target never overwrites new data with old.
+
+use super::conflicts::{ConflictId, Owner};
+use super::transfer::Ack;
+use crate::engine::command::{Command, DiskOp};
+use crate::engine::event::IoResult;
+use crate::engine::resource::{IoOwner, Resource};
+use crate::ids::{PayloadId, Sector, VolumeNumber};
+use crate::states::{Conn84, DiskState, Protocol};
+use crate::wire::{data_flag, BlockAck, BlockRequest, Data, Packet, Trim, BLOCK_ID_RESYNC};
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::engine) enum PeerOp {
+    Write,
+    Trim,
+    Zeroes {
+        unmap: bool,
+    },
+    /// A peer without good data reads.
+    Read,
+    /// A resync target reads.
+    ResyncRead,
+    /// A resync source answered us.
+    ResyncWrite,
+}
+
+/// A request of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct PeerRequest {
+    pub(in crate::engine) device: usize,
+    /// Session it came in; a later one does not know it.
+    pub(in crate::engine) session: u32,
+    pub(in crate::engine) op: PeerOp,
+    pub(in crate::engine) sector: Sector,
+    pub(in crate::engine) bytes: u32,
+    pub(in crate::engine) block_id: u64,
+    pub(in crate::engine) flags: u32,
+    pub(in crate::engine) payload: PayloadId,
+    pub(in crate::engine) epoch: u64,
+    pub(in crate::engine) conflict: Option<ConflictId>,
+    /// References to its log extents are held.
+    pub(in crate::engine) logged: bool,
+}
+
+impl PeerRequest {
+    fn is_mirrored_write(&self) -> bool {
+        matches!(self.op, PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. })
+    }
+}
+
+impl Resource {
+    /// P_DATA, P_TRIM, P_ZEROES. A sentence if the peer may not ask that.
+    pub(in crate::engine) fn peer_writes(
+        &mut self,
+        d: usize,
+        op: PeerOp,
+        write: &Trim,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) -> Result<(), String> {
+        self.check_extent(d, write.sector, write.bytes, "write")?;
+        let connection = self.connection.as_mut().expect("packets come from a peer");
+        let protocol = connection.options.protocol;
+        connection.peer_devices[d].counters.received_sectors += u64::from(write.bytes) / 512;
+        let session = connection.session_mut().expect("packets come in a session");
+        let (number, version) = (session.number, session.version);
+        let epoch = session.received_epochs.write();
+        if self.peer_requests.room() == 0 || self.ios.room() == 0 {
+            Resource::release(payload, out);
+            return Err(format!(
+                "more than {} requests of the peer are outstanding",
+                self.peer_requests.len()
+            ));
+        }
+        let flags = if version >= 100 { write.flags } else { write.flags | old_ack_flags(protocol) };
+        let request = PeerRequest {
+            device: d,
+            session: number,
+            op,
+            sector: write.sector,
+            bytes: write.bytes,
+            block_id: write.block_id,
+            flags,
+            payload,
+            epoch,
+            conflict: None,
+            logged: false,
+        };
+        if self.devices[d].usable().is_none() {
+            Resource::release(payload, out);
+            self.ack_write(&request, Ack::Failed, out);
+            self.received_write_done(epoch, out);
+            return Ok(());
+        }
+        if flags & data_flag::SEND_RECEIVE_ACK != 0 {
+            self.ack_write(&request, Ack::Received, out);
+        }
+        self.enter_peer_request(request, true, out);
+        Ok(())
+    }
+
+    fn check_extent(&self, d: usize, sector: Sector, bytes: u32, what: &str) -> Result<(), String> {
+        let size = self.devices[d].size;
+        let end = sector.0.checked_add(u64::from(bytes) / 512);
+        if bytes == 0 || bytes % 512 != 0 || end.is_none_or(|end| end > size.0) {
+            return Err(format!(
+                "the peer asked for a {what} of {bytes} bytes at sector {}, the device has {}",
+                sector.0, size.0
+            ));
+        }
+        Ok(())
+    }
+
+    fn enter_peer_request(&mut self, request: PeerRequest, writes: bool, out: &mut Vec<Command>) {
+        let d = request.device;
+        let peer_device = &mut self.connection.as_mut().expect("from a peer").peer_devices[d];
+        if peer_device.gated && request.is_mirrored_write() {
+            peer_device.gate.push_back(request);
+            return;
+        }
+        peer_device.counters.unacked += 1;
+        let key = self.peer_requests.insert(request);
+        let (id, free) =
+            self.devices[d].conflicts.enter(request.sector, request.bytes, writes, Owner::Peer(key));
+        self.peer_requests[key].conflict = Some(id);
+        if free {
+            self.peer_request_ready(key, out);
+        }
+    }
+
+    /// What the disk holds from here on is told by its metadata: the peer's writes may go on.
+    pub(in crate::engine) fn open_gate(&mut self, d: usize, out: &mut Vec<Command>) {
+        let session = self.session_number();
+        let Some(connection) = self.connection.as_mut() else { return };
+        connection.peer_devices[d].gated = false;
+        let waiting = std::mem::take(&mut connection.peer_devices[d].gate);
+        for request in waiting {
+            if session == Some(request.session) {
+                self.enter_peer_request(request, true, out);
+            } else {
+                Resource::release(request.payload, out);
+            }
+        }
+    }
+
+    /// A peer request has its turn.
+    pub(in crate::engine) fn peer_request_ready(&mut self, key: u32, out: &mut Vec<Command>) {
+        let PeerRequest { device: d, sector, bytes, op, .. } = self.peer_requests[key];
+        match op {
+            PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. } if self.writes_for_diskless_peer(d) => {
+                // The peer has no disk of its own: this node keeps the books, and the log, for both.
+                if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].usable()) {
+                    backing.bitmap.set_out_of_sync(slot, sector, bytes);
+                }
+                self.enter_log(d, Owner::Peer(key), sector, bytes, out);
+            }
+            PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. } | PeerOp::ResyncWrite => {
+                self.submit_peer_write(key, out);
+            }
+            PeerOp::Read | PeerOp::ResyncRead => {
+                if self.devices[d].usable().is_none() {
+                    self.peer_disk_done(key, IoResult::Failed(0), PayloadId::NONE, out);
+                    return;
+                }
+                self.disk_io(
+                    d,
+                    IoOwner::Peer(key),
+                    DiskOp::Read,
+                    (sector, bytes),
+                    PayloadId::NONE,
+                    false,
+                    out,
+                );
+            }
+        }
+    }
+
+    fn writes_for_diskless_peer(&self, d: usize) -> bool {
+        !self.peer_disk(d).has_data()
+    }
+
+    /// Gives a peer's write to the disk.
+    pub(in crate::engine) fn submit_peer_write(&mut self, key: u32, out: &mut Vec<Command>) {
+        let PeerRequest { device: d, sector, bytes, op, flags, payload, .. } = self.peer_requests[key];
+        if self.devices[d].usable().is_none() {
+            self.peer_disk_done(key, IoResult::Failed(0), PayloadId::NONE, out);
+            return;
+        }
+        let op = match op {
+            PeerOp::Trim => DiskOp::Discard,
+            PeerOp::Zeroes { unmap } => DiskOp::WriteZeroes { unmap },
+            PeerOp::Write | PeerOp::ResyncWrite | PeerOp::Read | PeerOp::ResyncRead => DiskOp::Write,
+        };
+        let fua = flags & data_flag::FUA != 0;
+        self.disk_io(d, IoOwner::Peer(key), op, (sector, bytes), payload, fua, out);
+        Resource::release(payload, out);
+        self.peer_requests[key].payload = PayloadId::NONE;
+    }
+
+    /// The disk is done with a peer request (or there is none any more).
+    pub(in crate::engine) fn peer_disk_done(
+        &mut self,
+        key: u32,
+        result: IoResult,
+        bytes_read: PayloadId,
+        out: &mut Vec<Command>,
+    ) {
+        let request = self.peer_requests[key];
+        let d = request.device;
+        Resource::release(request.payload, out);
+        let current = self.session_number() == Some(request.session);
+        if let IoResult::Failed(errno) = result {
+            if self.devices[d].usable().is_some() {
+                if request.is_mirrored_write() || request.op == PeerOp::ResyncWrite {
+                    self.mark_peer_write(&request);
+                }
+                self.local_io_error(d, errno, out);
+            }
+        }
+        if current {
+            self.connection.as_mut().expect("a session").peer_devices[d].counters.unacked -= 1;
+            match request.op {
+                PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. } => {
+                    self.peer_write_done(&request, result == IoResult::Done, out);
+                }
+                PeerOp::Read | PeerOp::ResyncRead => self.answer_read(&request, result, bytes_read, out),
+                PeerOp::ResyncWrite => self.resync_write_done(&request, result == IoResult::Done, out),
+            }
+        } else {
+            Resource::release(bytes_read, out);
+        }
+        self.peer_requests.remove(key);
+        if let Some(id) = request.conflict {
+            self.leave_conflicts(d, id, out);
+        }
+        if request.logged {
+            self.end_log(d, request.sector, request.bytes, out);
+        }
+        self.pump_resync(d, out);
+    }
+
+    fn mark_peer_write(&mut self, request: &PeerRequest) {
+        let d = request.device;
+        if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].backing.as_deref_mut()) {
+            backing.bitmap.set_out_of_sync(slot, request.sector, request.bytes);
+        }
+    }
+
+    fn peer_write_done(&mut self, request: &PeerRequest, written: bool, out: &mut Vec<Command>) {
+        let d = request.device;
+        let replication = self.connection.as_ref().expect("a session").peer_devices[d].replication;
+        let resyncing =
+            (16..=21).contains(&Conn84::of(crate::states::ConnectionState::Connected, replication).0);
+        let asked = request.flags & data_flag::SEND_WRITE_ACK != 0;
+        if !written {
+            self.ack_write(request, Ack::Failed, out);
+        } else if resyncing
+            && request.flags & data_flag::MAY_SET_IN_SYNC != 0
+            && !self.writes_for_diskless_peer(d)
+        {
+            self.clear_mirrored(d, request.sector, request.bytes, out);
+            if asked {
+                self.ack_write(request, Ack::WrittenInSync, out);
+            }
+        } else if asked {
+            self.ack_write(request, Ack::Written, out);
+        }
+        self.received_write_done(request.epoch, out);
+    }
+
+    fn received_write_done(&mut self, epoch: u64, out: &mut Vec<Command>) {
+        let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else { return };
+        session.received_epochs.write_done(epoch);
+        self.flush_epochs(out);
+    }
+
+    fn ack_write(&mut self, request: &PeerRequest, how: Ack, out: &mut Vec<Command>) {
+        let d = request.device;
+        let volume = self.devices[d].volume;
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        let ack = BlockAck {
+            sector: request.sector,
+            block_id: request.block_id,
+            bytes: request.bytes,
+            seq: peer_device.next_sequence(),
+        };
+        let packet = match how {
+            Ack::Received => Packet::RecvAck(ack),
+            Ack::Written => Packet::WriteAck(ack),
+            Ack::WrittenInSync => Packet::RsWriteAck(ack),
+            Ack::Failed => Packet::NegAck(ack),
+        };
+        self.send_control(volume, packet, out);
+    }
+
+    // ---- epochs --------------------------------------------------------------------------------------------------
+
+    /// P_BARRIER. A sentence if the peer may not send it now.
+    pub(in crate::engine) fn peer_barrier(
+        &mut self,
+        barrier: u32,
+        out: &mut Vec<Command>,
+    ) -> Result<(), String> {
+        let session =
+            self.connection.as_mut().and_then(|c| c.session_mut()).expect("packets come in a session");
+        if !session.received_epochs.barrier(barrier) {
+            return Err(format!("the peer sent barrier {barrier} after no write"));
+        }
+        self.flush_epochs(out);
+        Ok(())
+    }
+
+    /// Begins a flush for the epochs of which everything is written.
+    fn flush_epochs(&mut self, out: &mut Vec<Command>) {
+        let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else { return };
+        let number = session.number;
+        let Some(end) = session.received_epochs.flush_due() else { return };
+        let disks: Vec<usize> = (0..self.devices.len())
+            .filter(|&d| self.devices[d].usable().is_some_and(|b| b.options.disk_flushes))
+            .collect();
+        let session = self.connection.as_mut().and_then(|c| c.session_mut()).expect("looked up above");
+        session.received_epochs.begin_flush(end, disks.len().max(1) as u32);
+        for &d in &disks {
+            let owner = IoOwner::EpochFlush { device: d, session: number };
+            self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
+        }
+        if disks.is_empty() {
+            self.epoch_disk_flushed(number, out);
+        }
+    }
+
+    /// A disk is flushed for the epochs of a session.
+    pub(in crate::engine) fn epoch_disk_flushed(&mut self, session: u32, out: &mut Vec<Command>) {
+        if self.session_number() != Some(session) {
+            return;
+        }
+        let epochs =
+            &mut self.connection.as_mut().and_then(|c| c.session_mut()).expect("current").received_epochs;
+        if !epochs.disk_flushed() {
+            return;
+        }
+        while let Some((barrier, set_size)) = self
+            .connection
+            .as_mut()
+            .and_then(|c| c.session_mut())
+            .and_then(|s| s.received_epochs.next_stable())
+        {
+            self.send_control(VolumeNumber(0), Packet::BarrierAck { barrier, set_size }, out);
+        }
+        self.flush_epochs(out);
+    }
+
+    // ---- reads ---------------------------------------------------------------------------------------------------
+
+    /// P_DATA_REQUEST and P_RS_DATA_REQUEST. A sentence if the peer may not ask that.
+    pub(in crate::engine) fn peer_reads(
+        &mut self,
+        d: usize,
+        op: PeerOp,
+        block: &BlockRequest,
+        out: &mut Vec<Command>,
+    ) -> Result<(), String> {
+        self.check_extent(d, block.sector, block.bytes, "read")?;
+        if block.bytes > crate::limits::REQUEST_BYTES_MAX {
+            return Err(format!("the peer asked for {} bytes at once", block.bytes));
+        }
+        let session = self.session_number().expect("packets come in a session");
+        let request = PeerRequest {
+            device: d,
+            session,
+            op,
+            sector: block.sector,
+            bytes: block.bytes,
+            block_id: block.block_id,
+            flags: 0,
+            payload: PayloadId::NONE,
+            epoch: 0,
+            conflict: None,
+            logged: false,
+        };
+        if self.devices[d].disk != DiskState::UpToDate
+            || self.peer_requests.room() == 0
+            || self.ios.room() == 0
+        {
+            self.refuse_read(&request, out);
+            return Ok(());
+        }
+        self.enter_peer_request(request, false, out);
+        Ok(())
+    }
+
+    fn answer_read(
+        &mut self,
+        request: &PeerRequest,
+        result: IoResult,
+        bytes: PayloadId,
+        out: &mut Vec<Command>,
+    ) {
+        if result != IoResult::Done {
+            Resource::release(bytes, out);
+            self.refuse_read(request, out);
+            return;
+        }
+        let d = request.device;
+        let data = Data {
+            sector: request.sector,
+            block_id: request.block_id,
+            seq: 0,
+            flags: 0,
+            bytes: request.bytes,
+        };
+        let packet = match request.op {
+            PeerOp::ResyncRead => Packet::RsDataReply(data),
+            _ => Packet::DataReply(data),
+        };
+        let volume = self.devices[d].volume;
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        peer_device.counters.sent_sectors += u64::from(request.bytes) / 512;
+        if request.op == PeerOp::ResyncRead {
+            if let Some(resync) = &mut peer_device.resync {
+                resync.in_flight_bytes += u64::from(request.bytes);
+            }
+        }
+        self.send_bulk(volume, packet, bytes, out);
+        Resource::release(bytes, out);
+    }
+
+    fn refuse_read(&mut self, request: &PeerRequest, out: &mut Vec<Command>) {
+        let d = request.device;
+        let volume = self.devices[d].volume;
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        let ack = BlockAck {
+            sector: request.sector,
+            block_id: request.block_id,
+            bytes: request.bytes,
+            seq: peer_device.next_sequence(),
+        };
+        let packet = match request.op {
+            PeerOp::ResyncRead => Packet::NegRsDreply(ack),
+            _ => Packet::NegDreply(ack),
+        };
+        self.send_control(volume, packet, out);
+    }
+
+    // ---- resync writes -------------------------------------------------------------------------------------------
+
+    /// P_RS_DATA_REPLY. A sentence if it was not asked for.
+    pub(in crate::engine) fn resync_data(
+        &mut self,
+        d: usize,
+        data: &Data,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) -> Result<(), String> {
+        let now = self.now;
+        let session = self.session_number().expect("packets come in a session");
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        peer_device.counters.received_sectors += u64::from(data.bytes) / 512;
+        let asked = peer_device.resync.as_mut().is_some_and(|r| r.answered(data.sector, data.bytes, now));
+        if !asked {
+            Resource::release(payload, out);
+            return Err(format!(
+                "the peer answered a resync request at sector {} that was not made",
+                data.sector.0
+            ));
+        }
+        let request = PeerRequest {
+            device: d,
+            session,
+            op: PeerOp::ResyncWrite,
+            sector: data.sector,
+            bytes: data.bytes,
+            block_id: BLOCK_ID_RESYNC,
+            flags: 0,
+            payload,
+            epoch: 0,
+            conflict: None,
+            logged: false,
+        };
+        if self.devices[d].usable().is_none() || self.peer_requests.room() == 0 {
+            Resource::release(payload, out);
+            self.resync_write_done(&request, false, out);
+            return Ok(());
+        }
+        self.enter_peer_request(request, true, out);
+        Ok(())
+    }
+
+    fn resync_write_done(&mut self, request: &PeerRequest, written: bool, out: &mut Vec<Command>) {
+        let d = request.device;
+        if written {
+            self.clear_mirrored(d, request.sector, request.bytes, out);
+        }
+        let volume = self.devices[d].volume;
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        let ack = BlockAck {
+            sector: request.sector,
+            block_id: BLOCK_ID_RESYNC,
+            bytes: request.bytes,
+            seq: peer_device.next_sequence(),
+        };
+        if let Some(resync) = &mut peer_device.resync {
+            resync.written(request.sector, request.bytes, written);
+        }
+        let packet = if written { Packet::RsWriteAck(ack) } else { Packet::NegAck(ack) };
+        self.send_control(volume, packet, out);
+        if !self.devices[d].held.is_empty() {
+            self.start_held(d, out);
+        }
+    }
+}
+
+/// Before protocol 100 the packet does not say which ack it wants; the configured protocol does.
+fn old_ack_flags(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::A => 0,
+        Protocol::B => data_flag::SEND_RECEIVE_ACK,
+        Protocol::C => data_flag::SEND_WRITE_ACK,
+    }
+}

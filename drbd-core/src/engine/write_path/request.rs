@@ -1,0 +1,607 @@
+//! Life of a request of the front end.
+//!
+//! A write takes its turn among overlapping ones, waits until its extents are hot in the activity log, then goes to
+//! the local disk and to the peer at once. It is *complete* (told to the front end) when the local part is done and
+//! the peer has acknowledged as the protocol asks. It is *released* (its slot, its place in the transfer log and its
+//! log extents) when the peer has acknowledged the barrier after it, for only then both copies are stable.
+//!
+//! Whenever one of the two copies may lack the data, the block is marked out of sync before the completion.
+
+use super::conflicts::{ConflictId, Owner};
+use crate::engine::activity_log::Begin;
+use crate::engine::command::{Command, DiskOp, UpperResult};
+use crate::engine::device::{extents, LogWaiter};
+use crate::engine::event::{IoResult, UpperOp, UpperRequest};
+use crate::engine::resource::{IoOwner, Resource};
+use crate::ids::{PayloadId, Sector, UpperTag};
+use crate::limits::{DISCARD_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::states::{DiskState, Protocol, Role};
+
+/// Slots kept free for reads and flushes, which complete without the peer's barrier ack.
+const WRITE_RESERVE: usize = 64;
+
+/// The local part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::engine) enum Local {
+    /// There is none.
+    None,
+    /// Given to the disk.
+    Pending,
+    Done,
+    Failed,
+}
+
+/// The peer's part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::engine) enum PeerProgress {
+    /// There is none.
+    NotReplicated,
+    /// Sent, or handed to the shell to be sent.
+    Sent,
+    /// Acknowledged as the protocol asks.
+    Acknowledged,
+    /// The peer could not write it.
+    Failed,
+    /// The connection was lost before the barrier was acknowledged.
+    Lost,
+    /// The peer has it on stable storage.
+    Stable,
+}
+
+/// A request of the front end.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Request {
+    pub(in crate::engine) tag: UpperTag,
+    pub(in crate::engine) device: usize,
+    pub(in crate::engine) op: UpperOp,
+    pub(in crate::engine) sector: Sector,
+    pub(in crate::engine) bytes: u32,
+    pub(in crate::engine) payload: PayloadId,
+    pub(in crate::engine) fua: bool,
+    pub(in crate::engine) local: Local,
+    pub(in crate::engine) peer: PeerProgress,
+    /// What the acknowledgement of this request is waited by.
+    pub(in crate::engine) protocol: Protocol,
+    /// Its epoch, or for a flush the last epoch before it.
+    pub(in crate::engine) epoch: u32,
+    /// Number of its packet on the data socket (protocol A waits for that to be sent).
+    pub(in crate::engine) packet: u64,
+    pub(in crate::engine) cookie: u32,
+    /// References to its log extents are held.
+    pub(in crate::engine) logged: bool,
+    pub(in crate::engine) conflict: Option<ConflictId>,
+    /// The peer said it cleared its bits, or will when we may clear ours.
+    pub(in crate::engine) in_sync: bool,
+    pub(in crate::engine) submitted: bool,
+    /// Waits for a new generation to be kept.
+    pub(in crate::engine) held: bool,
+    pub(in crate::engine) completed: bool,
+}
+
+impl Request {
+    /// The cookie on the wire.
+    pub(in crate::engine) fn block_id(&self, key: u32) -> u64 {
+        u64::from(self.cookie) << 32 | u64::from(key)
+    }
+
+    fn is_write(&self) -> bool {
+        match self.op {
+            UpperOp::Write | UpperOp::Discard | UpperOp::WriteZeroes { .. } => true,
+            UpperOp::Read | UpperOp::Flush => false,
+        }
+    }
+
+    /// The local part needs nothing more.
+    fn local_over(&self) -> bool {
+        matches!(self.local, Local::None | Local::Done | Local::Failed)
+    }
+
+    /// The peer's part allows the completion.
+    fn peer_over(&self) -> bool {
+        match self.peer {
+            PeerProgress::NotReplicated
+            | PeerProgress::Failed
+            | PeerProgress::Lost
+            | PeerProgress::Stable => true,
+            PeerProgress::Sent => false,
+            PeerProgress::Acknowledged => !(self.fua && self.protocol == Protocol::C),
+        }
+    }
+
+    fn has_good_copy(&self) -> bool {
+        self.local == Local::Done || matches!(self.peer, PeerProgress::Acknowledged | PeerProgress::Stable)
+    }
+
+    /// Both copies are known to have it.
+    fn on_both(&self) -> bool {
+        self.local == Local::Done && self.peer == PeerProgress::Stable
+    }
+}
+
+impl Resource {
+    /// A front end asks for something.
+    pub(in crate::engine) fn upper(&mut self, request: UpperRequest, out: &mut Vec<Command>) {
+        let refused = match self.device_index(request.volume) {
+            None => Some(UpperResult::OutOfRange),
+            Some(_) if self.role != Role::Primary => Some(UpperResult::NotPrimary),
+            Some(_) if self.force_io_failures => Some(UpperResult::IoError),
+            Some(d) => self.out_of_range(d, &request).then_some(UpperResult::OutOfRange),
+        };
+        if let Some(result) = refused {
+            Resource::release(request.payload, out);
+            out.push(Command::Complete { tag: request.tag, result, payload: PayloadId::NONE });
+            return;
+        }
+        let d = self.device_index(request.volume).expect("checked above");
+        self.devices[d].counters.upper_pending += 1;
+        if self.devices[d].held.is_empty() && self.may_start(d, &request) {
+            self.start_upper(d, request, out);
+        } else {
+            self.devices[d].held.push_back(request);
+        }
+    }
+
+    fn out_of_range(&self, d: usize, request: &UpperRequest) -> bool {
+        let max = match request.op {
+            UpperOp::Read | UpperOp::Write => REQUEST_BYTES_MAX,
+            UpperOp::Discard | UpperOp::WriteZeroes { .. } => DISCARD_BYTES_MAX,
+            UpperOp::Flush => return request.bytes != 0,
+        };
+        let sectors = u64::from(request.bytes) / 512;
+        request.bytes == 0
+            || request.bytes % 512 != 0
+            || request.bytes > max
+            || request.sector.0.checked_add(sectors).is_none_or(|end| end > self.devices[d].size.0)
+    }
+
+    /// Whether a request may be started now (7.8 of the wire reference, and room in the tables).
+    fn may_start(&self, d: usize, request: &UpperRequest) -> bool {
+        let writes = !matches!(request.op, UpperOp::Read | UpperOp::Flush);
+        let reserve = if writes { WRITE_RESERVE } else { 0 };
+        if self.requests.room() <= reserve || self.ios.room() <= 64 || !self.accepts_upper(d) {
+            return false;
+        }
+        if !writes {
+            return true;
+        }
+        // A block the resync has asked for is overwritten when the answer comes: wait for it.
+        let resync = self.connection.as_ref().and_then(|c| c.peer_devices[d].resync.as_ref());
+        !resync.is_some_and(|r| r.asked_for(request.sector, request.bytes))
+    }
+
+    /// Starts what was held and may start now, in order.
+    pub(in crate::engine) fn start_held(&mut self, d: usize, out: &mut Vec<Command>) {
+        while let Some(&request) = self.devices[d].held.front() {
+            if self.role != Role::Primary || self.force_io_failures {
+                self.devices[d].held.pop_front();
+                self.devices[d].counters.upper_pending -= 1;
+                Resource::release(request.payload, out);
+                let result = UpperResult::NotPrimary;
+                out.push(Command::Complete { tag: request.tag, result, payload: PayloadId::NONE });
+                continue;
+            }
+            if !self.may_start(d, &request) {
+                return;
+            }
+            self.devices[d].held.pop_front();
+            self.start_upper(d, request, out);
+        }
+    }
+
+    fn start_upper(&mut self, d: usize, upper: UpperRequest, out: &mut Vec<Command>) {
+        self.cookie = self.cookie.wrapping_add(1).max(1);
+        let request = Request {
+            tag: upper.tag,
+            device: d,
+            op: upper.op,
+            sector: upper.sector,
+            bytes: upper.bytes,
+            payload: upper.payload,
+            fua: upper.fua,
+            local: Local::None,
+            peer: PeerProgress::NotReplicated,
+            protocol: self.connection.as_ref().map_or(Protocol::C, |c| c.options.protocol),
+            epoch: 0,
+            packet: 0,
+            cookie: self.cookie & 0x7fff_ffff,
+            logged: false,
+            conflict: None,
+            in_sync: false,
+            submitted: false,
+            held: false,
+            completed: false,
+        };
+        let key = self.requests.insert(request);
+        match upper.op {
+            UpperOp::Read => self.start_read(key, out),
+            UpperOp::Flush => self.start_flush(key, out),
+            UpperOp::Write | UpperOp::Discard | UpperOp::WriteZeroes { .. } => {
+                let owner = Owner::Request(key);
+                let (id, free) = self.devices[d].conflicts.enter(upper.sector, upper.bytes, true, owner);
+                self.requests[key].conflict = Some(id);
+                if free {
+                    self.enter_log(d, owner, upper.sector, upper.bytes, out);
+                }
+            }
+        }
+    }
+
+    // ---- the activity log ----------------------------------------------------------------------------------------
+
+    /// An operation has its turn: its extents must be hot before it writes.
+    pub(in crate::engine) fn enter_log(
+        &mut self,
+        d: usize,
+        owner: Owner,
+        sector: Sector,
+        bytes: u32,
+        out: &mut Vec<Command>,
+    ) {
+        let device = &mut self.devices[d];
+        let starving = device.log_waiters.iter().any(|w| w.after.is_none());
+        let Some(backing) = device.usable().filter(|b| b.options.al_updates && !b.log_suspended) else {
+            self.submit_owner(owner, false, out);
+            return;
+        };
+        let begun = if starving { Begin::Full } else { backing.log.begin(extents(sector, bytes)) };
+        match begun {
+            Begin::Hot if backing.primary_stable => self.submit_owner(owner, true, out),
+            Begin::Hot => device.log_waiters.push_back(LogWaiter { owner, after: Some(0) }),
+            Begin::After(n) => device.log_waiters.push_back(LogWaiter { owner, after: Some(n) }),
+            Begin::Full => device.log_waiters.push_back(LogWaiter { owner, after: None }),
+        }
+        self.write_log(d, out);
+    }
+
+    /// Lets every waiter go whose extents are hot, and tries again for those that found no room.
+    pub(in crate::engine) fn wake_log_waiters(&mut self, d: usize, out: &mut Vec<Command>) {
+        let mut at = 0;
+        while at < self.devices[d].log_waiters.len() {
+            let LogWaiter { owner, after } = self.devices[d].log_waiters[at];
+            let (sector, bytes) = self.owner_extent(owner);
+            let device = &mut self.devices[d];
+            let Some(backing) = device.usable() else {
+                // The disk went: the reference went with it.
+                device.log_waiters.remove(at);
+                self.submit_owner(owner, false, out);
+                continue;
+            };
+            let after = match after {
+                Some(n) => Some(n),
+                None => match backing.log.begin(extents(sector, bytes)) {
+                    Begin::Hot => Some(0),
+                    Begin::After(n) => Some(n),
+                    Begin::Full => None,
+                },
+            };
+            match after {
+                Some(n) if n <= backing.log.done() && backing.primary_stable => {
+                    device.log_waiters.remove(at);
+                    self.submit_owner(owner, true, out);
+                }
+                Some(_) => {
+                    device.log_waiters[at].after = after;
+                    at += 1;
+                }
+                None => break,
+            }
+        }
+        self.write_log(d, out);
+    }
+
+    fn owner_extent(&self, owner: Owner) -> (Sector, u32) {
+        match owner {
+            Owner::Request(key) => (self.requests[key].sector, self.requests[key].bytes),
+            Owner::Peer(key) => (self.peer_requests[key].sector, self.peer_requests[key].bytes),
+        }
+    }
+
+    fn submit_owner(&mut self, owner: Owner, logged: bool, out: &mut Vec<Command>) {
+        match owner {
+            Owner::Request(key) => {
+                self.requests[key].logged = logged;
+                self.submit_write(key, out);
+            }
+            Owner::Peer(key) => {
+                self.peer_requests[key].logged = logged;
+                self.submit_peer_write(key, out);
+            }
+        }
+    }
+
+    /// Operations whose turn has come.
+    pub(in crate::engine) fn start_ready(&mut self, d: usize, out: &mut Vec<Command>) {
+        while let Some(owner) = self.ready.pop() {
+            match owner {
+                Owner::Request(key) => {
+                    let Request { sector, bytes, .. } = self.requests[key];
+                    self.enter_log(d, owner, sector, bytes, out);
+                }
+                Owner::Peer(key) => self.peer_request_ready(key, out),
+            }
+        }
+    }
+
+    pub(in crate::engine) fn leave_conflicts(&mut self, d: usize, id: ConflictId, out: &mut Vec<Command>) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.devices[d].conflicts.leave(id, &mut ready);
+        ready.reverse();
+        self.ready = ready;
+        self.start_ready(d, out);
+    }
+
+    // ---- writes --------------------------------------------------------------------------------------------------
+
+    fn submit_write(&mut self, key: u32, out: &mut Vec<Command>) {
+        let Request { device: d, sector, bytes, payload, op, fua, .. } = self.requests[key];
+        self.requests[key].submitted = true;
+        let local = self.devices[d].usable().is_some();
+        let mirrored = self.mirrors(d) && self.can_send(op);
+        if local && !mirrored {
+            self.mark_unmirrored(d, sector, bytes, out);
+        }
+        if mirrored {
+            self.send_write(key, out);
+        }
+        if local && self.has_data_access(d) {
+            self.requests[key].local = Local::Pending;
+            let op = match op {
+                UpperOp::Discard => DiskOp::Discard,
+                UpperOp::WriteZeroes { unmap } => DiskOp::WriteZeroes { unmap },
+                UpperOp::Write | UpperOp::Read | UpperOp::Flush => DiskOp::Write,
+            };
+            self.disk_io(d, IoOwner::Request(key), op, (sector, bytes), payload, fua, out);
+        }
+        // The shell holds what it still needs.
+        Resource::release(payload, out);
+        self.requests[key].payload = PayloadId::NONE;
+        self.progress(key, out);
+    }
+
+    /// A write that the peer will not see: its blocks differ from now on.
+    fn mark_unmirrored(&mut self, d: usize, sector: Sector, bytes: u32, out: &mut Vec<Command>) {
+        let Some(slot) = self.peer_slot(d) else { return };
+        let Some(backing) = self.devices[d].usable() else { return };
+        let newly = backing.bitmap.set_out_of_sync(slot, sector, bytes);
+        if newly > 0 {
+            self.tell_out_of_sync(d, sector, bytes, out);
+        }
+    }
+
+    /// The local part of a request is done.
+    pub(in crate::engine) fn request_disk_done(
+        &mut self,
+        key: u32,
+        result: IoResult,
+        out: &mut Vec<Command>,
+    ) {
+        let Request { device: d, op, .. } = self.requests[key];
+        self.requests[key].local = match result {
+            IoResult::Done => Local::Done,
+            IoResult::Failed(_) => Local::Failed,
+        };
+        if let IoResult::Failed(errno) = result {
+            if op == UpperOp::Read {
+                self.read_failed(key, errno, out);
+                return;
+            }
+            self.mark_request(key);
+            self.local_io_error(d, errno, out);
+        }
+        self.progress(key, out);
+    }
+
+    /// Looks what a request may do now: let overlapping ones start, be completed, be released.
+    pub(in crate::engine) fn progress(&mut self, key: u32, out: &mut Vec<Command>) {
+        let request = self.requests[key];
+        let d = request.device;
+        if !request.submitted {
+            return;
+        }
+        if request.local_over() && (request.local != Local::None || request.peer_over()) {
+            if let Some(id) = self.requests[key].conflict.take() {
+                self.leave_conflicts(d, id, out);
+            }
+        }
+        if !request.local_over() || !request.peer_over() {
+            return;
+        }
+        if !request.completed {
+            if matches!(request.peer, PeerProgress::Failed | PeerProgress::Lost)
+                || request.local == Local::Failed
+            {
+                self.mark_request(key);
+            }
+            if self.devices[d].backing.as_ref().is_some_and(|b| b.generations_pending > 0) {
+                if !request.held {
+                    self.requests[key].held = true;
+                    self.devices[d].held_completions.push(key);
+                }
+                return;
+            }
+            self.complete(key, out);
+        }
+        let over = match request.peer {
+            PeerProgress::NotReplicated | PeerProgress::Lost | PeerProgress::Stable => true,
+            // Refused writes are counted in their epoch and wait for its barrier like the others.
+            PeerProgress::Failed | PeerProgress::Sent | PeerProgress::Acknowledged => !request.is_write(),
+        };
+        if over {
+            self.release_request(key, out);
+        }
+    }
+
+    /// Marks the blocks of a write that one side may lack.
+    fn mark_request(&mut self, key: u32) {
+        let Request { device: d, sector, bytes, .. } = self.requests[key];
+        if !self.requests[key].is_write() {
+            return;
+        }
+        let Some(slot) = self.peer_slot(d) else { return };
+        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+            backing.bitmap.set_out_of_sync(slot, sector, bytes);
+        }
+    }
+
+    fn complete(&mut self, key: u32, out: &mut Vec<Command>) {
+        let request = &mut self.requests[key];
+        request.completed = true;
+        let good = request.has_good_copy() || (request.op == UpperOp::Flush && request.local == Local::None);
+        let result = if good { UpperResult::Done } else { UpperResult::IoError };
+        let Request { tag, epoch, device: d, peer, .. } = *request;
+        let closes = request.is_write() && peer != PeerProgress::NotReplicated;
+        out.push(Command::Complete { tag, result, payload: PayloadId::NONE });
+        self.devices[d].counters.upper_pending -= 1;
+        if closes {
+            self.close_epoch_of(epoch, out);
+        }
+    }
+
+    /// The held completions of a device may go out.
+    pub(in crate::engine) fn release_held_completions(&mut self, d: usize, out: &mut Vec<Command>) {
+        let mut keys = std::mem::take(&mut self.devices[d].held_completions);
+        for key in keys.drain(..) {
+            self.requests[key].held = false;
+            self.progress(key, out);
+        }
+        if self.devices[d].held_completions.is_empty() {
+            self.devices[d].held_completions = keys;
+        }
+    }
+
+    fn release_request(&mut self, key: u32, out: &mut Vec<Command>) {
+        let request = self.requests[key];
+        let d = request.device;
+        if request.is_write() {
+            if request.in_sync && request.on_both() {
+                self.clear_mirrored(d, request.sector, request.bytes, out);
+            } else if request.peer != PeerProgress::NotReplicated && !request.on_both() {
+                self.mark_request(key);
+            }
+        }
+        if let Some(id) = self.requests[key].conflict.take() {
+            self.leave_conflicts(d, id, out);
+        }
+        self.requests.remove(key);
+        if request.logged {
+            self.end_log(d, request.sector, request.bytes, out);
+        }
+        if !self.devices[d].held.is_empty() {
+            self.start_held(d, out);
+        }
+    }
+
+    /// Drops the references to log extents.
+    pub(in crate::engine) fn end_log(
+        &mut self,
+        d: usize,
+        sector: Sector,
+        bytes: u32,
+        out: &mut Vec<Command>,
+    ) {
+        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+            backing.log.end(extents(sector, bytes));
+        }
+        if self.devices[d].log_waiters.iter().any(|w| w.after.is_none()) {
+            self.wake_log_waiters(d, out);
+        }
+    }
+
+    // ---- flushes -------------------------------------------------------------------------------------------------
+
+    fn start_flush(&mut self, key: u32, out: &mut Vec<Command>) {
+        let d = self.requests[key].device;
+        self.requests[key].submitted = true;
+        if let Some(epoch) = self.barrier_for_flush(out) {
+            self.requests[key].epoch = epoch;
+            self.requests[key].peer = PeerProgress::Sent;
+            self.connection.as_mut().expect("a barrier was sent").flush_waiters.push(key);
+        }
+        if self.devices[d].usable().is_some_and(|b| b.options.disk_flushes) {
+            self.requests[key].local = Local::Pending;
+            let nothing = (Sector(0), 0);
+            self.disk_io(d, IoOwner::Request(key), DiskOp::Flush, nothing, PayloadId::NONE, false, out);
+        } else if self.devices[d].usable().is_some() {
+            self.requests[key].local = Local::Done;
+        }
+        self.progress(key, out);
+    }
+
+    // ---- reads ---------------------------------------------------------------------------------------------------
+
+    pub(in crate::engine) fn start_read(&mut self, key: u32, out: &mut Vec<Command>) {
+        let Request { device: d, sector, bytes, payload, .. } = self.requests[key];
+        if self.locally_readable(d, sector, bytes) {
+            self.requests[key].local = Local::Pending;
+            self.disk_io(d, IoOwner::Request(key), DiskOp::Read, (sector, bytes), payload, false, out);
+        } else if self.peer_disk(d) == DiskState::UpToDate && self.is_replicating(d) {
+            self.requests[key].peer = PeerProgress::Sent;
+            self.send_read(key, out);
+        } else {
+            self.finish_read(key, UpperResult::IoError, PayloadId::NONE, out);
+        }
+    }
+
+    fn locally_readable(&mut self, d: usize, sector: Sector, bytes: u32) -> bool {
+        let slot = self.peer_slot(d);
+        let disk = self.devices[d].disk;
+        let Some(backing) = self.devices[d].usable() else { return false };
+        match disk {
+            DiskState::UpToDate => true,
+            DiskState::Inconsistent => {
+                slot.is_some_and(|s| !backing.bitmap.any_out_of_sync(s, sector, bytes))
+            }
+            _ => false,
+        }
+    }
+
+    /// A read is answered; `payload` holds the bytes if it went well and they are not in the request's own buffer.
+    pub(in crate::engine) fn finish_read(
+        &mut self,
+        key: u32,
+        result: UpperResult,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) {
+        let request = self.requests.remove(key);
+        self.devices[request.device].counters.upper_pending -= 1;
+        let bytes = match (result, payload) {
+            (UpperResult::Done, PayloadId::NONE) => request.payload,
+            (UpperResult::Done, other) => {
+                Resource::release(request.payload, out);
+                other
+            }
+            _ => {
+                Resource::release(request.payload, out);
+                PayloadId::NONE
+            }
+        };
+        out.push(Command::Complete { tag: request.tag, result, payload: bytes });
+        if !self.devices[request.device].held.is_empty() {
+            self.start_held(request.device, out);
+        }
+    }
+
+    /// The local disk could not be read: the peer may have it.
+    fn read_failed(&mut self, key: u32, errno: i32, out: &mut Vec<Command>) {
+        let Request { device: d, sector, bytes, .. } = self.requests[key];
+        self.requests[key].local = Local::Failed;
+        if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].backing.as_deref_mut()) {
+            backing.bitmap.set_out_of_sync(slot, sector, bytes);
+        }
+        self.local_io_error(d, errno, out);
+        self.start_read_elsewhere(key, out);
+    }
+
+    /// Tries a read again after one way of it failed.
+    pub(in crate::engine) fn start_read_elsewhere(&mut self, key: u32, out: &mut Vec<Command>) {
+        self.requests[key].peer = PeerProgress::NotReplicated;
+        if self.requests[key].local == Local::Failed
+            && self.peer_disk(self.requests[key].device) != DiskState::UpToDate
+        {
+            self.finish_read(key, UpperResult::IoError, PayloadId::NONE, out);
+        } else {
+            self.start_read(key, out);
+        }
+    }
+}

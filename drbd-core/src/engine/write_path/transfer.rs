@@ -1,0 +1,428 @@
+//! What the write path says to the peer and hears from it: mirrored writes, their acknowledgements, barriers, and
+//! what happens to all of it when the connection is lost.
+
+use super::request::{Local, PeerProgress, Request};
+use crate::engine::command::{Command, UpperResult};
+use crate::engine::event::UpperOp;
+use crate::engine::resource::Resource;
+use crate::ids::{PayloadId, Sector, VolumeNumber};
+use crate::states::{Conn84, DiskState, Protocol, ReplicationState};
+use crate::wire::{data_flag, feature, BlockAck, BlockRequest, Data, Extent, Packet, Trim};
+
+/// How a peer acknowledged a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::engine) enum Ack {
+    Received,
+    Written,
+    WrittenInSync,
+    Failed,
+}
+
+impl Resource {
+    /// Whether writes go to the peer (7.1 of the wire reference).
+    pub(in crate::engine) fn mirrors(&self, d: usize) -> bool {
+        let Some(connection) = &self.connection else { return false };
+        if connection.session().is_none() {
+            return false;
+        }
+        let peer_device = &connection.peer_devices[d];
+        match peer_device.replication {
+            ReplicationState::Off => false,
+            ReplicationState::Ahead | ReplicationState::Behind => false,
+            ReplicationState::Established
+            | ReplicationState::StartingSyncS
+            | ReplicationState::StartingSyncT
+            | ReplicationState::WFBitMapS => peer_device.peer_disk == DiskState::UpToDate,
+            ReplicationState::WFBitMapT
+            | ReplicationState::WFSyncUUID
+            | ReplicationState::SyncSource
+            | ReplicationState::SyncTarget
+            | ReplicationState::VerifyS
+            | ReplicationState::VerifyT
+            | ReplicationState::PausedSyncS
+            | ReplicationState::PausedSyncT => peer_device.peer_disk.has_data(),
+        }
+    }
+
+    /// Whether the peer understands that operation. Discards it does not understand are dropped everywhere; zeroes
+    /// it does not understand stay local and are copied by the next resync.
+    pub(in crate::engine) fn can_send(&self, op: UpperOp) -> bool {
+        let Some(session) = self.connection.as_ref().and_then(|c| c.session()) else { return false };
+        match op {
+            UpperOp::Discard | UpperOp::WriteZeroes { .. } => {
+                session.version >= 95 && session.has(feature::TRIM)
+            }
+            UpperOp::Read | UpperOp::Write | UpperOp::Flush => true,
+        }
+    }
+
+    /// Sends a write and enters it into the transfer log.
+    pub(in crate::engine) fn send_write(&mut self, key: u32, out: &mut Vec<Command>) {
+        self.send_owed_barrier(out);
+        let connection = self.connection.as_mut().expect("writes are mirrored only in a session");
+        let max_epoch_size = connection.options.max_epoch_size;
+        let request = &mut self.requests[key];
+        request.peer = PeerProgress::Sent;
+        request.protocol = connection.options.protocol;
+        request.epoch = connection.epoch;
+        let d = request.device;
+        let volume = self.devices[d].volume;
+        let peer_device = &mut connection.peer_devices[d];
+        let conn = Conn84::of(connection.state, peer_device.replication);
+        let seq = peer_device.next_sequence();
+        peer_device.counters.sent_sectors += u64::from(request.bytes) / 512;
+        peer_device.counters.pending += 1;
+        let flags = flags_of(request, conn);
+        let packet = packet_of(request, key, seq, flags);
+        let payload = if request.op == UpperOp::Write { request.payload } else { PayloadId::NONE };
+        connection.transfer_log.push_back(key);
+        let session = connection.session_mut().expect("as above");
+        let packet = match packet {
+            Packet::Zeroes(trim) if !session.has(feature::ZEROES) => {
+                Packet::Trim(Trim { flags: trim.flags & !data_flag::ZEROES | data_flag::DISCARD, ..trim })
+            }
+            other => other,
+        };
+        session.sent_epochs.writes += 1;
+        session.ap_in_flight += u64::from(self.requests[key].bytes) / 512;
+        if session.ap_in_flight == u64::from(self.requests[key].bytes) / 512 {
+            session.write_progress_at = self.now;
+        }
+        let fua = self.requests[key].fua;
+        if session.sent_epochs.writes >= max_epoch_size || fua {
+            session.sent_epochs.closed = true;
+        }
+        let number = self.send_bulk(volume, packet, payload, out);
+        self.requests[key].packet = number;
+        if fua {
+            self.send_owed_barrier(out);
+        }
+    }
+
+    /// If the current epoch is closed and has writes, its barrier goes out and the next one begins.
+    pub(in crate::engine) fn send_owed_barrier(&mut self, out: &mut Vec<Command>) {
+        let Some(connection) = self.connection.as_mut() else { return };
+        let epoch = connection.epoch;
+        let Some(session) = connection.session_mut() else { return };
+        if !session.sent_epochs.closed || session.sent_epochs.writes == 0 {
+            return;
+        }
+        session.sent_epochs.writes = 0;
+        session.sent_epochs.closed = false;
+        session.sent_epochs.unacknowledged += 1;
+        if session.sent_epochs.unacknowledged == 1 {
+            session.write_progress_at = self.now;
+        }
+        connection.epoch = epoch.wrapping_add(1);
+        self.send(VolumeNumber(0), Packet::Barrier(epoch), out);
+    }
+
+    /// A member of that epoch was reported to the front end: no later write may share it.
+    pub(in crate::engine) fn close_epoch_of(&mut self, epoch: u32, out: &mut Vec<Command>) {
+        let Some(connection) = self.connection.as_mut() else { return };
+        let current = connection.epoch;
+        let Some(session) = connection.session_mut() else { return };
+        if epoch == current {
+            session.sent_epochs.closed = true;
+        }
+        if session.ap_in_flight == 0 {
+            // Nothing else is under way: let the peer make it stable now.
+            self.send_owed_barrier(out);
+        }
+    }
+
+    /// Closes the current epoch at once. Returns the epoch a flush has to wait for: protocol C promises that a
+    /// flush covers both nodes, A and B do not wait.
+    pub(in crate::engine) fn barrier_for_flush(&mut self, out: &mut Vec<Command>) -> Option<u32> {
+        let connection = self.connection.as_mut()?;
+        let protocol = connection.options.protocol;
+        connection.session_mut()?.sent_epochs.closed = true;
+        self.send_owed_barrier(out);
+        let connection = self.connection.as_mut()?;
+        let last = connection.epoch.wrapping_sub(1);
+        let session = connection.session_mut()?;
+        session.sent_epochs.closed = false;
+        (protocol == Protocol::C && session.sent_epochs.unacknowledged > 0).then_some(last)
+    }
+
+    /// Tells a peer that is about to get our bitmap of a block that became out of sync after that.
+    pub(in crate::engine) fn tell_out_of_sync(
+        &mut self,
+        d: usize,
+        sector: Sector,
+        bytes: u32,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(connection) = &self.connection else { return };
+        let replication = connection.peer_devices[d].replication;
+        if connection.session().is_some_and(|s| s.version >= 96)
+            && matches!(replication, ReplicationState::WFBitMapS | ReplicationState::Ahead)
+        {
+            self.send(self.devices[d].volume, Packet::OutOfSync(Extent { sector, bytes }), out);
+        }
+    }
+
+    /// Asks the peer for the bytes of a read.
+    pub(in crate::engine) fn send_read(&mut self, key: u32, out: &mut Vec<Command>) {
+        let request = self.requests[key];
+        let block_id = request.block_id(key);
+        let volume = self.devices[request.device].volume;
+        let connection = self.connection.as_mut().expect("reads are asked of a peer");
+        connection.remote_reads.push(key);
+        connection.peer_devices[request.device].counters.pending += 1;
+        let block = BlockRequest { sector: request.sector, block_id, bytes: request.bytes };
+        self.send(volume, Packet::DataRequest(block), out);
+    }
+
+    /// The peer's answer to a read. False if nothing was asked.
+    pub(in crate::engine) fn read_answered(
+        &mut self,
+        data: &Data,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) -> bool {
+        let Some(key) = self.take_remote_read(data.block_id, data.sector) else {
+            Resource::release(payload, out);
+            return false;
+        };
+        let d = self.requests[key].device;
+        if self.requests[key].bytes != data.bytes {
+            Resource::release(payload, out);
+            self.finish_read(key, UpperResult::IoError, PayloadId::NONE, out);
+            return false;
+        }
+        let connection = self.connection.as_mut().expect("an answer comes from a peer");
+        connection.peer_devices[d].counters.received_sectors += u64::from(data.bytes) / 512;
+        self.finish_read(key, UpperResult::Done, payload, out);
+        true
+    }
+
+    /// The peer could not read. False if nothing was asked.
+    pub(in crate::engine) fn read_refused(&mut self, ack: &BlockAck, out: &mut Vec<Command>) -> bool {
+        let Some(key) = self.take_remote_read(ack.block_id, ack.sector) else { return false };
+        self.finish_read(key, UpperResult::IoError, PayloadId::NONE, out);
+        true
+    }
+
+    fn take_remote_read(&mut self, block_id: u64, sector: Sector) -> Option<u32> {
+        let key = block_id as u32;
+        let request = self.requests.find(key)?;
+        let known =
+            request.op == UpperOp::Read && request.block_id(key) == block_id && request.sector == sector;
+        let d = request.device;
+        let connection = self.connection.as_mut()?;
+        let at = connection.remote_reads.iter().position(|&k| k == key).filter(|_| known)?;
+        connection.remote_reads.swap_remove(at);
+        connection.peer_devices[d].counters.pending -= 1;
+        Some(key)
+    }
+
+    /// The peer acknowledged a write. False if there is no such write.
+    pub(in crate::engine) fn write_acknowledged(
+        &mut self,
+        ack: &BlockAck,
+        how: Ack,
+        out: &mut Vec<Command>,
+    ) -> bool {
+        let key = ack.block_id as u32;
+        let now = self.now;
+        let Some(request) = self.requests.find(key) else { return how == Ack::Failed };
+        if request.block_id(key) != ack.block_id || request.sector != ack.sector {
+            // A write of protocol A or B that is long complete: what remains is to mark it.
+            return how == Ack::Failed;
+        }
+        let d = request.device;
+        let sent = request.peer == PeerProgress::Sent;
+        if !sent && how != Ack::Failed && !(request.peer == PeerProgress::Acknowledged) {
+            return false;
+        }
+        if sent {
+            let sectors = u64::from(request.bytes) / 512;
+            let connection = self.connection.as_mut().expect("an ack comes from a peer");
+            connection.peer_devices[d].counters.pending -= 1;
+            let session = connection.session_mut().expect("an ack comes in a session");
+            session.ap_in_flight = session.ap_in_flight.saturating_sub(sectors);
+            session.write_progress_at = now;
+        }
+        self.requests[key].peer = match how {
+            Ack::Failed => PeerProgress::Failed,
+            Ack::Received | Ack::Written | Ack::WrittenInSync => PeerProgress::Acknowledged,
+        };
+        self.requests[key].in_sync = how == Ack::WrittenInSync;
+        if how == Ack::Failed {
+            self.mark_failed_at_peer(key);
+        }
+        self.progress(key, out);
+        true
+    }
+
+    fn mark_failed_at_peer(&mut self, key: u32) {
+        let Request { device: d, sector, bytes, .. } = self.requests[key];
+        let Some(slot) = self.peer_slot(d) else { return };
+        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+            backing.bitmap.set_out_of_sync(slot, sector, bytes);
+        }
+    }
+
+    /// Packets are in the kernel's buffer: writes of protocol A that were sent are acknowledged by that.
+    pub(in crate::engine) fn packets_sent(&mut self, packets: u64, out: &mut Vec<Command>) {
+        let Some(connection) = &self.connection else { return };
+        if connection.options.protocol != Protocol::A {
+            return;
+        }
+        let mut at = connection.acknowledged_a;
+        while let Some(&key) = self.connection.as_ref().and_then(|c| c.transfer_log.get(at)) {
+            let request = &mut self.requests[key];
+            if request.packet > packets {
+                break;
+            }
+            at += 1;
+            self.connection.as_mut().expect("as above").acknowledged_a = at;
+            if request.peer == PeerProgress::Sent && request.protocol == Protocol::A {
+                request.peer = PeerProgress::Acknowledged;
+                let (d, sectors) = (request.device, u64::from(request.bytes) / 512);
+                let connection = self.connection.as_mut().expect("as above");
+                connection.peer_devices[d].counters.pending -= 1;
+                if let Some(session) = connection.session_mut() {
+                    session.ap_in_flight = session.ap_in_flight.saturating_sub(sectors);
+                }
+                self.progress(key, out);
+            }
+        }
+    }
+
+    /// The peer has everything of that epoch on stable storage. A sentence if that does not fit what was sent.
+    pub(in crate::engine) fn barrier_acknowledged(
+        &mut self,
+        barrier: u32,
+        set_size: u32,
+        out: &mut Vec<Command>,
+    ) -> Result<(), String> {
+        let now = self.now;
+        let connection = self.connection.as_mut().expect("an ack comes from a peer");
+        let log = &connection.transfer_log;
+        let members = log.iter().take_while(|&&k| self.requests[k].epoch == barrier).count();
+        if members == 0 || members as u32 != set_size {
+            return Err(format!(
+                "BAD! BarrierAck #{barrier} received with n_writes={set_size}, expected n_writes={members}!"
+            ));
+        }
+        if let Some(session) = connection.session_mut() {
+            session.sent_epochs.unacknowledged = session.sent_epochs.unacknowledged.saturating_sub(1);
+            session.write_progress_at = now;
+        }
+        for _ in 0..members {
+            let connection = self.connection.as_mut().expect("as above");
+            let key = connection.transfer_log.pop_front().expect("counted above");
+            connection.acknowledged_a = connection.acknowledged_a.saturating_sub(1);
+            self.stable_at_peer(key, out)?;
+        }
+        self.flushes_covered(barrier, out);
+        Ok(())
+    }
+
+    fn stable_at_peer(&mut self, key: u32, out: &mut Vec<Command>) -> Result<(), String> {
+        let request = &mut self.requests[key];
+        match request.peer {
+            PeerProgress::Acknowledged => request.peer = PeerProgress::Stable,
+            PeerProgress::Failed => request.peer = PeerProgress::Lost,
+            PeerProgress::Sent if request.protocol == Protocol::A => {
+                // The barrier overtook the report that the packet was sent.
+                request.peer = PeerProgress::Stable;
+                let (d, sectors) = (request.device, u64::from(request.bytes) / 512);
+                let connection = self.connection.as_mut().expect("a transfer log belongs to a peer");
+                connection.peer_devices[d].counters.pending -= 1;
+                if let Some(session) = connection.session_mut() {
+                    session.ap_in_flight = session.ap_in_flight.saturating_sub(sectors);
+                }
+            }
+            PeerProgress::Sent | PeerProgress::NotReplicated | PeerProgress::Lost | PeerProgress::Stable => {
+                return Err("the peer acknowledged a barrier before a write of its epoch".to_owned());
+            }
+        }
+        self.progress(key, out);
+        Ok(())
+    }
+
+    fn flushes_covered(&mut self, barrier: u32, out: &mut Vec<Command>) {
+        let mut at = 0;
+        while let Some(&key) = self.connection.as_ref().and_then(|c| c.flush_waiters.get(at)) {
+            // Barriers are acknowledged in order; epochs count up and wrap.
+            if barrier.wrapping_sub(self.requests[key].epoch) < u32::MAX / 2 {
+                self.connection.as_mut().expect("as above").flush_waiters.remove(at);
+                self.requests[key].peer = PeerProgress::Stable;
+                self.progress(key, out);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// The connection is lost: what the peer did not make stable is out of sync, and nobody waits for it any longer.
+    pub(in crate::engine) fn forget_transfer_log(&mut self, out: &mut Vec<Command>) {
+        let Some(connection) = self.connection.as_mut() else { return };
+        connection.acknowledged_a = 0;
+        let log = std::mem::take(&mut connection.transfer_log);
+        let flushes = std::mem::take(&mut connection.flush_waiters);
+        let reads = std::mem::take(&mut connection.remote_reads);
+        for peer_device in &mut connection.peer_devices {
+            peer_device.counters.pending = 0;
+        }
+        // Mark all first: a completion below must find every bit set.
+        for &key in &log {
+            self.requests[key].peer = PeerProgress::Lost;
+            self.mark_failed_at_peer(key);
+        }
+        for &key in &flushes {
+            self.requests[key].peer = PeerProgress::Lost;
+        }
+        for key in log.into_iter().chain(flushes) {
+            self.progress(key, out);
+        }
+        for key in reads {
+            self.start_read_elsewhere(key, out);
+        }
+    }
+}
+
+fn flags_of(request: &Request, conn: Conn84) -> u32 {
+    let resyncing = (16..=21).contains(&conn.0);
+    let mut flags = data_flag::SYNC;
+    if resyncing {
+        flags |= data_flag::MAY_SET_IN_SYNC | data_flag::SEND_WRITE_ACK;
+    }
+    match request.protocol {
+        Protocol::A => {}
+        Protocol::B => flags |= data_flag::SEND_RECEIVE_ACK,
+        Protocol::C => flags |= data_flag::SEND_WRITE_ACK,
+    }
+    if request.fua {
+        flags |= data_flag::FUA;
+    }
+    match request.op {
+        UpperOp::Discard => flags |= data_flag::DISCARD,
+        UpperOp::WriteZeroes { unmap: true } => flags |= data_flag::ZEROES | data_flag::DISCARD,
+        UpperOp::WriteZeroes { unmap: false } => flags |= data_flag::ZEROES,
+        UpperOp::Read | UpperOp::Write | UpperOp::Flush => {}
+    }
+    flags
+}
+
+fn packet_of(request: &Request, key: u32, seq: u32, flags: u32) -> Packet {
+    let Request { sector, bytes, .. } = *request;
+    let block_id = request.block_id(key);
+    match request.op {
+        UpperOp::Discard => Packet::Trim(Trim { sector, block_id, seq, flags, bytes }),
+        UpperOp::WriteZeroes { .. } => Packet::Zeroes(Trim { sector, block_id, seq, flags, bytes }),
+        UpperOp::Write | UpperOp::Read | UpperOp::Flush => {
+            Packet::Data(Data { sector, block_id, seq, flags, bytes })
+        }
+    }
+}
+
+impl Request {
+    /// The local part was lost with the disk.
+    pub(in crate::engine) fn local_lost(&self) -> bool {
+        self.local == Local::Failed
+    }
+}

@@ -54,7 +54,7 @@ pub fn parse(arguments: &[String]) -> Result<Arguments, String> {
     let (arguments, passed_on) = old_form(arguments);
     let name = "drbdadm";
     let with_name = std::iter::once(name.to_owned()).chain(arguments.iter().cloned());
-    let parsed = grammar().try_get_matches_from(with_name);
+    let parsed = grammar(&arguments).try_get_matches_from(with_name);
     let matches = parsed.map_err(|e| refusal(&e, &arguments))?;
     let mut found = Arguments::default();
     general(&matches, &mut found);
@@ -119,9 +119,10 @@ fn with_general(mut command: Command, taken: &[&str]) -> Command {
     command.disable_help_flag(true).disable_version_flag(true).disable_help_subcommand(true)
 }
 
-fn grammar() -> Command {
+/// Only commands that occur as a word: making all seventy would be most of the time a call takes.
+fn grammar(arguments: &[String]) -> Command {
     let mut grammar = with_general(Command::new("drbdadm"), &[]).infer_long_args(true).no_binary_name(false);
-    for verb in COMMANDS {
+    for verb in COMMANDS.iter().filter(|v| arguments.iter().any(|a| a == v.name)) {
         grammar = grammar.subcommand(subcommand(verb));
     }
     grammar

@@ -39,7 +39,7 @@ pub fn new_resource(line: &CommandLine) -> Result<(), Fault> {
     let mut child = start(line, resource, &binary, &log)?;
     wait_until_answers(&run_dir, resource, &mut child).map_err(|end| match end {
         StartFault::Exited(status) => {
-            let words = last_words(log, from);
+            let words = last_words(log, from, resource);
             let words = if words.is_empty() {
                 format!("{} ended at once ({status}) without a word", binary.display())
             } else {
@@ -166,11 +166,19 @@ fn wait_until_answers(run_dir: &RunDir, resource: &str, child: &mut Child) -> Re
     }
 }
 
-fn last_words(mut log: File, from: u64) -> String {
+/// What the daemon said on stderr: its sentences begin with the resource, lines of the log do not.
+fn last_words(mut log: File, from: u64, resource: &str) -> String {
     let mut bytes = Vec::new();
     if log.seek(SeekFrom::Start(from)).is_ok() {
         // What cannot be read is not relayed.
         let _ = log.take(LAST_WORDS_MAX).read_to_end(&mut bytes);
     }
-    String::from_utf8_lossy(&bytes).trim().to_owned()
+    let text = String::from_utf8_lossy(&bytes);
+    let prefix = format!("{resource}: ");
+    let sentences: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(&prefix)).collect();
+    if sentences.is_empty() {
+        text.trim().to_owned()
+    } else {
+        sentences.join("\n")
+    }
 }

@@ -188,7 +188,7 @@ fn a_missing_daemon_binary() {
 #[test]
 fn a_daemon_that_does_not_start() {
     let place = Place::new();
-    let daemon = script(&place, "echo 'no room for buffers: 8 MiB can be locked' >&2; exit 1");
+    let daemon = script(&place, "echo '04:50:43 note: a line of the log' >&2; echo 'r0: no room for buffers: 8 MiB can be locked' >&2; exit 20");
     let output = place.command("new-resource r0 0").env("UDRBD_DAEMON", &daemon).output();
     let (_, stderr, exit) = crate::fake::said(&output.expect("it runs"));
     assert_eq!(stderr, "r0: the daemon did not start: no room for buffers: 8 MiB can be locked\n");

@@ -74,6 +74,9 @@ impl Device {
             let message = format!("'{}' is neither a block device nor a plain file!", path.display());
             return Err(Failure::usage(message));
         }
+        if is_block && use_.modifies && is_read_only(kind.rdev()) {
+            return Err(Failure::usage(format!("'{}' is read-only, nothing was changed.", path.display())));
+        }
         let exclusive = if is_block && !matches!(index, Index::Indexed(_)) { libc::O_EXCL } else { 0 };
         let direct = if is_block { libc::O_DIRECT } else { 0 };
         let file = match open_exclusively(path, direct | exclusive, index, use_) {
@@ -218,6 +221,12 @@ fn is_behind_a_loop_device(file: &File) -> bool {
             std::fs::read_to_string(link).ok().and_then(|path| std::fs::metadata(path.trim_end()).ok());
         backing.is_some_and(|backing| (backing.dev(), backing.ino()) == (own.dev(), own.ino()))
     })
+}
+
+/// A block device may be opened for writing in spite of being read-only; only the write then fails.
+fn is_read_only(device: u64) -> bool {
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro")).is_ok_and(|ro| ro.trim() == "1")
 }
 
 fn is_busy(error: &std::io::Error) -> bool {

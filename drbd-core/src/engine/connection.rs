@@ -3,6 +3,7 @@
 use super::pairing::Pairing;
 use super::peer_device::PeerDevice;
 use super::write_path::epoch::{ReceivedEpochs, SentEpochs};
+use super::write_path::peer_request::PeerRequest;
 use crate::config::NetOptions;
 use crate::ids::{Instant, NodeId, SocketId};
 use crate::states::{ConnectionState, Role};
@@ -94,6 +95,8 @@ pub(super) struct Session {
     pub(super) data_sent: u64,
     pub(super) sent_epochs: SentEpochs,
     pub(super) received_epochs: ReceivedEpochs,
+    /// Writes of the peer that wait until the epochs before theirs are stable (protocols A and B).
+    pub(super) later_epochs: VecDeque<PeerRequest>,
     pub(super) deadline: Option<Instant>,
     pub(super) last_heard: Instant,
     pub(super) pings: VecDeque<PingFor>,
@@ -204,6 +207,7 @@ impl Session {
             data_sent: 0,
             sent_epochs: SentEpochs::default(),
             received_epochs: ReceivedEpochs::new(),
+            later_epochs: VecDeque::new(),
             deadline: None,
             last_heard: now,
             pings: VecDeque::new(),

@@ -2,7 +2,7 @@
 //! its end.
 
 use super::command::{Command, Level};
-use super::connection::{Link, PingFor, Session, Stage};
+use super::connection::{Link, PingFor, Stage};
 use super::event::{HmacPurpose, SocketLoss};
 use super::pairing::{link_config, ConnectionFacts, Found, Pairing, Timing};
 use super::resource::Resource;
@@ -535,8 +535,11 @@ impl Resource {
 
     fn close_session(&mut self, out: &mut Vec<Command>) {
         let Some(connection) = self.connection.as_deref_mut() else { return };
-        if let Link::Session(session) = &connection.link {
-            let Session { data, control, .. } = **session;
+        if let Link::Session(session) = &mut connection.link {
+            let (data, control) = (session.data, session.control);
+            for request in session.later_epochs.drain(..) {
+                Resource::release(request.payload, out);
+            }
             out.push(Command::Close { socket: data });
             out.push(Command::Close { socket: control });
             connection.link = Link::Idle;

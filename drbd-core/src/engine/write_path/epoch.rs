@@ -5,8 +5,10 @@
 //! is under way or somebody waits for it.
 //!
 //! Receiving side: a barrier is acknowledged when every write of its epoch is on stable storage, strictly in order.
-//! Writes of later epochs need not wait for that: overlapping ones take turns anyway, and only what was acknowledged
-//! is promised. So one flush serves all epochs that are complete when it begins.
+//! Under protocol C writes of later epochs need not wait for that: the front end's flush waited for the barrier, so
+//! nothing that came after it is here already, and one flush serves all epochs that are complete when it begins. Under
+//! A and B a flush does not wait for this node; only the order of epochs keeps what came after it from being stable
+//! before what came before it. So there an epoch begins when the one before is stable.
 
 use std::collections::VecDeque;
 
@@ -63,6 +65,11 @@ impl ReceivedEpochs {
         open.writes += 1;
         open.active += 1;
         self.first + self.queue.len() as u64 - 1
+    }
+
+    /// Every earlier epoch is stable.
+    pub(in super::super) fn is_first(&self, epoch: u64) -> bool {
+        epoch == self.first
     }
 
     /// A write is done (or was refused).

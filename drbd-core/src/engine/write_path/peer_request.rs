@@ -99,7 +99,7 @@ impl Resource {
         if flags & data_flag::SEND_RECEIVE_ACK != 0 {
             self.ack_write(&request, Ack::Received, out);
         }
-        self.enter_peer_request(request, true, out);
+        self.enter_in_epoch_order(request, out);
         Ok(())
     }
 
@@ -113,6 +113,30 @@ impl Resource {
             ));
         }
         Ok(())
+    }
+
+    /// Under protocols A and B a write waits until every earlier epoch is stable.
+    fn enter_in_epoch_order(&mut self, request: PeerRequest, out: &mut Vec<Command>) {
+        let connection = self.connection.as_mut().expect("from a peer");
+        let ordered = connection.options.protocol != Protocol::C;
+        let session = connection.session_mut().expect("packets come in a session");
+        if ordered && !session.received_epochs.is_first(request.epoch) {
+            session.later_epochs.push_back(request);
+        } else {
+            self.enter_peer_request(request, true, out);
+        }
+    }
+
+    /// An epoch is stable: the writes of the next one may start.
+    fn start_next_epoch(&mut self, out: &mut Vec<Command>) {
+        while let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
+            let Some(request) = session.later_epochs.front().copied() else { return };
+            if !session.received_epochs.is_first(request.epoch) {
+                return;
+            }
+            session.later_epochs.pop_front();
+            self.enter_peer_request(request, true, out);
+        }
     }
 
     fn enter_peer_request(&mut self, request: PeerRequest, writes: bool, out: &mut Vec<Command>) {
@@ -351,6 +375,7 @@ impl Resource {
         {
             self.send_control(VolumeNumber(0), Packet::BarrierAck { barrier, set_size }, out);
         }
+        self.start_next_epoch(out);
         self.flush_epochs(out);
     }
 

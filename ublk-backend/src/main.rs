@@ -1,2 +1,128 @@
-//! Under construction.
-fn main() {}
+//! udrbd, the daemon: one process, one replicated resource.
+//!
+//! It carries bytes and decides nothing. The engine of `drbd-core` decides; this program gives it events and carries
+//! out its commands. Reading order: [`event_loop`] (the data plane: one thread, one ring), [`ring`], [`payload_pool`]
+//! and [`stream`] beneath it; [`peer_link`], [`disk_io`] and [`frontend`] around it; then the control plane, which is
+//! everything tokio: [`control_socket`], [`administration`], [`journal`], [`handlers`].
+
+mod administration;
+mod control_socket;
+mod daemon;
+mod digest;
+mod disk;
+mod disk_io;
+mod event_loop;
+mod frontend;
+mod handlers;
+mod journal;
+mod log;
+mod mailbox;
+mod payload_pool;
+mod peer_link;
+mod ring;
+mod run_dir;
+mod stream;
+mod supervise;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use drbd_core::engine::Level;
+use std::process::ExitCode;
+
+/// Exit code for whatever keeps the daemon from starting (drbdsetup's code for trouble outside DRBD).
+const EXIT_TROUBLE: u8 = 20;
+
+fn command_line() -> Command {
+    let node = Arg::new("node-id")
+        .long("node-id")
+        .value_name("N")
+        .required(true)
+        .value_parser(clap::value_parser!(u8).range(0..32))
+        .help("This node's id");
+    let options = Arg::new("options")
+        .long("options")
+        .value_name("JSON")
+        .default_value("{}")
+        .help("Resource options, as an object of names and values");
+    let resource = Arg::new("resource").required(true).help("Name of the resource");
+    let run = Command::new("run")
+        .about("Serve one resource until it is taken down")
+        .arg(resource.clone())
+        .arg(node.clone())
+        .arg(options.clone())
+        .arg(
+            Arg::new("recover")
+                .long("recover")
+                .action(ArgAction::SetTrue)
+                .help("Take up what the journal says the last daemon was doing"),
+        );
+    let supervise = Command::new("supervise")
+        .about("Run the daemon and start it again when it dies")
+        .arg(resource)
+        .arg(node)
+        .arg(options)
+        .arg(
+            Arg::new("no-restart")
+                .long("no-restart")
+                .action(ArgAction::SetTrue)
+                .help("Keep it down when it dies (as UDRBD_RESTART=no)"),
+        );
+    Command::new("udrbd")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("The daemon of one replicated resource; drbdsetup new-resource starts it")
+        .subcommand_required(true)
+        .subcommand(run)
+        .subcommand(supervise)
+}
+
+fn main() -> ExitCode {
+    let matches = match command_line().try_get_matches() {
+        Ok(matches) => matches,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { EXIT_TROUBLE } else { 0 });
+        }
+    };
+    match matches.subcommand() {
+        Some(("supervise", matches)) => supervise_resource(matches),
+        Some((_, matches)) => run_resource(matches),
+        None => ExitCode::from(EXIT_TROUBLE),
+    }
+}
+
+fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
+    matches.get_one::<String>(name).map_or("", String::as_str)
+}
+
+fn run_resource(matches: &ArgMatches) -> ExitCode {
+    let resource = text(matches, "resource");
+    let node = matches.get_one::<u8>("node-id").copied().unwrap_or(0);
+    let recover = matches.get_flag("recover");
+    match daemon::run(resource, drbd_core::ids::NodeId(node), text(matches, "options"), recover) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("{resource}: {sentence}");
+            ExitCode::from(EXIT_TROUBLE)
+        }
+    }
+}
+
+fn supervise_resource(matches: &ArgMatches) -> ExitCode {
+    let resource = text(matches, "resource");
+    let node = matches.get_one::<u8>("node-id").copied().unwrap_or(0).to_string();
+    let arguments =
+        [resource, "--node-id", &node, "--options", text(matches, "options")].map(str::to_owned);
+    let kept_down = std::env::var_os("UDRBD_RESTART").is_some_and(|v| v == "no");
+    let restart = !matches.get_flag("no-restart") && !kept_down;
+    let log = |level: Level, sentence: String| {
+        // Opened only when there is something to say: this process stays tiny.
+        let path = run_dir::RunDir::path_for_this_user().map(|p| p.join(format!("{resource}.log")));
+        match path.ok().and_then(|p| log::Logger::open(&p).ok()) {
+            Some(logger) => {
+                logger.say(level, "supervisor", resource, sentence);
+                logger.finish();
+            }
+            None => eprintln!("{resource}: {sentence}"),
+        }
+    };
+    supervise::supervise(resource, &arguments, restart, &log)
+}

@@ -1,0 +1,538 @@
+//! Requests of administrators: checked against the option table, given what the engine cannot get itself (open disks,
+//! sockets, claims), asked, and remembered when they were accepted.
+//!
+//! What was accepted is kept twice: as facts for `show` and for handlers, and in the journal.
+
+use crate::disk;
+use crate::journal::Journal;
+use crate::log::Logger;
+use crate::mailbox::{Brings, DataPlane, ToData};
+use crate::run_dir::{nbd_name, ClaimError, RunDir};
+use drbd_core::config::{OptionSet, OptionSpec, Section};
+use drbd_core::control::{
+    Configuration, ConnectionConfiguration, DiskConfiguration, Done, GenerationStatus, Request, ResourceStatus,
+    VolumeConfiguration,
+};
+use drbd_core::engine::{AdminRequest, AttachRequest, Level};
+use drbd_core::ids::{Minor, NodeId, Ticket, VolumeNumber};
+use drbd_core::refusal::{Reason, Refusal};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use tokio::sync::{oneshot, Notify};
+
+/// What the data plane answers.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// To a request for the engine.
+    Reply(Result<Box<Done>, Box<Refusal>>),
+    /// The present state.
+    Status(Box<ResourceStatus>),
+    /// A generation.
+    Generation(Option<Box<GenerationStatus>>),
+}
+
+/// The control plane's memory.
+#[derive(Debug)]
+pub(crate) struct Administration {
+    pub(crate) resource: String,
+    pub(crate) run_dir: RunDir,
+    pub(crate) data: DataPlane,
+    pub(crate) logger: Logger,
+    pub(crate) facts: RefCell<Configuration>,
+    journal: RefCell<Journal>,
+    waiting: RefCell<BTreeMap<u32, oneshot::Sender<Answer>>>,
+    next_ticket: Cell<u32>,
+    /// The resource is gone: the process ends.
+    pub(crate) ended: Notify,
+}
+
+impl Administration {
+    /// Nothing configured yet.
+    pub(crate) fn new(
+        node: NodeId,
+        options: OptionSet,
+        resource: &str,
+        run_dir: RunDir,
+        data: DataPlane,
+        logger: Logger,
+        journal: Journal,
+    ) -> Administration {
+        let facts = Configuration {
+            resource: resource.to_owned(),
+            node_id: node,
+            options,
+            volumes: Vec::new(),
+            connections: Vec::new(),
+        };
+        Administration {
+            resource: resource.to_owned(),
+            run_dir,
+            data,
+            logger,
+            facts: RefCell::new(facts),
+            journal: RefCell::new(journal),
+            waiting: RefCell::default(),
+            next_ticket: Cell::new(1),
+            ended: Notify::new(),
+        }
+    }
+
+    /// Hands the data plane's answer to who waits for it.
+    pub(crate) fn answered(&self, ticket: Ticket, answer: Answer) {
+        if let Some(waiting) = self.waiting.borrow_mut().remove(&ticket.0) {
+            let _ = waiting.send(answer);
+        }
+    }
+
+    /// The data plane is gone: whoever waits is told.
+    pub(crate) fn give_up(&self) {
+        self.waiting.borrow_mut().clear();
+    }
+
+    /// The next ticket and its answer.
+    pub(crate) fn ticket(&self) -> (Ticket, oneshot::Receiver<Answer>) {
+        let ticket = self.next_ticket.get();
+        self.next_ticket.set(ticket.wrapping_add(1));
+        let (answer, waiting) = oneshot::channel();
+        self.waiting.borrow_mut().insert(ticket, answer);
+        (Ticket(ticket), waiting)
+    }
+
+    async fn ask(&self, request: AdminRequest, brings: Brings) -> Result<Box<Done>, Refusal> {
+        let (ticket, answer) = self.ticket();
+        self.data.send(ToData::Admin { ticket, request: Box::new(request), brings });
+        match answer.await {
+            Ok(Answer::Reply(result)) => result.map_err(|refusal| *refusal),
+            Ok(Answer::Status(_) | Answer::Generation(_)) | Err(_) => Err(going_down()),
+        }
+    }
+
+    /// The present state.
+    pub(crate) async fn status(&self) -> Result<Box<ResourceStatus>, Refusal> {
+        let (ticket, answer) = self.ticket();
+        self.data.send(ToData::Status { ticket });
+        match answer.await {
+            Ok(Answer::Status(status)) => Ok(status),
+            Ok(Answer::Reply(_) | Answer::Generation(_)) | Err(_) => Err(going_down()),
+        }
+    }
+
+    async fn generation(&self, peer: NodeId, volume: VolumeNumber) -> Result<GenerationStatus, Refusal> {
+        let (ticket, answer) = self.ticket();
+        self.data.send(ToData::Generation { ticket, peer, volume });
+        match answer.await {
+            Ok(Answer::Generation(Some(generation))) => Ok(*generation),
+            Ok(Answer::Generation(None)) => Err(Reason::NoDisk.into()),
+            Ok(Answer::Reply(_) | Answer::Status(_)) | Err(_) => Err(going_down()),
+        }
+    }
+
+    /// Carries a request out and remembers it. `recovery`: it comes from the journal.
+    pub(crate) async fn carry_out(&self, request: Request, recovery: bool) -> Result<Done, Refusal> {
+        let request = checked(request)?;
+        let done = match self.query(&request).await {
+            Some(answer) => return answer,
+            None => self.change(&request, recovery).await?,
+        };
+        if !recovery {
+            self.note(&request);
+        }
+        self.remember(request);
+        Ok(done)
+    }
+
+    /// Requests that change nothing.
+    async fn query(&self, request: &Request) -> Option<Result<Done, Refusal>> {
+        let answer = match request {
+            Request::Status => {
+                self.status().await.map(|status| Done { status: Some(*status), ..Done::default() })
+            }
+            Request::Show => self.show().await,
+            Request::GetGi { peer, volume } => self
+                .generation(*peer, *volume)
+                .await
+                .map(|generation| Done { generation: Some(generation), ..Done::default() }),
+            Request::Subscribe => Ok(Done::default()),
+            _ => return None,
+        };
+        Some(answer)
+    }
+
+    async fn show(&self) -> Result<Done, Refusal> {
+        let status = self.status().await?;
+        let mut configuration = self.facts.borrow().clone();
+        for known in &mut configuration.connections {
+            let of_peer = |c: &&drbd_core::control::ConnectionStatus| c.connection.peer_node_id == known.peer;
+            if let Some(connection) = status.connections.iter().find(of_peer) {
+                known.connection = connection.connection.connection;
+            }
+        }
+        Ok(Done { configuration: Some(configuration), ..Done::default() })
+    }
+
+    async fn change(&self, request: &Request, recovery: bool) -> Result<Done, Refusal> {
+        let engine_request = match request {
+            Request::NewMinor { minor, volume, options } => {
+                return self.new_minor(*minor, *volume, options).await;
+            }
+            Request::Attach { minor, disk, meta_disk, meta_index, options } => {
+                return self.attach(*minor, [disk, meta_disk, meta_index], options, recovery).await;
+            }
+            Request::DelResource => return self.del_resource(),
+            Request::Down => return self.down().await,
+            _ => self.for_engine(request)?,
+        };
+        Ok(*self.ask(engine_request, Brings::Nothing).await?)
+    }
+
+    /// The engine's form of a request that needs nothing opened.
+    fn for_engine(&self, request: &Request) -> Result<AdminRequest, Refusal> {
+        let facts = self.facts.borrow();
+        Ok(match request {
+            Request::DelMinor { minor } => AdminRequest::DelMinor { volume: volume_of(&facts, *minor)? },
+            Request::NewPeer { peer, options } => {
+                self.digests_known(options)?;
+                AdminRequest::NewPeer { peer: *peer, options: options.into() }
+            }
+            Request::DelPeer { peer, force } => AdminRequest::DelPeer { peer: *peer, force: *force },
+            Request::NewPath { peer, local, remote } => {
+                AdminRequest::NewPath { peer: *peer, local: address(local)?, remote: address(remote)? }
+            }
+            Request::DelPath { peer, local, remote } => {
+                AdminRequest::DelPath { peer: *peer, local: address(local)?, remote: address(remote)? }
+            }
+            Request::Detach { minor, force, diskless } => AdminRequest::Detach {
+                volume: volume_of(&facts, *minor)?,
+                force: *force,
+                diskless: *diskless,
+            },
+            Request::Connect { peer, tentative, discard_my_data } => {
+                AdminRequest::Connect { peer: *peer, tentative: *tentative, discard_my_data: *discard_my_data }
+            }
+            Request::Disconnect { peer, force } => AdminRequest::Disconnect { peer: *peer, force: *force },
+            Request::Primary { force } => AdminRequest::Primary { force: *force },
+            Request::Secondary { force } => AdminRequest::Secondary { force: *force },
+            Request::ResourceOptions { options, set_defaults } => {
+                AdminRequest::ResourceOptions((&merged(&facts.options, options, *set_defaults)).into())
+            }
+            Request::NetOptions { peer, options, set_defaults } => {
+                let known = connection(&facts, *peer)?;
+                let options = merged(&known.options, options, *set_defaults);
+                self.digests_known(&options)?;
+                AdminRequest::NetOptions { peer: *peer, options: (&options).into() }
+            }
+            Request::DiskOptions { minor, options, set_defaults } => {
+                let volume = volume(&facts, *minor)?;
+                let known = volume.disk.as_ref().ok_or(Reason::NoDisk)?;
+                let options = merged(&known.options, options, *set_defaults);
+                AdminRequest::DiskOptions { volume: volume.volume, options: (&options).into() }
+            }
+            Request::PeerDeviceOptions { peer, volume, options, set_defaults } => {
+                let known = connection(&facts, *peer)?.volumes.iter().find(|(v, _)| v == volume);
+                let none = OptionSet::default();
+                let options = merged(known.map_or(&none, |(_, o)| o), options, *set_defaults);
+                AdminRequest::PeerDeviceOptions { peer: *peer, volume: *volume, options: (&options).into() }
+            }
+            Request::NewMinor { .. }
+            | Request::Attach { .. }
+            | Request::Down
+            | Request::DelResource
+            | Request::Status
+            | Request::Show
+            | Request::GetGi { .. }
+            | Request::Subscribe => return Err(Reason::InvalidRequest.into()),
+        })
+    }
+
+    fn digests_known(&self, options: &OptionSet) -> Result<(), Refusal> {
+        let known = |name: &str| {
+            let value = options.value(name).to_string();
+            let plain = value.strip_prefix("hmac(").and_then(|v| v.strip_suffix(')')).unwrap_or(&value);
+            plain.is_empty() || crate::digest::digest_bytes(plain).is_some()
+        };
+        let unknown = |name: &str, reason: Reason| {
+            let info = format!(
+                "{name} '{}' is not known here; known are {}",
+                options.value(name),
+                crate::digest::ALGORITHMS.join(", ")
+            );
+            Refusal::because(reason, info)
+        };
+        for (name, reason) in [
+            ("cram-hmac-alg", Reason::AuthAlgorithm),
+            ("data-integrity-alg", Reason::IntegrityAlgorithm),
+            ("csums-alg", Reason::CsumsAlgorithm),
+            ("verify-alg", Reason::VerifyAlgorithm),
+        ] {
+            if !known(name) {
+                return Err(unknown(name, reason));
+            }
+        }
+        Ok(())
+    }
+
+    async fn new_minor(
+        &self,
+        minor: Minor,
+        volume: VolumeNumber,
+        options: &OptionSet,
+    ) -> Result<Done, Refusal> {
+        if self.facts.borrow().volumes.iter().any(|v| v.minor == minor || v.volume == volume) {
+            return Err(Reason::MinorOrVolumeExists.into());
+        }
+        self.run_dir.claim(minor, &self.resource).map_err(|e| match e {
+            ClaimError::Held(holder) => Refusal::because(
+                Reason::MinorOrVolumeExists,
+                format!("minor {minor} is in use by resource {holder}"),
+            ),
+            ClaimError::Failed(e) => {
+                Refusal::because(Reason::InvalidRequest, format!("minor {minor} cannot be claimed: {e}"))
+            }
+        })?;
+        let result = self.new_claimed_minor(minor, volume, options).await;
+        if result.is_err() {
+            self.run_dir.unclaim(minor);
+            self.run_dir.remove(&nbd_name(&self.resource, volume));
+        }
+        result
+    }
+
+    async fn new_claimed_minor(
+        &self,
+        minor: Minor,
+        volume: VolumeNumber,
+        options: &OptionSet,
+    ) -> Result<Done, Refusal> {
+        let name = nbd_name(&self.resource, volume);
+        let listener = self.run_dir.bind(&name).map_err(|e| {
+            let path = self.run_dir.file(&name);
+            Refusal::because(Reason::InvalidRequest, format!("the socket {} cannot be made: {e}", path.display()))
+        })?;
+        let request = AdminRequest::NewMinor { minor, volume, options: options.into() };
+        Ok(*self.ask(request, Brings::Export(volume, listener)).await?)
+    }
+
+    async fn attach(
+        &self,
+        minor: Minor,
+        [backing, meta_disk, meta_index]: [&String; 3],
+        options: &OptionSet,
+        recovery: bool,
+    ) -> Result<Done, Refusal> {
+        let volume = {
+            let facts = self.facts.borrow();
+            let known = volume(&facts, minor)?;
+            if known.disk.is_some() {
+                return Err(Reason::DiskConfigured.into());
+            }
+            known.volume
+        };
+        let names = (backing.clone(), meta_disk.clone(), meta_index.clone());
+        // Reading the bitmap takes its time; everyone else is served meanwhile.
+        let opened = tokio::task::spawn_blocking(move || disk::open(&names.0, &names.1, &names.2))
+            .await
+            .map_err(|_| going_down())??;
+        let request = AdminRequest::Attach(AttachRequest {
+            volume,
+            backing_dev: backing.clone(),
+            disk: opened.limits,
+            metadata: opened.loaded,
+            options: options.into(),
+            recovery,
+        });
+        Ok(*self.ask(request, Brings::Disk(volume, Box::new(opened.disk))).await?)
+    }
+
+    fn del_resource(&self) -> Result<Done, Refusal> {
+        if !self.facts.borrow().volumes.is_empty() {
+            return Err(Reason::ResourceInUse.into());
+        }
+        if !self.facts.borrow().connections.is_empty() {
+            let info = "there are connections left; delete them first (del-peer), or use down";
+            return Err(Refusal::because(Reason::ResourceInUse, info));
+        }
+        self.clean_up();
+        Ok(Done { changed: true, ..Done::default() })
+    }
+
+    async fn down(&self) -> Result<Done, Refusal> {
+        let done = self.ask(AdminRequest::Down, Brings::Nothing).await?;
+        self.clean_up();
+        Ok(*done)
+    }
+
+    /// Removes every trace of the resource from the run directory.
+    fn clean_up(&self) {
+        for volume in &self.facts.borrow().volumes {
+            self.run_dir.unclaim(volume.minor);
+            self.run_dir.remove(&nbd_name(&self.resource, volume.volume));
+        }
+        self.run_dir.remove(&format!("{}.sock", self.resource));
+        self.run_dir.remove(&format!("{}.pid", self.resource));
+        self.journal.borrow().remove();
+        self.ended.notify_one();
+    }
+
+    /// A disk was let go, asked for or not: a restarted daemon does not take it up again.
+    pub(crate) fn disk_closed(&self, volume: VolumeNumber) {
+        let minor = {
+            let mut facts = self.facts.borrow_mut();
+            let Some(known) = facts.volumes.iter_mut().find(|v| v.volume == volume && v.disk.is_some()) else {
+                return;
+            };
+            known.disk = None;
+            known.minor
+        };
+        self.note(&Request::Detach { minor, force: true, diskless: false });
+    }
+
+    fn note(&self, request: &Request) {
+        if let Err(e) = self.journal.borrow_mut().append(request) {
+            let text = format!("The journal cannot be written ({e}): a restarted daemon would not know of this.");
+            self.logger.say(Level::Warning, "journal", &self.resource, text);
+        }
+    }
+
+    /// Keeps the facts of an accepted request.
+    fn remember(&self, request: Request) {
+        let mut facts = self.facts.borrow_mut();
+        match request {
+            Request::NewMinor { minor, volume, options } => {
+                facts.volumes.push(VolumeConfiguration { volume, minor, device_options: options, disk: None });
+            }
+            Request::DelMinor { minor } => {
+                if let Ok(volume) = volume_of(&facts, minor) {
+                    self.run_dir.unclaim(minor);
+                    self.run_dir.remove(&nbd_name(&self.resource, volume));
+                    facts.volumes.retain(|v| v.minor != minor);
+                }
+            }
+            Request::NewPeer { peer, options } => {
+                if facts.connections.iter().all(|c| c.peer != peer) {
+                    let connection = drbd_core::states::ConnectionState::StandAlone;
+                    let (paths, volumes) = (Vec::new(), Vec::new());
+                    facts.connections.push(ConnectionConfiguration { peer, paths, connection, options, volumes });
+                }
+            }
+            Request::DelPeer { peer, .. } => facts.connections.retain(|c| c.peer != peer),
+            Request::NewPath { peer, local, remote } => {
+                if let Some(known) = facts.connections.iter_mut().find(|c| c.peer == peer) {
+                    known.paths.push((local, remote));
+                }
+            }
+            Request::DelPath { peer, local, remote } => {
+                if let Some(known) = facts.connections.iter_mut().find(|c| c.peer == peer) {
+                    known.paths.retain(|(l, r)| (l, r) != (&local, &remote));
+                }
+            }
+            Request::Attach { minor, disk, meta_disk, meta_index, options } => {
+                if let Some(known) = facts.volumes.iter_mut().find(|v| v.minor == minor) {
+                    let meta_disk = if meta_disk == "internal" { disk.clone() } else { meta_disk };
+                    known.disk = Some(DiskConfiguration { disk, meta_disk, meta_index, options });
+                }
+            }
+            Request::Detach { minor, .. } => {
+                if let Some(known) = facts.volumes.iter_mut().find(|v| v.minor == minor) {
+                    known.disk = None;
+                }
+            }
+            Request::ResourceOptions { options, set_defaults } => facts.options.merge(&options, set_defaults),
+            Request::NetOptions { peer, options, set_defaults } => {
+                if let Some(known) = facts.connections.iter_mut().find(|c| c.peer == peer) {
+                    known.options.merge(&options, set_defaults);
+                }
+            }
+            Request::DiskOptions { minor, options, set_defaults } => {
+                let known = facts.volumes.iter_mut().find(|v| v.minor == minor);
+                if let Some(disk) = known.and_then(|v| v.disk.as_mut()) {
+                    disk.options.merge(&options, set_defaults);
+                }
+            }
+            Request::PeerDeviceOptions { peer, volume, options, set_defaults } => {
+                if let Some(known) = facts.connections.iter_mut().find(|c| c.peer == peer) {
+                    match known.volumes.iter_mut().find(|(v, _)| *v == volume) {
+                        Some((_, set)) => set.merge(&options, set_defaults),
+                        None => known.volumes.push((volume, options)),
+                    }
+                }
+            }
+            Request::Connect { .. }
+            | Request::Disconnect { .. }
+            | Request::Primary { .. }
+            | Request::Secondary { .. }
+            | Request::Down
+            | Request::DelResource
+            | Request::Status
+            | Request::Show
+            | Request::GetGi { .. }
+            | Request::Subscribe => {}
+        }
+    }
+}
+
+fn going_down() -> Refusal {
+    Refusal::because(Reason::InterruptedBySignal, "the daemon is ending")
+}
+
+fn merged(known: &OptionSet, with: &OptionSet, set_defaults: bool) -> OptionSet {
+    let mut merged = known.clone();
+    merged.merge(with, set_defaults);
+    merged
+}
+
+fn volume(facts: &Configuration, minor: Minor) -> Result<&VolumeConfiguration, Refusal> {
+    facts.volumes.iter().find(|v| v.minor == minor).ok_or_else(|| Reason::MinorInvalid.into())
+}
+
+fn volume_of(facts: &Configuration, minor: Minor) -> Result<VolumeNumber, Refusal> {
+    volume(facts, minor).map(|v| v.volume)
+}
+
+fn connection(facts: &Configuration, peer: NodeId) -> Result<&ConnectionConfiguration, Refusal> {
+    facts.connections.iter().find(|c| c.peer == peer).ok_or_else(|| {
+        Refusal::because(Reason::InvalidRequest, format!("there is no connection to node {peer}"))
+    })
+}
+
+/// `ipv4:A.B.C.D:PORT` or `ipv6:[A]:PORT`.
+fn address(text: &str) -> Result<SocketAddr, Refusal> {
+    let wrong = |what: &str| Refusal::because(Reason::InvalidRequest, format!("address '{text}': {what}"));
+    let Some((family, rest)) = text.split_once(':') else {
+        return Err(wrong("say ipv4:A.B.C.D:PORT or ipv6:[A]:PORT"));
+    };
+    let address: SocketAddr = rest.parse().map_err(|_| wrong("it is not an address with a port"))?;
+    match (family, address) {
+        ("ipv4", SocketAddr::V4(_)) | ("ipv6", SocketAddr::V6(_)) => Ok(address),
+        ("sdp" | "ssocks", _) => Err(wrong("this transport is not supported, only TCP over ipv4 and ipv6")),
+        _ => Err(wrong("the family and the address do not match")),
+    }
+}
+
+/// The request with its options brought into the table's form, or what is wrong with them.
+fn checked(mut request: Request) -> Result<Request, Refusal> {
+    let (section, options) = match &mut request {
+        Request::NewMinor { options, .. } => (Section::Device, options),
+        Request::NewPeer { options, .. } | Request::NetOptions { options, .. } => (Section::Net, options),
+        Request::Attach { options, .. } | Request::DiskOptions { options, .. } => (Section::Disk, options),
+        Request::ResourceOptions { options, .. } => (Section::Resource, options),
+        Request::PeerDeviceOptions { options, .. } => (Section::PeerDevice, options),
+        _ => return Ok(request),
+    };
+    *options = checked_options(options, section)?;
+    Ok(request)
+}
+
+/// Options as the table knows them.
+pub(crate) fn checked_options(options: &OptionSet, section: Section) -> Result<OptionSet, Refusal> {
+    let mut checked = OptionSet::default();
+    for (name, value) in options.iter() {
+        let spec = OptionSpec::find(name).filter(|spec| spec.section == section).ok_or_else(|| {
+            Refusal::because(Reason::InvalidRequest, format!("there is no option '{name}' here"))
+        })?;
+        checked
+            .set(spec, &value.to_string())
+            .map_err(|e| Refusal::because(Reason::InvalidRequest, e.to_string()))?;
+    }
+    Ok(checked)
+}

@@ -1,0 +1,161 @@
+//! Putting the daemon together: run directory, log, data thread, journal, control socket; and taking it apart again.
+
+use crate::administration::{checked_options, Administration};
+use crate::control_socket::ControlSocket;
+use crate::digest;
+use crate::event_loop::DataLoop;
+use crate::journal::Journal;
+use crate::log::Logger;
+use crate::mailbox::{mailbox, ControlPlane, ToControl, ToData};
+use crate::run_dir::RunDir;
+use drbd_core::config::{OptionSet, Section};
+use drbd_core::control::Request;
+use drbd_core::engine::{Level, Resource};
+use drbd_core::ids::NodeId;
+use std::io::Write;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+use tokio::signal::unix::{signal, SignalKind};
+
+/// Serves the resource until it is taken down. The error is a sentence.
+pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) -> Result<(), String> {
+    if resource.is_empty() || resource.contains('/') || resource.starts_with('.') {
+        return Err(format!("'{resource}' cannot be the name of a resource."));
+    }
+    let options: OptionSet =
+        serde_json::from_str(options).map_err(|e| format!("--options is not an object of options: {e}."))?;
+    let options = checked_options(&options, Section::Resource).map_err(|refusal| refusal.info)?;
+    let run_dir = RunDir::open(&RunDir::path_for_this_user()?)?;
+    let listener = run_dir.bind(&format!("{resource}.sock")).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => "a daemon of this resource is running already.".to_owned(),
+        _ => format!("the control socket {} cannot be made: {e}.", run_dir.file(resource).display()),
+    })?;
+    let file_failed = |what: &str, e: &std::io::Error| format!("the {what} cannot be opened: {e}.");
+    let logger = Logger::open(&run_dir.file(&format!("{resource}.log"))).map_err(|e| file_failed("log", &e))?;
+    let journal_path = run_dir.file(&format!("{resource}.journal"));
+    let (journal, requests) = if recover {
+        Journal::recover(&journal_path)
+    } else {
+        Journal::create(&journal_path).map(|journal| (journal, Vec::new()))
+    }
+    .map_err(|e| file_failed("journal", &e))?;
+    abort_on_panic(resource, &logger);
+    write_pid(&run_dir, resource);
+    let (data, control, from_data) = mailbox().map_err(|e| file_failed("eventfd", &e))?;
+    lock_memory(resource, &logger);
+    let engine = Resource::new(resource, node, (&options).into(), digest::seed());
+    let thread = start_data_plane(engine, resource, control, logger.clone())?;
+    logger.say(Level::Info, "start", resource, format!("udrbd {} serves node {node}.", env!("CARGO_PKG_VERSION")));
+    let administration =
+        Administration::new(node, options, resource, run_dir, data.clone(), logger.clone(), journal);
+    let control = async {
+        let administration = Rc::new(administration);
+        let socket = ControlSocket::new(Rc::clone(&administration));
+        let mut listening = tokio::task::spawn_local(Rc::clone(&socket).listen_to_data(from_data));
+        replay(&administration, requests).await;
+        let listener = tokio::net::UnixListener::from_std(listener).map_err(|e| format!("control socket: {e}."))?;
+        let serving = tokio::task::spawn_local(socket.serve(listener));
+        let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("signals: {e}."))?;
+        let outcome = tokio::select! {
+            () = administration.ended.notified() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+            why = &mut listening => Err(why.unwrap_or_else(|_| "the control plane failed.".to_owned())),
+        };
+        // The last reply is on its way to who asked for the end.
+        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        serving.abort();
+        outcome
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the control plane cannot start: {e}."))?;
+    let outcome = tokio::task::LocalSet::new().block_on(&runtime, control);
+    data.send(ToData::Stop);
+    let _ = thread.join();
+    logger.say(Level::Info, "end", resource, "The daemon ends.");
+    logger.finish();
+    outcome
+}
+
+/// Takes up what the last daemon was told. What cannot be done is logged; the rest goes on.
+async fn replay(administration: &Rc<Administration>, requests: Vec<Request>) {
+    for request in requests {
+        let what = serde_json::to_string(&request).unwrap_or_default();
+        if let Err(refusal) = administration.carry_out(request, true).await {
+            let text = format!("{what} of the journal cannot be repeated: {refusal}");
+            administration.logger.say(Level::Error, "replay", &administration.resource, text);
+        }
+    }
+}
+
+fn start_data_plane(
+    engine: Resource,
+    resource: &str,
+    control: ControlPlane,
+    logger: Logger,
+) -> Result<JoinHandle<()>, String> {
+    let name = resource.to_owned();
+    let (started, wait) = std::sync::mpsc::channel();
+    let body = move || {
+        let mut data = match DataLoop::new(engine, &name, control, logger) {
+            Ok(data) => data,
+            Err(e) => {
+                let _ = started.send(Err(format!("the data plane cannot start: {e}.")));
+                return;
+            }
+        };
+        let _ = started.send(Ok(()));
+        if let Err(e) = data.run() {
+            data.failed(format!("the data plane failed: {e}."));
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("data".to_owned())
+        .spawn(body)
+        .map_err(|e| format!("the data thread cannot start: {e}."))?;
+    wait.recv().map_err(|_| "the data thread died at once.".to_owned())??;
+    Ok(thread)
+}
+
+impl DataLoop {
+    fn failed(&self, sentence: String) {
+        self.tell(ToControl::Failed(sentence));
+    }
+}
+
+/// Our own bug is the end of the process: the peers keep the data, the supervisor starts afresh.
+fn abort_on_panic(resource: &str, logger: &Logger) {
+    let (resource, logger) = (resource.to_owned(), logger.clone());
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = format!("This is a bug of udrbd: {panic}");
+        logger.say(Level::Error, "bug", &resource, text.replace('\n', " "));
+        logger.finish();
+        std::process::abort();
+    }));
+}
+
+/// So that an administrator or a script finds the process.
+fn write_pid(run_dir: &RunDir, resource: &str) {
+    if let Ok(mut file) = std::fs::File::create(run_dir.file(&format!("{resource}.pid"))) {
+        let _ = writeln!(file, "{}", std::process::id());
+    }
+}
+
+/// A daemon that must be swapped in to serve the swap device would wait for itself.
+fn lock_memory(resource: &str, logger: &Logger) {
+    use nix::sys::mman::{mlockall, MlockAllFlags};
+    let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
+    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    let unlimited = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK)
+        .is_ok_and(|(soft, _)| soft == nix::sys::resource::RLIM_INFINITY);
+    if !unlimited && !nix::unistd::geteuid().is_root() {
+        let text = "Memory is not locked: this user may not. The device must not be used for swap.";
+        return logger.say(Level::Info, "memlock", resource, text);
+    }
+    if let Err(e) = mlockall(flags | on_fault) {
+        let text = format!("Memory is not locked ({}): the device must not be used for swap.", e.desc());
+        logger.say(Level::Info, "memlock", resource, text);
+    }
+}

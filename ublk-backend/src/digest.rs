@@ -1,0 +1,76 @@
+//! HMACs for peer authentication, and unpredictable bytes.
+
+use hmac::{Hmac, Mac};
+use rand::TryRngCore;
+
+/// Names of the digests known here.
+pub(crate) const ALGORITHMS: &[&str] = &["md5", "sha1", "sha256", "sha512"];
+
+/// HMAC of `message` by the digest of that name (`hmac(NAME)` means the same); `None` if it is not known here.
+pub(crate) fn hmac(algorithm: &str, key: &[u8], message: &[u8]) -> Option<Box<[u8]>> {
+    let name = algorithm.strip_prefix("hmac(").and_then(|n| n.strip_suffix(')')).unwrap_or(algorithm);
+    macro_rules! digest {
+        ($kind:ty) => {{
+            let mut mac = Hmac::<$kind>::new_from_slice(key).ok()?;
+            mac.update(message);
+            Some(mac.finalize().into_bytes().as_slice().into())
+        }};
+    }
+    match name {
+        "md5" => digest!(md5::Md5),
+        "sha1" => digest!(sha1::Sha1),
+        "sha256" => digest!(sha2::Sha256),
+        "sha512" => digest!(sha2::Sha512),
+        _ => None,
+    }
+}
+
+/// Size of a digest in bytes; `None` if it is not known here.
+pub(crate) fn digest_bytes(algorithm: &str) -> Option<usize> {
+    match algorithm {
+        "md5" => Some(16),
+        "sha1" => Some(20),
+        "sha256" => Some(32),
+        "sha512" => Some(64),
+        "crc32c" => Some(4),
+        _ => None,
+    }
+}
+
+/// Bytes no one can predict.
+pub(crate) fn challenge() -> Box<[u8; 64]> {
+    let mut bytes = Box::new([0; 64]);
+    rand::rngs::OsRng.try_fill_bytes(&mut *bytes).expect("the kernel has random bytes");
+    bytes
+}
+
+/// A seed for the engine's own numbers (new generation identifiers).
+pub(crate) fn seed() -> u64 {
+    rand::rngs::OsRng.try_next_u64().expect("the kernel has random bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    #[test]
+    fn known_answers() {
+        // RFC 2202 and RFC 4231, test case 2.
+        let message = b"what do ya want for nothing?";
+        let of = |name| hex(&hmac(name, b"Jefe", message).unwrap());
+        assert_eq!(of("md5"), "750c783e6ab0b503eaa86e310a5db738");
+        assert_eq!(of("sha1"), "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
+        assert_eq!(of("sha256"), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+        assert_eq!(of("hmac(sha1)"), of("sha1"));
+        assert!(hmac("whirlpool", b"k", b"m").is_none());
+    }
+
+    #[test]
+    fn challenges_differ() {
+        assert_ne!(challenge(), challenge());
+    }
+}

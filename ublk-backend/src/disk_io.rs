@@ -1,0 +1,472 @@
+//! Operations on attached disks as the engine commands them: data, zeroes, flushes, metadata.
+//!
+//! What the kernel does in one call is one call. The rest is a few steps: short transfers go on where they stopped,
+//! discards become zeroes where the disk does not promise that they read as such, metadata behind a barrier is
+//! flush, then write-through, and requests finer than the disk's blocks are read, changed and written, one at a time.
+
+use crate::disk::OpenDisk;
+use crate::event_loop::Source;
+use crate::payload_pool::{Share, Span, BUFFER_BYTES_MAX};
+use crate::ring::{Allocate, Op, Ring};
+use crate::stream::Pools;
+use drbd_core::engine::{DiskIo, DiskOp, Event, IoResult, MetaIo, MetaOp};
+use drbd_core::ids::{DiskIoId, PayloadId, VolumeNumber};
+use drbd_core::metadata::log_transaction::ring_block;
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// What is to be done next for an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    Read,
+    Write,
+    Sync,
+    /// Flush before the write.
+    Barrier,
+    Punch,
+    ZeroRange,
+    ZeroWrite,
+    /// Read the blocks around an unaligned request.
+    BounceRead,
+    /// Write them back.
+    BounceWrite,
+}
+
+#[derive(Debug)]
+struct DiskOperation {
+    volume: VolumeNumber,
+    io: DiskIoId,
+    fd: RawFd,
+    step: Step,
+    offset_bytes: u64,
+    bytes: u64,
+    done_bytes: u64,
+    stable: bool,
+    /// Held while under way; NONE for metadata and zeroes.
+    payload: PayloadId,
+    /// The payload was taken here and goes to the engine.
+    fresh: bool,
+    /// Head memory of a metadata block or a bounce buffer.
+    own: PayloadId,
+    span: Option<Span>,
+    bounce: Option<Bounce>,
+}
+
+/// The blocks around an unaligned request.
+#[derive(Clone, Copy, Debug)]
+struct Bounce {
+    offset_bytes: u64,
+    span: Span,
+    write: bool,
+}
+
+/// An attached disk.
+#[derive(Debug)]
+struct Attached {
+    volume: VolumeNumber,
+    disk: OpenDisk,
+    outstanding: u32,
+    closing: bool,
+    punches: bool,
+    zero_ranges: bool,
+}
+
+/// All attached disks and what is under way on them.
+#[derive(Debug, Default)]
+pub(crate) struct Disks {
+    attached: Vec<Attached>,
+    operations: Vec<Option<DiskOperation>>,
+    free: Vec<u32>,
+    /// Reads that wait for a buffer.
+    starved: VecDeque<DiskIo>,
+    /// Unaligned requests, one at a time, so that two of them never change the same block.
+    unaligned: VecDeque<u32>,
+    zeroes: Option<Span>,
+    failed: Vec<Event>,
+}
+
+impl Disks {
+    /// Takes over an opened disk.
+    pub(crate) fn attach(&mut self, volume: VolumeNumber, disk: OpenDisk) {
+        let punches = disk.data.facts.discard_zeroes;
+        self.attached.push(Attached {
+            volume,
+            disk,
+            outstanding: 0,
+            closing: false,
+            punches,
+            zero_ranges: true,
+        });
+    }
+
+    /// Closes the disk of a volume once nothing is under way on it.
+    pub(crate) fn close(&mut self, volume: VolumeNumber) {
+        for attached in self.attached.iter_mut().filter(|a| a.volume == volume) {
+            attached.closing = true;
+        }
+        self.attached.retain(|a| !a.closing || a.outstanding > 0);
+    }
+
+    /// Whether the volume has a disk that is open.
+    pub(crate) fn holds(&self, volume: VolumeNumber) -> bool {
+        self.attached.iter().any(|a| a.volume == volume)
+    }
+
+    fn find(&mut self, volume: VolumeNumber) -> Option<&mut Attached> {
+        self.attached.iter_mut().find(|a| a.volume == volume && !a.closing)
+    }
+
+    /// Events of operations that could not even be started.
+    pub(crate) fn take_failed(&mut self) -> Option<Event> {
+        self.failed.pop()
+    }
+
+    /// Begins an operation on data.
+    pub(crate) fn start(&mut self, io: DiskIo, ring: &mut Ring, pools: &mut Pools) {
+        let Some(attached) = self.find(io.volume) else { return self.fail(io.io, libc::ENODEV) };
+        let end_bytes = io.sector.bytes() + u64::from(io.bytes);
+        if end_bytes > attached.disk.capacity().bytes() {
+            return self.fail(io.io, libc::EINVAL);
+        }
+        let alignment = u64::from(attached.disk.data.alignment);
+        let fd = attached.disk.data.file.as_raw_fd();
+        let step = match io.op {
+            DiskOp::Read => Step::Read,
+            DiskOp::Write => Step::Write,
+            DiskOp::Flush => Step::Sync,
+            DiskOp::Discard | DiskOp::WriteZeroes { unmap: true } if attached.punches => Step::Punch,
+            DiskOp::Discard | DiskOp::WriteZeroes { .. } if attached.zero_ranges => Step::ZeroRange,
+            DiskOp::Discard | DiskOp::WriteZeroes { .. } => Step::ZeroWrite,
+        };
+        let transfers = matches!(step, Step::Read | Step::Write);
+        let mut operation = DiskOperation {
+            volume: io.volume,
+            io: io.io,
+            fd,
+            step,
+            offset_bytes: io.sector.bytes(),
+            bytes: u64::from(io.bytes),
+            done_bytes: 0,
+            stable: io.fua,
+            payload: PayloadId::NONE,
+            fresh: false,
+            own: PayloadId::NONE,
+            span: None,
+            bounce: None,
+        };
+        if transfers {
+            operation.payload = io.payload;
+            if io.payload == PayloadId::NONE {
+                let Some(payload) = pools.take(io.bytes as usize, Share::Engine) else {
+                    return self.starved.push_back(io);
+                };
+                (operation.payload, operation.fresh) = (payload, true);
+            } else {
+                pools.payloads.retain(io.payload);
+            }
+            operation.span = Some(pools.payloads.span(operation.payload).part(0, io.bytes as usize));
+        }
+        attached.outstanding += 1;
+        let unaligned = (operation.offset_bytes | operation.bytes) % alignment != 0;
+        let slot = self.insert(operation);
+        if unaligned && step != Step::Sync {
+            self.start_unaligned(slot, ring, pools);
+        } else {
+            self.queue(slot, ring);
+        }
+    }
+
+    /// Begins an operation on metadata; `block` is what the engine encoded for it.
+    pub(crate) fn start_meta(&mut self, io: MetaIo, block: &[u8; 4096], ring: &mut Ring, pools: &mut Pools) {
+        let Some(attached) = self.find(io.volume) else { return self.fail(io.io, libc::ENODEV) };
+        let place = attached.disk.place;
+        let geometry = attached.disk.geometry;
+        let log_block = |n: u32| place.log_offset_bytes + u64::from(n) * 4096;
+        let offset_bytes = match io.op {
+            MetaOp::SuperBlock | MetaOp::Flush => place.super_block_offset_bytes,
+            MetaOp::LogTransaction => {
+                let number = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
+                log_block(ring_block(number, geometry.al_stripes, geometry.al_stripe_size_4k))
+            }
+            MetaOp::LogInitialise { block } => log_block(block),
+            MetaOp::BitmapBlock { block } => place.bitmap_offset_bytes + u64::from(block) * 4096,
+        };
+        let fd = attached.disk.meta_fd();
+        let flush_only = io.op == MetaOp::Flush;
+        let mut operation = DiskOperation {
+            volume: io.volume,
+            io: io.io,
+            fd,
+            step: if flush_only {
+                Step::Sync
+            } else if io.barrier {
+                Step::Barrier
+            } else {
+                Step::Write
+            },
+            offset_bytes,
+            bytes: 4096,
+            done_bytes: 0,
+            stable: io.barrier,
+            payload: PayloadId::NONE,
+            fresh: false,
+            own: PayloadId::NONE,
+            span: None,
+            bounce: None,
+        };
+        if !flush_only {
+            let Some(own) = pools.heads.take_growing(4096) else { return self.fail(io.io, libc::ENOMEM) };
+            let span = pools.heads.span(own);
+            span.put(block);
+            (operation.own, operation.span) = (own, Some(span));
+        }
+        attached.outstanding += 1;
+        let slot = self.insert(operation);
+        self.queue(slot, ring);
+    }
+
+    /// An operation's step ended; the event, if that was the last one.
+    pub(crate) fn on_done(
+        &mut self,
+        slot: u32,
+        result: i32,
+        ring: &mut Ring,
+        pools: &mut Pools,
+    ) -> Option<Event> {
+        let operation = self.operations[slot as usize].as_mut()?;
+        if result == -libc::EINTR || result == -libc::EAGAIN {
+            self.queue(slot, ring);
+            return None;
+        }
+        if result < 0 {
+            return self.step_failed(slot, -result, ring, pools);
+        }
+        match operation.step {
+            Step::Read | Step::Write | Step::ZeroWrite => {
+                if result == 0 {
+                    return self.finish(slot, Some(libc::EIO), ring, pools);
+                }
+                operation.done_bytes += result as u64;
+                if operation.done_bytes < operation.bytes {
+                    self.queue(slot, ring);
+                    return None;
+                }
+                self.finish(slot, None, ring, pools)
+            }
+            Step::Sync => self.finish(slot, None, ring, pools),
+            Step::Barrier => {
+                operation.step = Step::Write;
+                self.queue(slot, ring);
+                None
+            }
+            Step::Punch | Step::ZeroRange => {
+                if operation.stable {
+                    operation.step = Step::Sync;
+                    self.queue(slot, ring);
+                    return None;
+                }
+                self.finish(slot, None, ring, pools)
+            }
+            Step::BounceRead => {
+                let wanted = operation.bounce.map_or(0, |b| b.span.len());
+                if (result as usize) < wanted {
+                    return self.finish(slot, Some(libc::EIO), ring, pools);
+                }
+                if operation.merge_bounce() {
+                    operation.step = Step::BounceWrite;
+                    self.queue(slot, ring);
+                    return None;
+                }
+                self.finish(slot, None, ring, pools)
+            }
+            Step::BounceWrite => {
+                let wanted = operation.bounce.map_or(0, |b| b.span.len());
+                let short = (result as usize) < wanted;
+                self.finish(slot, short.then_some(libc::EIO), ring, pools)
+            }
+        }
+    }
+
+    /// A step failed: where the disk merely cannot do it that way, the next best way is taken, for good.
+    fn step_failed(&mut self, slot: u32, error: i32, ring: &mut Ring, pools: &mut Pools) -> Option<Event> {
+        let operation = self.operations[slot as usize].as_mut()?;
+        let unsupported = matches!(error, libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL);
+        let volume = operation.volume;
+        let next = match operation.step {
+            Step::Punch if unsupported => Step::ZeroRange,
+            Step::ZeroRange if unsupported => Step::ZeroWrite,
+            _ => return self.finish(slot, Some(error), ring, pools),
+        };
+        let punch = operation.step == Step::Punch;
+        operation.step = next;
+        if let Some(attached) = self.attached.iter_mut().find(|a| a.volume == volume) {
+            if punch {
+                attached.punches = false;
+            } else {
+                attached.zero_ranges = false;
+            }
+        }
+        self.queue(slot, ring);
+        None
+    }
+
+    fn finish(
+        &mut self,
+        slot: u32,
+        error: Option<i32>,
+        ring: &mut Ring,
+        pools: &mut Pools,
+    ) -> Option<Event> {
+        let operation = self.operations[slot as usize].take()?;
+        self.free.push(slot);
+        pools.heads.release(operation.own);
+        let mut payload = PayloadId::NONE;
+        if operation.fresh && error.is_none() {
+            payload = operation.payload;
+        } else {
+            pools.payloads.release(operation.payload);
+        }
+        if let Some(attached) = self.attached.iter_mut().find(|a| a.volume == operation.volume) {
+            attached.outstanding -= 1;
+            if attached.closing && attached.outstanding == 0 {
+                self.close(operation.volume);
+            }
+        }
+        if operation.bounce.is_some() {
+            self.unaligned.pop_front();
+            if let Some(&next) = self.unaligned.front() {
+                self.queue(next, ring);
+            }
+        }
+        let result = error.map_or(IoResult::Done, IoResult::Failed);
+        Some(Event::DiskDone { io: operation.io, result, payload })
+    }
+
+    /// Reads that waited for a buffer.
+    pub(crate) fn retry_starved(&mut self, ring: &mut Ring, pools: &mut Pools) {
+        for _ in 0..self.starved.len() {
+            let Some(io) = self.starved.pop_front() else { return };
+            let before = self.starved.len();
+            self.start(io, ring, pools);
+            if self.starved.len() > before {
+                // Still nothing: it went to the end, the order among reads does not matter.
+                return;
+            }
+        }
+    }
+
+    fn start_unaligned(&mut self, slot: u32, ring: &mut Ring, pools: &mut Pools) {
+        let Some(operation) = self.operations[slot as usize].as_mut() else { return };
+        let volume = operation.volume;
+        let alignment =
+            self.attached.iter().find(|a| a.volume == volume).map_or(1, |a| u64::from(a.disk.data.alignment));
+        let (offset, bytes) = (operation.offset_bytes, operation.bytes);
+        let first = offset / alignment * alignment;
+        let covered = (offset + bytes).next_multiple_of(alignment) - first;
+        // Unaligned zeroes are at most what one buffer holds; larger ones were aligned by whoever sent them.
+        let own = if covered as usize <= BUFFER_BYTES_MAX {
+            pools.heads.take_growing(covered as usize)
+        } else {
+            None
+        };
+        let Some(own) = own else {
+            if let Some(event) = self.finish(slot, Some(libc::ENOMEM), ring, pools) {
+                self.failed.push(event);
+            }
+            return;
+        };
+        operation.own = own;
+        let write = operation.step != Step::Read;
+        let span = pools.heads.span(own).part(0, covered as usize);
+        operation.bounce = Some(Bounce { offset_bytes: first, span, write });
+        operation.step = Step::BounceRead;
+        self.unaligned.push_back(slot);
+        if self.unaligned.len() == 1 {
+            self.queue(slot, ring);
+        }
+    }
+
+    fn queue(&mut self, slot: u32, ring: &mut Ring) {
+        let zeroes = *self.zeroes.get_or_insert_with(zero_span);
+        let Some(operation) = self.operations[slot as usize].as_ref() else { return };
+        ring.queue(Source::Disk.token(slot), operation.fd, operation.op(zeroes));
+    }
+
+    fn insert(&mut self, operation: DiskOperation) -> u32 {
+        match self.free.pop() {
+            Some(slot) => {
+                self.operations[slot as usize] = Some(operation);
+                slot
+            }
+            None => {
+                self.operations.push(Some(operation));
+                self.operations.len() as u32 - 1
+            }
+        }
+    }
+
+    fn fail(&mut self, io: DiskIoId, error: i32) {
+        self.failed.push(Event::DiskDone { io, result: IoResult::Failed(error), payload: PayloadId::NONE });
+    }
+}
+
+impl DiskOperation {
+    fn op(&self, zeroes: Span) -> Op<'static> {
+        let offset_bytes = self.offset_bytes + self.done_bytes;
+        let rest = || self.span.map(|s| s.from(self.done_bytes as usize)).unwrap_or(zeroes.part(0, 0));
+        match self.step {
+            Step::Read => Op::Read { span: rest(), offset_bytes },
+            Step::Write => Op::Write { span: rest(), offset_bytes, stable: self.stable },
+            Step::Sync | Step::Barrier => Op::Sync,
+            Step::Punch => Op::Allocate {
+                how: Allocate::PunchHole,
+                offset_bytes: self.offset_bytes,
+                bytes: self.bytes,
+            },
+            Step::ZeroRange => Op::Allocate {
+                how: Allocate::ZeroRange,
+                offset_bytes: self.offset_bytes,
+                bytes: self.bytes,
+            },
+            Step::ZeroWrite => {
+                let bytes = (self.bytes - self.done_bytes).min(zeroes.len() as u64);
+                Op::Write { span: zeroes.part(0, bytes as usize), offset_bytes, stable: self.stable }
+            }
+            Step::BounceRead => self.bounce_op(false),
+            Step::BounceWrite => self.bounce_op(true),
+        }
+    }
+
+    fn bounce_op(&self, write: bool) -> Op<'static> {
+        let bounce = self.bounce.expect("a bounce step has a bounce buffer");
+        let Bounce { span, offset_bytes, .. } = bounce;
+        if write {
+            Op::Write { span, offset_bytes, stable: self.stable }
+        } else {
+            Op::Read { span, offset_bytes }
+        }
+    }
+
+    /// The blocks around were read: takes from them or changes them. True if they are to be written back.
+    fn merge_bounce(&self) -> bool {
+        let Some(bounce) = self.bounce else { return false };
+        let inside = bounce.span.part((self.offset_bytes - bounce.offset_bytes) as usize, self.bytes as usize);
+        match (self.span, bounce.write) {
+            (Some(span), true) => inside.put(span.bytes()),
+            (Some(span), false) => span.put(inside.bytes()),
+            (None, _) => inside.clear(),
+        }
+        bounce.write
+    }
+}
+
+fn zero_span() -> Span {
+    // A pool of its own that is never dropped or written to: one buffer of zeroes for ever.
+    let mut pool =
+        crate::payload_pool::PayloadPool::new(BUFFER_BYTES_MAX, BUFFER_BYTES_MAX).expect("1 MiB of zeroes");
+    let zeroes = pool.take(BUFFER_BYTES_MAX, Share::Peer).expect("a new pool has a buffer");
+    pool.span(zeroes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,450 @@
+//! The data plane: one thread that owns the engine, the ring and everything in flight.
+//!
+//! A turn: hand in what was queued and wait; make events of what completed; give each to the engine and carry out what
+//! it commands before the next one is looked at; hand the sends of the whole turn over, one call per socket.
+
+use crate::digest;
+use crate::disk_io::Disks;
+use crate::frontend::nbd::{self, NbdServer};
+use crate::frontend::Gate;
+use crate::log::Logger;
+use crate::mailbox::{Brings, ControlPlane, ToControl, ToData};
+use crate::peer_link::{self, PeerLinks};
+use crate::ring::{Completion, Op, Ring, Token};
+use crate::stream::Pools;
+use drbd_core::config::NetOptions;
+use drbd_core::engine::{AdminRequest, Command, Event, Level, Resource};
+use drbd_core::ids::{Instant, Sector, Ticket, VolumeNumber};
+use drbd_core::refusal::{Reason, Refusal};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What an operation of the ring belongs to; the other half of a token is a slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    /// A disk operation.
+    Disk,
+    /// Receiving from a peer.
+    PeerReceive,
+    /// Sending to a peer.
+    PeerSend,
+    /// A peer's listener.
+    PeerListen,
+    /// Connecting to a peer.
+    Dial,
+    /// Receiving from an NBD client.
+    NbdReceive,
+    /// Sending to an NBD client.
+    NbdSend,
+    /// An export's listener.
+    NbdListen,
+    /// The mailbox.
+    Mailbox,
+}
+
+impl Source {
+    const ALL: [Source; 9] = [
+        Source::Disk,
+        Source::PeerReceive,
+        Source::PeerSend,
+        Source::PeerListen,
+        Source::Dial,
+        Source::NbdReceive,
+        Source::NbdSend,
+        Source::NbdListen,
+        Source::Mailbox,
+    ];
+
+    /// The token of an operation.
+    pub(crate) fn token(self, slot: u32) -> Token {
+        Token((self as u64) << 32 | u64::from(slot))
+    }
+
+    fn of(token: Token) -> (Source, u32) {
+        (Source::ALL[(token.0 >> 32) as usize], token.0 as u32)
+    }
+}
+
+/// What a reply to an administrator means for the shell.
+#[derive(Clone, Copy, Debug)]
+enum OnReply {
+    /// Refused: close the disk.
+    Attach(VolumeNumber),
+    /// Refused: withdraw the export.
+    Export(VolumeNumber),
+    /// Done: withdraw the export.
+    Remove(VolumeNumber),
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(crate) struct DataLoop {
+    engine: Resource,
+    ring: Ring,
+    pools: Pools,
+    links: PeerLinks,
+    disks: Disks,
+    nbd: NbdServer,
+    control: ControlPlane,
+    logger: Logger,
+    name: String,
+    started: std::time::Instant,
+    now: Instant,
+    commands: Vec<Command>,
+    events: VecDeque<Event>,
+    on_reply: Vec<(Ticket, OnReply)>,
+    exports: Vec<VolumeNumber>,
+    stopping: bool,
+}
+
+impl DataLoop {
+    /// Everything at rest. Called on the thread that will run it: the ring belongs to one thread.
+    pub(crate) fn new(
+        engine: Resource,
+        name: &str,
+        control: ControlPlane,
+        logger: Logger,
+    ) -> std::io::Result<DataLoop> {
+        let (ring, refused) = Ring::open()?;
+        if let Some(why) = refused {
+            let text = format!("io_uring is not available ({why}); a few threads do its work, more slowly.");
+            logger.say(Level::Warning, "no-io-uring", name, text);
+        }
+        Ok(DataLoop {
+            engine,
+            ring,
+            pools: Pools::new()?,
+            links: PeerLinks::default(),
+            disks: Disks::default(),
+            nbd: NbdServer::default(),
+            control,
+            logger,
+            name: name.to_owned(),
+            started: std::time::Instant::now(),
+            now: Instant(0),
+            commands: Vec::with_capacity(1024),
+            events: VecDeque::with_capacity(64),
+            on_reply: Vec::new(),
+            exports: Vec::new(),
+            stopping: false,
+        })
+    }
+
+    /// Runs until told to stop.
+    pub(crate) fn run(&mut self) -> std::io::Result<()> {
+        let mut done = Vec::with_capacity(4096);
+        let mut mail = Vec::new();
+        let mut stalled = Vec::new();
+        self.watch_mailbox();
+        while !self.stopping {
+            self.ring.turn(self.patience(), &mut done)?;
+            self.now = self.clock();
+            for completion in done.drain(..) {
+                self.on_completion(completion, &mut mail);
+            }
+            self.on_time();
+            self.resume_stalled(&mut stalled);
+            self.links.flush(&mut self.ring);
+            self.nbd.flush(&mut self.ring);
+        }
+        Ok(())
+    }
+
+    /// Says something to the control plane.
+    pub(crate) fn tell(&self, what: ToControl) {
+        self.control.send(what);
+    }
+
+    fn clock(&self) -> Instant {
+        // Never 0, so that an instant before the start is not taken for the start.
+        Instant(self.started.elapsed().as_nanos() as u64 + 1)
+    }
+
+    /// How long the ring may sleep.
+    fn patience(&self) -> Option<Duration> {
+        let deadlines = [self.engine.next_deadline(), self.links.next_deadline()];
+        let first = deadlines.into_iter().flatten().min()?;
+        Some(Duration::from_nanos(first.0.saturating_sub(self.clock().0)))
+    }
+
+    fn on_time(&mut self) {
+        if self.links.next_deadline().is_some_and(|d| d <= self.now) {
+            self.links.on_time(self.now, &mut self.ring);
+        }
+        if self.engine.next_deadline().is_some_and(|d| d <= self.now) {
+            self.deliver(Event::Timer);
+        }
+    }
+
+    fn on_completion(&mut self, completion: Completion, mail: &mut Vec<ToData>) {
+        let Completion { token, result } = completion;
+        let (source, slot) = Source::of(token);
+        let (ring, pools) = (&mut self.ring, &mut self.pools);
+        match source {
+            Source::Disk => {
+                if let Some(event) = self.disks.on_done(slot, result, ring, pools) {
+                    self.deliver(event);
+                }
+            }
+            Source::PeerReceive => {
+                if let Some(event) = self.links.on_received(slot, result, pools) {
+                    self.deliver(event);
+                }
+                self.drain_link(slot);
+            }
+            Source::PeerSend => {
+                if let Some(event) = self.links.on_sent(slot, result, ring, pools) {
+                    self.deliver(event);
+                }
+            }
+            Source::PeerListen => match self.links.on_listener(slot, ring, pools) {
+                Ok(Some(event)) => self.deliver(event),
+                Ok(None) => {}
+                Err(sentence) => self.logger.say(Level::Warning, "accept", &self.name, sentence),
+            },
+            Source::Dial => {
+                if let Some(event) = self.links.on_dial(slot, ring, pools) {
+                    self.deliver(event);
+                }
+            }
+            Source::NbdReceive => {
+                self.nbd.on_received(slot, result, pools);
+                self.drain_session(slot);
+            }
+            Source::NbdSend => {
+                self.nbd.on_sent(slot, result, ring, pools);
+                self.drain_session(slot);
+            }
+            Source::NbdListen => self.nbd.on_listener(slot, ring, pools),
+            Source::Mailbox => self.read_mail(mail),
+        }
+    }
+
+    /// Hands over packets until the socket has no complete one left.
+    fn drain_link(&mut self, slot: u32) {
+        loop {
+            match self.links.next(slot, &mut self.ring, &mut self.pools) {
+                peer_link::Next::Event(event) => self.deliver(event),
+                peer_link::Next::Wait | peer_link::Next::Stalled => return,
+            }
+        }
+    }
+
+    /// Hands over requests until the session has no complete one left.
+    fn drain_session(&mut self, slot: u32) {
+        loop {
+            let gate = EngineGate(&self.engine);
+            match self.nbd.next(slot, &gate, &mut self.ring, &mut self.pools) {
+                nbd::Next::Upper(request) => self.deliver(Event::Upper(request)),
+                nbd::Next::Opened(volume) => self.deliver(Event::Opened { volume }),
+                nbd::Next::Closed(volume) => self.deliver(Event::Closed { volume }),
+                nbd::Next::Wait => return,
+            }
+        }
+    }
+
+    /// Looks again at what waited for buffers.
+    fn resume_stalled(&mut self, slots: &mut Vec<u32>) {
+        self.links.take_stalled(slots);
+        for slot in slots.drain(..) {
+            self.drain_link(slot);
+        }
+        self.disks.retry_starved(&mut self.ring, &mut self.pools);
+        while let Some(event) = self.disks.take_failed() {
+            self.deliver(event);
+        }
+        self.nbd.take_stalled(slots);
+        for slot in slots.drain(..) {
+            self.drain_session(slot);
+        }
+    }
+
+    /// One event and all that follows from it at once.
+    fn deliver(&mut self, event: Event) {
+        let mut next = Some(event);
+        while let Some(event) = next {
+            let mut commands = std::mem::take(&mut self.commands);
+            self.engine.handle(self.now, event, &mut commands);
+            for command in commands.drain(..) {
+                self.carry_out(command);
+            }
+            self.commands = commands;
+            next = self.events.pop_front();
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        let (ring, pools) = (&mut self.ring, &mut self.pools);
+        let answer = match command {
+            Command::Disk(io) => {
+                self.disks.start(io, ring, pools);
+                self.disks.take_failed()
+            }
+            Command::Meta(io) => {
+                let mut block = [0; 4096];
+                self.engine.encode_meta(io.volume, io.op, &mut block);
+                self.disks.start_meta(io, &block, ring, pools);
+                self.disks.take_failed()
+            }
+            Command::Send { socket, frame, payload } => {
+                self.links.send(socket, &frame, payload, pools);
+                None
+            }
+            Command::Complete { tag, result, payload } => {
+                if let Some(slot) = self.nbd.complete(tag, result, payload, pools) {
+                    let gate = EngineGate(&self.engine);
+                    if let nbd::Next::Closed(volume) = self.nbd.next(slot, &gate, ring, pools) {
+                        self.events.push_back(Event::Closed { volume });
+                    }
+                }
+                None
+            }
+            Command::Release { payload } => {
+                pools.payloads.release(payload);
+                None
+            }
+            Command::SetVersion { socket, version } => {
+                self.links.set_version(socket, version);
+                None
+            }
+            Command::Close { socket } => {
+                self.links.close(socket, pools);
+                None
+            }
+            Command::Dial { peer, link } => self.links.dial(peer, &link, self.now, ring),
+            Command::CancelDial { peer } => {
+                self.links.cancel_dial(peer, ring);
+                None
+            }
+            Command::Listen { peer, link } => self.links.listen(peer, &link, ring),
+            Command::Unlisten { peer } => {
+                self.links.unlisten(peer, ring);
+                None
+            }
+            Command::Challenge { peer } => Some(Event::Challenge { peer, bytes: digest::challenge() }),
+            Command::Hmac { peer, purpose, algorithm, key, message } => {
+                let digest = digest::hmac(&algorithm, key.as_bytes(), &message);
+                Some(Event::Hmac { peer, purpose, digest })
+            }
+            Command::RunHandler { handler, call } => {
+                self.control.send(ToControl::RunHandler { handler, call });
+                None
+            }
+            // An NBD client learns the size when it opens; there is nothing to tell it later.
+            Command::Device { .. } => None,
+            Command::CloseDisk { volume } => {
+                self.disks.close(volume);
+                self.control.send(ToControl::DiskClosed(volume));
+                None
+            }
+            Command::Reply { ticket, result } => {
+                self.settle_reply(ticket, result.is_ok());
+                self.control.send(ToControl::Reply { ticket, result });
+                None
+            }
+            Command::Notify(notification) => {
+                self.control.notify(notification);
+                None
+            }
+            Command::Log(record) => {
+                self.logger.record(*record);
+                None
+            }
+        };
+        self.events.extend(answer);
+    }
+
+    fn watch_mailbox(&mut self) {
+        let fd = self.control.wake_fd();
+        self.ring.queue(Source::Mailbox.token(0), fd, Op::Ready { write: false });
+    }
+
+    fn read_mail(&mut self, mail: &mut Vec<ToData>) {
+        self.control.receive(mail);
+        self.watch_mailbox();
+        for letter in mail.drain(..) {
+            match letter {
+                ToData::Admin { ticket, request, brings } => self.ask(ticket, request, brings),
+                ToData::Status { ticket } => {
+                    let status = Box::new(self.engine.status());
+                    self.control.send(ToControl::Status { ticket, status });
+                }
+                ToData::Generation { ticket, peer, volume } => {
+                    let generation = self.engine.generation(peer, volume).map(Box::new);
+                    self.control.send(ToControl::Generation { ticket, generation });
+                }
+                ToData::HandlerExited { handler, status } => {
+                    self.deliver(Event::HandlerExited { handler, status });
+                }
+                ToData::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    /// A request of an administrator, with what it brings.
+    fn ask(&mut self, ticket: Ticket, request: Box<AdminRequest>, brings: Brings) {
+        match brings {
+            Brings::Nothing => {}
+            Brings::Disk(volume, disk) => {
+                if self.disks.holds(volume) {
+                    let refusal = Box::new(Refusal::from(Reason::DiskConfigured));
+                    return self.control.send(ToControl::Reply { ticket, result: Err(refusal) });
+                }
+                self.disks.attach(volume, *disk);
+                self.on_reply.push((ticket, OnReply::Attach(volume)));
+            }
+            Brings::Export(volume, listener) => {
+                self.nbd.export(volume, listener, &mut self.ring);
+                self.exports.push(volume);
+                self.on_reply.push((ticket, OnReply::Export(volume)));
+            }
+        }
+        match &*request {
+            AdminRequest::DelMinor { volume } => self.on_reply.push((ticket, OnReply::Remove(*volume))),
+            AdminRequest::Down => {
+                let all = self.exports.iter().map(|v| (ticket, OnReply::Remove(*v)));
+                self.on_reply.extend(all);
+            }
+            AdminRequest::NewPeer { options, .. } | AdminRequest::NetOptions { options, .. } => {
+                self.make_room(options);
+            }
+            _ => {}
+        }
+        self.deliver(Event::Admin { ticket, request });
+    }
+
+    /// As many buffers as a peer may fill, beside what front ends use.
+    fn make_room(&mut self, options: &NetOptions) {
+        let peer_bytes = options.max_buffers as usize * 4096;
+        self.pools.payloads.grow_to(peer_bytes * 2);
+    }
+
+    fn settle_reply(&mut self, ticket: Ticket, done: bool) {
+        let mut at = 0;
+        while at < self.on_reply.len() {
+            if self.on_reply[at].0 != ticket {
+                at += 1;
+                continue;
+            }
+            match self.on_reply.swap_remove(at).1 {
+                OnReply::Attach(volume) if !done => self.disks.close(volume),
+                OnReply::Export(volume) if !done => self.withdraw(volume),
+                OnReply::Remove(volume) if done => self.withdraw(volume),
+                OnReply::Attach(_) | OnReply::Export(_) | OnReply::Remove(_) => {}
+            }
+        }
+    }
+
+    fn withdraw(&mut self, volume: VolumeNumber) {
+        self.exports.retain(|v| *v != volume);
+        self.nbd.withdraw(volume, &mut self.ring, &mut self.pools);
+    }
+}
+
+struct EngineGate<'a>(&'a Resource);
+
+impl Gate for EngineGate<'_> {
+    fn may_open(&self, volume: VolumeNumber) -> Result<Sector, String> {
+        self.0.may_open(volume)
+    }
+}

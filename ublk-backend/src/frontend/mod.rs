@@ -1,0 +1,68 @@
+//! What the users of a device talk to. Today the [NBD server](nbd); ublk and the kernel's NBD client come beside it.
+//!
+//! A front end turns what its users ask into [`UpperRequest`]s of at most 1 MiB (128 MiB without data), gives each a
+//! tag and gets it back with the result. It asks for buffers before it reads bulk, and stops reading while there are
+//! none.
+
+pub(crate) mod nbd;
+pub(crate) mod nbd_negotiation;
+
+use drbd_core::engine::UpperRequest;
+use drbd_core::ids::{Sector, UpperTag, VolumeNumber};
+use drbd_core::limits::REQUESTS_MAX;
+
+/// Where a front end asks whether a volume may be opened now: its size, or a sentence why not.
+pub(crate) trait Gate {
+    /// Asked when a session begins.
+    fn may_open(&self, volume: VolumeNumber) -> Result<Sector, String>;
+}
+
+/// Who waits for an upper request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    /// Session of the front end.
+    pub(crate) session: u32,
+    /// Its request, of which this is a part.
+    pub(crate) request: u32,
+    /// Where the part begins in the request.
+    pub(crate) offset_bytes: u32,
+    /// What the engine was asked.
+    pub(crate) upper: UpperRequest,
+}
+
+/// All upper requests under way, by tag.
+#[derive(Debug, Default)]
+pub(crate) struct UpperTable {
+    entries: Vec<Option<Waiting>>,
+    free: Vec<u32>,
+}
+
+impl UpperTable {
+    /// Whether one more may be asked (the engine's table is bounded).
+    pub(crate) fn has_room(&self) -> bool {
+        self.entries.len() - self.free.len() < REQUESTS_MAX
+    }
+
+    /// Notes who waits; the tag is set.
+    pub(crate) fn insert(&mut self, mut waiting: Waiting) -> UpperRequest {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.entries.push(None);
+                self.entries.len() as u32 - 1
+            }
+        };
+        waiting.upper.tag = UpperTag(slot);
+        self.entries[slot as usize] = Some(waiting);
+        waiting.upper
+    }
+
+    /// Who waited.
+    pub(crate) fn remove(&mut self, tag: UpperTag) -> Option<Waiting> {
+        let waiting = self.entries.get_mut(tag.0 as usize)?.take();
+        if waiting.is_some() {
+            self.free.push(tag.0);
+        }
+        waiting
+    }
+}

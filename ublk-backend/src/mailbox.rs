@@ -1,0 +1,187 @@
+//! What the control plane and the data plane say to each other: two queues, one of them with an eventfd, because the
+//! data plane sleeps in its ring.
+
+use crate::disk::OpenDisk;
+use drbd_core::control::{Done, GenerationStatus, Notification, ResourceStatus};
+use drbd_core::engine::{AdminRequest, HandlerCall};
+use drbd_core::ids::{HandlerId, NodeId, Ticket, VolumeNumber};
+use drbd_core::refusal::Refusal;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver, UnboundedSender};
+
+/// Notifications under way to the control plane; when it falls further behind, subscribers start afresh.
+const NOTIFICATIONS_MAX: usize = 16 << 10;
+
+/// What a request brings with it that the engine does not see.
+#[derive(Debug)]
+pub(crate) enum Brings {
+    /// Nothing.
+    Nothing,
+    /// The disk to attach.
+    Disk(VolumeNumber, Box<OpenDisk>),
+    /// The socket of a new volume.
+    Export(VolumeNumber, UnixListener),
+}
+
+/// To the data plane.
+#[derive(Debug)]
+pub(crate) enum ToData {
+    /// For the engine.
+    Admin {
+        /// Echoed by the reply.
+        ticket: Ticket,
+        /// What is asked.
+        request: Box<AdminRequest>,
+        /// What comes with it.
+        brings: Brings,
+    },
+    /// Tell the present state.
+    Status {
+        /// Echoed.
+        ticket: Ticket,
+    },
+    /// Tell a generation.
+    Generation {
+        /// Echoed.
+        ticket: Ticket,
+        /// Towards whom.
+        peer: NodeId,
+        /// Of what.
+        volume: VolumeNumber,
+    },
+    /// A handler ended.
+    HandlerExited {
+        /// Which.
+        handler: HandlerId,
+        /// Exit code.
+        status: i32,
+    },
+    /// End.
+    Stop,
+}
+
+/// To the control plane.
+#[derive(Debug)]
+pub(crate) enum ToControl {
+    /// Answer to a request.
+    Reply {
+        /// Of the request.
+        ticket: Ticket,
+        /// What came of it.
+        result: Result<Box<Done>, Box<Refusal>>,
+    },
+    /// Answer to [`ToData::Status`].
+    Status {
+        /// Echoed.
+        ticket: Ticket,
+        /// The state.
+        status: Box<ResourceStatus>,
+    },
+    /// Answer to [`ToData::Generation`].
+    Generation {
+        /// Echoed.
+        ticket: Ticket,
+        /// None without a disk.
+        generation: Option<Box<GenerationStatus>>,
+    },
+    /// To the subscribers.
+    Notify(Box<Notification>),
+    /// Notifications were lost: subscribers must start afresh.
+    Overrun,
+    /// Run a handler.
+    RunHandler {
+        /// Echoed.
+        handler: HandlerId,
+        /// What.
+        call: Box<HandlerCall>,
+    },
+    /// A disk was let go.
+    DiskClosed(VolumeNumber),
+    /// The data plane ended by itself.
+    Failed(String),
+}
+
+#[derive(Debug)]
+struct Inbox {
+    queue: Mutex<Vec<ToData>>,
+    wake: EventFd,
+}
+
+/// The control plane's end.
+#[derive(Clone, Debug)]
+pub(crate) struct DataPlane {
+    inbox: Arc<Inbox>,
+    notifications: Arc<AtomicUsize>,
+}
+
+impl DataPlane {
+    /// Says something.
+    pub(crate) fn send(&self, what: ToData) {
+        let mut queue = self.inbox.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push(what);
+        drop(queue);
+        let _ = self.inbox.wake.write(1);
+    }
+
+    /// A notification was taken off the queue.
+    pub(crate) fn took_notification(&self) {
+        self.notifications.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The data plane's end.
+#[derive(Debug)]
+pub(crate) struct ControlPlane {
+    inbox: Arc<Inbox>,
+    out: UnboundedSender<ToControl>,
+    notifications: Arc<AtomicUsize>,
+    overrun: bool,
+}
+
+impl ControlPlane {
+    /// Becomes readable when something was said.
+    pub(crate) fn wake_fd(&self) -> RawFd {
+        self.inbox.wake.as_raw_fd()
+    }
+
+    /// Everything said since the last call.
+    pub(crate) fn receive(&self, into: &mut Vec<ToData>) {
+        let _ = self.inbox.wake.read();
+        let mut queue = self.inbox.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        into.append(&mut queue);
+    }
+
+    /// Says something. What the other side has asked for bounds this queue.
+    pub(crate) fn send(&self, what: ToControl) {
+        let _ = self.out.send(what);
+    }
+
+    /// Passes on a notification, unless too many wait already.
+    pub(crate) fn notify(&mut self, notification: Box<Notification>) {
+        if self.notifications.load(Ordering::Relaxed) >= NOTIFICATIONS_MAX {
+            if !self.overrun {
+                self.overrun = true;
+                self.send(ToControl::Overrun);
+            }
+            return;
+        }
+        self.overrun = false;
+        self.notifications.fetch_add(1, Ordering::Relaxed);
+        self.send(ToControl::Notify(notification));
+    }
+}
+
+/// Both ends.
+pub(crate) fn mailbox() -> std::io::Result<(DataPlane, ControlPlane, UnboundedReceiver<ToControl>)> {
+    let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+    let inbox = Arc::new(Inbox { queue: Mutex::default(), wake });
+    let notifications = Arc::new(AtomicUsize::new(0));
+    let (out, from_data) = unbounded_channel();
+    let control =
+        ControlPlane { inbox: Arc::clone(&inbox), out, notifications: Arc::clone(&notifications), overrun: false };
+    Ok((DataPlane { inbox, notifications }, control, from_data))
+}

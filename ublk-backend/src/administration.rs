@@ -10,8 +10,8 @@ use crate::mailbox::{Brings, DataPlane, ToData};
 use crate::run_dir::{nbd_name, ClaimError, RunDir};
 use drbd_core::config::{OptionSet, OptionSpec, Section};
 use drbd_core::control::{
-    Configuration, ConnectionConfiguration, DiskConfiguration, Done, GenerationStatus, Request, ResourceStatus,
-    VolumeConfiguration,
+    Configuration, ConnectionConfiguration, DiskConfiguration, Done, GenerationStatus, Request,
+    ResourceStatus, VolumeConfiguration,
 };
 use drbd_core::engine::{AdminRequest, AttachRequest, Level};
 use drbd_core::ids::{Minor, NodeId, Ticket, VolumeNumber};
@@ -207,9 +207,11 @@ impl Administration {
                 force: *force,
                 diskless: *diskless,
             },
-            Request::Connect { peer, tentative, discard_my_data } => {
-                AdminRequest::Connect { peer: *peer, tentative: *tentative, discard_my_data: *discard_my_data }
-            }
+            Request::Connect { peer, tentative, discard_my_data } => AdminRequest::Connect {
+                peer: *peer,
+                tentative: *tentative,
+                discard_my_data: *discard_my_data,
+            },
             Request::Disconnect { peer, force } => AdminRequest::Disconnect { peer: *peer, force: *force },
             Request::Primary { force } => AdminRequest::Primary { force: *force },
             Request::Secondary { force } => AdminRequest::Secondary { force: *force },
@@ -307,7 +309,10 @@ impl Administration {
         let name = nbd_name(&self.resource, volume);
         let listener = self.run_dir.bind(&name).map_err(|e| {
             let path = self.run_dir.file(&name);
-            Refusal::because(Reason::InvalidRequest, format!("the socket {} cannot be made: {e}", path.display()))
+            Refusal::because(
+                Reason::InvalidRequest,
+                format!("the socket {} cannot be made: {e}", path.display()),
+            )
         })?;
         let request = AdminRequest::NewMinor { minor, volume, options: options.into() };
         Ok(*self.ask(request, Brings::Export(volume, listener)).await?)
@@ -378,7 +383,8 @@ impl Administration {
     pub(crate) fn disk_closed(&self, volume: VolumeNumber) {
         let minor = {
             let mut facts = self.facts.borrow_mut();
-            let Some(known) = facts.volumes.iter_mut().find(|v| v.volume == volume && v.disk.is_some()) else {
+            let Some(known) = facts.volumes.iter_mut().find(|v| v.volume == volume && v.disk.is_some())
+            else {
                 return;
             };
             known.disk = None;
@@ -389,7 +395,8 @@ impl Administration {
 
     fn note(&self, request: &Request) {
         if let Err(e) = self.journal.borrow_mut().append(request) {
-            let text = format!("The journal cannot be written ({e}): a restarted daemon would not know of this.");
+            let text =
+                format!("The journal cannot be written ({e}): a restarted daemon would not know of this.");
             self.logger.say(Level::Warning, "journal", &self.resource, text);
         }
     }
@@ -399,7 +406,12 @@ impl Administration {
         let mut facts = self.facts.borrow_mut();
         match request {
             Request::NewMinor { minor, volume, options } => {
-                facts.volumes.push(VolumeConfiguration { volume, minor, device_options: options, disk: None });
+                facts.volumes.push(VolumeConfiguration {
+                    volume,
+                    minor,
+                    device_options: options,
+                    disk: None,
+                });
             }
             Request::DelMinor { minor } => {
                 if let Ok(volume) = volume_of(&facts, minor) {
@@ -412,7 +424,13 @@ impl Administration {
                 if facts.connections.iter().all(|c| c.peer != peer) {
                     let connection = drbd_core::states::ConnectionState::StandAlone;
                     let (paths, volumes) = (Vec::new(), Vec::new());
-                    facts.connections.push(ConnectionConfiguration { peer, paths, connection, options, volumes });
+                    facts.connections.push(ConnectionConfiguration {
+                        peer,
+                        paths,
+                        connection,
+                        options,
+                        volumes,
+                    });
                 }
             }
             Request::DelPeer { peer, .. } => facts.connections.retain(|c| c.peer != peer),

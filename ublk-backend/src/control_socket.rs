@@ -6,8 +6,8 @@ use crate::administration::{Administration, Answer};
 use crate::handlers;
 use crate::mailbox::ToControl;
 use drbd_core::control::{
-    ClientLine, DaemonHello, DaemonLine, Done, Kind, Notification, Object, RefusedReply, Request, ResourceStatus,
-    VERSION,
+    ClientLine, DaemonHello, DaemonLine, Done, Kind, Notification, Object, RefusedReply, Request,
+    ResourceStatus, VERSION,
 };
 use drbd_core::refusal::{Reason, Refusal};
 use std::cell::RefCell;
@@ -68,7 +68,10 @@ impl ControlSocket {
     }
 
     /// Takes what the data plane says, until it ends; the sentence says why it ended by itself.
-    pub(crate) async fn listen_to_data(self: Rc<Self>, mut from_data: UnboundedReceiver<ToControl>) -> String {
+    pub(crate) async fn listen_to_data(
+        self: Rc<Self>,
+        mut from_data: UnboundedReceiver<ToControl>,
+    ) -> String {
         while let Some(said) = from_data.recv().await {
             match said {
                 ToControl::Reply { ticket, result } => {
@@ -115,9 +118,12 @@ impl ControlSocket {
 
     /// The dump, then everything that follows: nothing in between is lost, because the data plane speaks in order.
     fn join(&self, lines: Sender<Arc<str>>, status: &ResourceStatus) {
-        let complete = dump(&self.administration.resource, status)
-            .into_iter()
-            .all(|n| lines.try_send(line_of(&DaemonLine::Notification { notification: Box::new(n) })).is_ok());
+        let resource = self.administration.resource.clone();
+        let end = Notification { kind: Kind::Exists, resource, what: Object::End, group: 0 };
+        let complete = status.dump().into_iter().chain([end]).all(|notification| {
+            let line = line_of(&DaemonLine::Notification { notification: Box::new(notification) });
+            lines.try_send(line).is_ok()
+        });
         if complete {
             self.subscribers.borrow_mut().push(lines);
         }
@@ -226,24 +232,6 @@ fn line_of(line: &DaemonLine) -> Arc<str> {
     let mut text = serde_json::to_string(line).expect("control objects are plain data");
     text.push('\n');
     text.into()
-}
-
-/// Everything that exists, in the order in which `events2` lists it.
-fn dump(resource: &str, status: &ResourceStatus) -> Vec<Notification> {
-    let mut objects = vec![Object::Resource(status.resource.clone())];
-    objects.extend(status.connections.iter().map(|c| Object::Connection(c.connection.clone())));
-    objects.extend(status.devices.iter().cloned().map(Object::Device));
-    for connection in &status.connections {
-        objects.extend(connection.peer_devices.iter().cloned().map(Object::PeerDevice));
-    }
-    for connection in &status.connections {
-        objects.extend(connection.paths.iter().cloned().map(Object::Path));
-    }
-    objects.push(Object::End);
-    objects
-        .into_iter()
-        .map(|what| Notification { kind: Kind::Exists, resource: resource.to_owned(), what, group: 0 })
-        .collect()
 }
 
 /// Lines of bounded length; what was read of the next one survives being interrupted.

@@ -31,7 +31,8 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         _ => format!("the control socket {} cannot be made: {e}.", run_dir.file(resource).display()),
     })?;
     let file_failed = |what: &str, e: &std::io::Error| format!("the {what} cannot be opened: {e}.");
-    let logger = Logger::open(&run_dir.file(&format!("{resource}.log"))).map_err(|e| file_failed("log", &e))?;
+    let logger =
+        Logger::open(&run_dir.file(&format!("{resource}.log"))).map_err(|e| file_failed("log", &e))?;
     let journal_path = run_dir.file(&format!("{resource}.journal"));
     let (journal, requests) = if recover {
         Journal::recover(&journal_path)
@@ -45,7 +46,12 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     lock_memory(resource, &logger);
     let engine = Resource::new(resource, node, (&options).into(), digest::seed());
     let thread = start_data_plane(engine, resource, control, logger.clone())?;
-    logger.say(Level::Info, "start", resource, format!("udrbd {} serves node {node}.", env!("CARGO_PKG_VERSION")));
+    logger.say(
+        Level::Info,
+        "start",
+        resource,
+        format!("udrbd {} serves node {node}.", env!("CARGO_PKG_VERSION")),
+    );
     let administration =
         Administration::new(node, options, resource, run_dir, data.clone(), logger.clone(), journal);
     let control = async {
@@ -53,7 +59,8 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         let socket = ControlSocket::new(Rc::clone(&administration));
         let mut listening = tokio::task::spawn_local(Rc::clone(&socket).listen_to_data(from_data));
         replay(&administration, requests).await;
-        let listener = tokio::net::UnixListener::from_std(listener).map_err(|e| format!("control socket: {e}."))?;
+        let listener =
+            tokio::net::UnixListener::from_std(listener).map_err(|e| format!("control socket: {e}."))?;
         let serving = tokio::task::spawn_local(socket.serve(listener));
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("signals: {e}."))?;
         let outcome = tokio::select! {

@@ -7,8 +7,7 @@
 use drbd_core::engine::DiskLimits;
 use drbd_core::ids::Sector;
 use drbd_core::limits::REQUEST_BYTES_MAX;
-use drbd_core::metadata::layout::{Geometry, Index, Place};
-use drbd_core::metadata::{load, Loaded, MetadataError, SuperBlock};
+use drbd_core::metadata::{load, Index, Loaded, MetadataError, Place, SuperBlock};
 use drbd_core::refusal::{Reason, Refusal};
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions};
@@ -18,7 +17,9 @@ use std::path::Path;
 
 mod device_facts;
 
-use device_facts::{size_bytes, BlockFacts};
+use device_facts::size_bytes;
+
+pub(crate) use device_facts::BlockFacts;
 
 /// Whether it is the data or the metadata that cannot be had: they have different numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,8 +66,6 @@ pub(crate) struct OpenDisk {
     pub(crate) metadata: Option<OpenFile>,
     /// Where on it.
     pub(crate) place: Place,
-    /// Stripes and bits.
-    pub(crate) geometry: Geometry,
 }
 
 /// What the engine needs to know of it.
@@ -95,8 +94,7 @@ pub(crate) fn open(disk: &str, meta_disk: &str, meta_index: &str) -> Result<Open
         return Err(Refusal::because(Reason::MetaIndexInvalid, info));
     }
     let data = open_one(Path::new(disk), Part::Data)?;
-    let metadata =
-        if same { None } else { Some(open_one(Path::new(meta_disk), Part::Metadata)?) };
+    let metadata = if same { None } else { Some(open_one(Path::new(meta_disk), Part::Metadata)?) };
     read_metadata(data, metadata, index, disk, if same { disk } else { meta_disk })
 }
 
@@ -129,8 +127,7 @@ fn read_metadata(
     read_at(on, place.log_offset_bytes, &mut log, meta_name)?;
     let mut bitmap = vec![0; place.bitmap_bytes as usize];
     read_at(on, place.bitmap_offset_bytes, &mut bitmap, meta_name)?;
-    let geometry = Geometry::of(&super_block);
-    let loaded = load::load(super_block, &place, &log, &bitmap).map_err(|e| refuse(&e))?;
+    let loaded = load(super_block, &place, &log, &bitmap).map_err(|e| refuse(&e))?;
     if place.capacity.0 == 0 {
         return Err(Refusal::because(Reason::DiskTooSmall, format!("{disk}: nothing is left for data")));
     }
@@ -142,7 +139,7 @@ fn read_metadata(
         discard_zeroes: data.facts.discard_zeroes,
         external_metadata: metadata.is_some(),
     };
-    let disk = OpenDisk { data, metadata, place, geometry };
+    let disk = OpenDisk { data, metadata, place };
     Ok(Opened { disk, limits, loaded: Box::new(loaded) })
 }
 
@@ -250,10 +247,14 @@ fn holder(file: &File) -> Option<String> {
 /// Reads into ordinary memory, whatever alignment the device wants.
 fn read_at(from: &OpenFile, offset_bytes: u64, into: &mut [u8], name: &str) -> Result<(), Refusal> {
     let failed = |e: &std::io::Error| {
-        Refusal::because(Reason::MetaDiskIo, format!("reading {name} at byte {offset_bytes}: {}", sentence(e)))
+        Refusal::because(
+            Reason::MetaDiskIo,
+            format!("reading {name} at byte {offset_bytes}: {}", sentence(e)),
+        )
     };
     let direct = nix::fcntl::OFlag::O_DIRECT;
-    let flags = nix::fcntl::fcntl(&from.file, nix::fcntl::FcntlArg::F_GETFL).map_err(|e| failed(&e.into()))?;
+    let flags =
+        nix::fcntl::fcntl(&from.file, nix::fcntl::FcntlArg::F_GETFL).map_err(|e| failed(&e.into()))?;
     let flags = nix::fcntl::OFlag::from_bits_retain(flags);
     let set = |flags| nix::fcntl::fcntl(&from.file, nix::fcntl::FcntlArg::F_SETFL(flags));
     // Through the page cache, which direct writes have kept coherent; afterwards direct again.

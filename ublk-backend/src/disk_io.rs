@@ -11,7 +11,6 @@ use crate::ring::{Allocate, Op, Ring};
 use crate::stream::Pools;
 use drbd_core::engine::{DiskIo, DiskOp, Event, IoResult, MetaIo, MetaOp};
 use drbd_core::ids::{DiskIoId, PayloadId, VolumeNumber};
-use drbd_core::metadata::log_transaction::ring_block;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -180,15 +179,11 @@ impl Disks {
     pub(crate) fn start_meta(&mut self, io: MetaIo, block: &[u8; 4096], ring: &mut Ring, pools: &mut Pools) {
         let Some(attached) = self.find(io.volume) else { return self.fail(io.io, libc::ENODEV) };
         let place = attached.disk.place;
-        let geometry = attached.disk.geometry;
-        let log_block = |n: u32| place.log_offset_bytes + u64::from(n) * 4096;
         let offset_bytes = match io.op {
             MetaOp::SuperBlock | MetaOp::Flush => place.super_block_offset_bytes,
-            MetaOp::LogTransaction => {
-                let number = u32::from_be_bytes([block[4], block[5], block[6], block[7]]);
-                log_block(ring_block(number, geometry.al_stripes, geometry.al_stripe_size_4k))
+            MetaOp::LogTransaction { block } | MetaOp::LogInitialise { block } => {
+                place.log_offset_bytes + u64::from(block) * 4096
             }
-            MetaOp::LogInitialise { block } => log_block(block),
             MetaOp::BitmapBlock { block } => place.bitmap_offset_bytes + u64::from(block) * 4096,
         };
         let fd = attached.disk.meta_fd();
@@ -310,13 +305,7 @@ impl Disks {
         None
     }
 
-    fn finish(
-        &mut self,
-        slot: u32,
-        error: Option<i32>,
-        ring: &mut Ring,
-        pools: &mut Pools,
-    ) -> Option<Event> {
+    fn finish(&mut self, slot: u32, error: Option<i32>, ring: &mut Ring, pools: &mut Pools) -> Option<Event> {
         let operation = self.operations[slot as usize].take()?;
         self.free.push(slot);
         pools.heads.release(operation.own);
@@ -418,16 +407,12 @@ impl DiskOperation {
             Step::Read => Op::Read { span: rest(), offset_bytes },
             Step::Write => Op::Write { span: rest(), offset_bytes, stable: self.stable },
             Step::Sync | Step::Barrier => Op::Sync,
-            Step::Punch => Op::Allocate {
-                how: Allocate::PunchHole,
-                offset_bytes: self.offset_bytes,
-                bytes: self.bytes,
-            },
-            Step::ZeroRange => Op::Allocate {
-                how: Allocate::ZeroRange,
-                offset_bytes: self.offset_bytes,
-                bytes: self.bytes,
-            },
+            Step::Punch => {
+                Op::Allocate { how: Allocate::PunchHole, offset_bytes: self.offset_bytes, bytes: self.bytes }
+            }
+            Step::ZeroRange => {
+                Op::Allocate { how: Allocate::ZeroRange, offset_bytes: self.offset_bytes, bytes: self.bytes }
+            }
             Step::ZeroWrite => {
                 let bytes = (self.bytes - self.done_bytes).min(zeroes.len() as u64);
                 Op::Write { span: zeroes.part(0, bytes as usize), offset_bytes, stable: self.stable }
@@ -450,7 +435,8 @@ impl DiskOperation {
     /// The blocks around were read: takes from them or changes them. True if they are to be written back.
     fn merge_bounce(&self) -> bool {
         let Some(bounce) = self.bounce else { return false };
-        let inside = bounce.span.part((self.offset_bytes - bounce.offset_bytes) as usize, self.bytes as usize);
+        let inside =
+            bounce.span.part((self.offset_bytes - bounce.offset_bytes) as usize, self.bytes as usize);
         match (self.span, bounce.write) {
             (Some(span), true) => inside.put(span.bytes()),
             (Some(span), false) => span.put(inside.bytes()),

@@ -126,9 +126,9 @@ fn essence(requests: Vec<Request>) -> Vec<Request> {
 
 fn minor_of(request: &Request) -> Option<Minor> {
     match request {
-        Request::NewMinor { minor, .. } | Request::Attach { minor, .. } | Request::DiskOptions { minor, .. } => {
-            Some(*minor)
-        }
+        Request::NewMinor { minor, .. }
+        | Request::Attach { minor, .. }
+        | Request::DiskOptions { minor, .. } => Some(*minor),
         _ => None,
     }
 }

@@ -44,11 +44,8 @@ impl std::fmt::Debug for Line {
 impl Logger {
     /// Opens the log and starts its thread.
     pub(crate) fn open(path: &Path) -> std::io::Result<Logger> {
-        let sink = if std::env::var_os("JOURNAL_STREAM").is_some() {
-            Sink::Stderr
-        } else {
-            Sink::open_file(path)?
-        };
+        let sink =
+            if std::env::var_os("JOURNAL_STREAM").is_some() { Sink::Stderr } else { Sink::open_file(path)? };
         let (queue, lines) = sync_channel(QUEUE_MAX);
         let lost = Arc::new(AtomicU64::new(0));
         let writer = Writer { sink, buckets: BTreeMap::new(), lost: Arc::clone(&lost) };
@@ -167,7 +164,9 @@ impl Writer {
             ));
         }
         if lost > 0 {
-            text.push_str(&format!("{time} warning log: {lost} lines were lost: the log is too slow. [log-lost]\n"));
+            text.push_str(&format!(
+                "{time} warning log: {lost} lines were lost: the log is too slow. [log-lost]\n"
+            ));
         }
         self.sink.write(&text);
     }

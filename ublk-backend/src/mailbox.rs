@@ -181,7 +181,11 @@ pub(crate) fn mailbox() -> std::io::Result<(DataPlane, ControlPlane, UnboundedRe
     let inbox = Arc::new(Inbox { queue: Mutex::default(), wake });
     let notifications = Arc::new(AtomicUsize::new(0));
     let (out, from_data) = unbounded_channel();
-    let control =
-        ControlPlane { inbox: Arc::clone(&inbox), out, notifications: Arc::clone(&notifications), overrun: false };
+    let control = ControlPlane {
+        inbox: Arc::clone(&inbox),
+        out,
+        notifications: Arc::clone(&notifications),
+        overrun: false,
+    };
     Ok((DataPlane { inbox, notifications }, control, from_data))
 }

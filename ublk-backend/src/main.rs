@@ -109,8 +109,7 @@ fn run_resource(matches: &ArgMatches) -> ExitCode {
 fn supervise_resource(matches: &ArgMatches) -> ExitCode {
     let resource = text(matches, "resource");
     let node = matches.get_one::<u8>("node-id").copied().unwrap_or(0).to_string();
-    let arguments =
-        [resource, "--node-id", &node, "--options", text(matches, "options")].map(str::to_owned);
+    let arguments = [resource, "--node-id", &node, "--options", text(matches, "options")].map(str::to_owned);
     let kept_down = std::env::var_os("UDRBD_RESTART").is_some_and(|v| v == "no");
     let restart = !matches.get_flag("no-restart") && !kept_down;
     let log = |level: Level, sentence: String| {

@@ -44,7 +44,8 @@ impl RunDir {
 
     /// Opens it, making it where it is missing. The error is a sentence.
     pub(crate) fn open(path: &Path) -> Result<RunDir, String> {
-        let cannot = |e: &std::io::Error| format!("the run directory {} cannot be used: {e}.", path.display());
+        let cannot =
+            |e: &std::io::Error| format!("the run directory {} cannot be used: {e}.", path.display());
         match std::fs::DirBuilder::new().mode(0o700).recursive(true).create(path) {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}

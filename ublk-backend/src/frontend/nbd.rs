@@ -218,6 +218,7 @@ impl NbdServer {
             // What was asked before is still carried out: a client may shut its side down and read on.
             Received::End if session.phase == Phase::Open && !session.stream.is_closing() => {
                 session.finish_reading(pools);
+                self.mark_dirty(slot);
             }
             Received::End | Received::Failed(_) => self.end(slot, pools),
         }
@@ -713,3 +714,6 @@ fn free_slot<T>(slots: &mut Vec<Option<T>>) -> usize {
         slots.len() - 1
     })
 }
+
+#[cfg(test)]
+mod tests;

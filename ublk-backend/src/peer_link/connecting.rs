@@ -5,8 +5,8 @@ use drbd_core::engine::{Event, LinkConfig};
 use drbd_core::ids::{Instant, NodeId};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    bind, connect, getsockopt, listen, setsockopt, socket, sockopt, AddressFamily, Backlog, SockFlag, SockType,
-    SockaddrStorage,
+    bind, connect, getsockopt, listen, setsockopt, socket, sockopt, AddressFamily, Backlog, SockFlag,
+    SockType, SockaddrStorage,
 };
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,12 +26,19 @@ impl Listener {
         let fd = open_socket(link).map_err(|e| format!("cannot make a socket: {}", e.desc()))?;
         bind(fd.as_raw_fd(), &SockaddrStorage::from(local)).map_err(|e| match e {
             Errno::EADDRINUSE => format!("Cannot listen on {local}: the port is in use by another program."),
-            Errno::EADDRNOTAVAIL => format!("Cannot listen on {local}: this host does not have that address."),
+            Errno::EADDRNOTAVAIL => {
+                format!("Cannot listen on {local}: this host does not have that address.")
+            }
             _ => format!("Cannot listen on {local}: {}.", e.desc()),
         })?;
         listen(&fd, Backlog::new(16).unwrap_or(Backlog::MAXCONN))
             .map_err(|e| format!("Cannot listen on {local}: {}.", e.desc()))?;
-        Ok(Listener { fd: TcpListener::from(fd), local, peers: vec![(peer, link.remote.ip())], closing: false })
+        Ok(Listener {
+            fd: TcpListener::from(fd),
+            local,
+            peers: vec![(peer, link.remote.ip())],
+            closing: false,
+        })
     }
 
     /// One connection, if one is waiting and comes from where one of the peers lives.

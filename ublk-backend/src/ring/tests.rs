@@ -12,6 +12,11 @@ fn both(test: impl Fn(&mut Ring, &mut PayloadPool)) {
     }
 }
 
+fn span(pool: &mut PayloadPool, bytes: usize) -> Span {
+    let taken = pool.take(bytes, Share::Peer).unwrap();
+    pool.span(taken)
+}
+
 fn finish(ring: &mut Ring, count: usize) -> Vec<Completion> {
     let mut done = Vec::new();
     while done.len() < count {
@@ -23,7 +28,8 @@ fn finish(ring: &mut Ring, count: usize) -> Vec<Completion> {
 
 fn temp_file(name: &str) -> std::fs::File {
     let path = std::env::temp_dir().join(format!("udrbd-ring-{}-{name}", std::process::id()));
-    let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    let file =
+        std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     file
 }
@@ -33,7 +39,7 @@ fn files_are_written_read_and_zeroed() {
     both(|ring, pool| {
         let file = temp_file("rw");
         file.set_len(1 << 20).unwrap();
-        let span = pool.span(pool.take(8192, Share::Peer).unwrap());
+        let span = span(pool, 8192);
         span.put(&[0x5a; 8192]);
         for n in 0..100 {
             let op = Op::Write { span, offset_bytes: n * 8192, stable: n % 2 == 0 };
@@ -56,8 +62,8 @@ fn files_are_written_read_and_zeroed() {
 fn sockets_scatter_and_gather() {
     both(|ring, pool| {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let a = pool.span(pool.take(4096, Share::Peer).unwrap());
-        let b = pool.span(pool.take(4096, Share::Peer).unwrap());
+        let a = span(pool, 4096);
+        let b = span(pool, 4096);
         a.put(b"head");
         b.put(b"body");
         ring.queue(Token(1), ours.as_raw_fd(), Op::Send { spans: &[a.part(0, 4), b.part(0, 4)] });
@@ -93,7 +99,7 @@ fn readiness_can_be_cancelled_and_time_passes() {
 fn a_shut_socket_ends_its_receive() {
     both(|ring, pool| {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let a = pool.span(pool.take(4096, Share::Peer).unwrap());
+        let a = span(pool, 4096);
         ring.queue(Token(1), ours.as_raw_fd(), Op::Receive { spans: &[a] });
         let mut done = Vec::new();
         ring.turn(Some(Duration::from_millis(1)), &mut done).unwrap();
@@ -106,7 +112,7 @@ fn a_shut_socket_ends_its_receive() {
 fn errors_are_numbers() {
     both(|ring, pool| {
         let file = std::fs::File::open("/dev/null").unwrap();
-        let a = pool.span(pool.take(4096, Share::Peer).unwrap());
+        let a = span(pool, 4096);
         ring.queue(Token(1), file.as_raw_fd(), Op::Write { span: a, offset_bytes: 0, stable: false });
         assert_eq!(finish(ring, 1)[0].result, -libc::EBADF);
     });

@@ -223,7 +223,9 @@ fn carry_out(fd: RawFd, op: FileOp) -> i32 {
     match op {
         FileOp::Read { span, offset_bytes } => {
             // SAFETY: see above.
-            returned(unsafe { libc::pread64(fd, span.as_ptr().cast(), span.len(), offset_bytes as i64) } as i64)
+            returned(
+                unsafe { libc::pread64(fd, span.as_ptr().cast(), span.len(), offset_bytes as i64) } as i64
+            )
         }
         FileOp::Write { span, offset_bytes, stable } => {
             let piece = libc::iovec { iov_base: span.as_ptr().cast(), iov_len: span.len() };

@@ -23,6 +23,7 @@ struct Message {
 /// A ring of its own.
 pub(crate) struct Uring {
     ring: IoUring,
+    #[allow(clippy::vec_box)] // they must not move when the table grows
     messages: Vec<Box<Message>>,
     free: Vec<u16>,
 }
@@ -55,10 +56,12 @@ impl Uring {
             Op::Read { span, offset_bytes } => {
                 opcode::Read::new(fd, span.as_ptr(), span.len() as u32).offset(offset_bytes).build()
             }
-            Op::Write { span, offset_bytes, stable } => opcode::Write::new(fd, span.as_ptr(), span.len() as u32)
-                .offset(offset_bytes)
-                .rw_flags(if stable { libc::RWF_DSYNC } else { 0 })
-                .build(),
+            Op::Write { span, offset_bytes, stable } => {
+                opcode::Write::new(fd, span.as_ptr(), span.len() as u32)
+                    .offset(offset_bytes)
+                    .rw_flags(if stable { libc::RWF_DSYNC } else { 0 })
+                    .build()
+            }
             Op::Sync => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
             Op::Allocate { how, offset_bytes, bytes } => {
                 opcode::Fallocate::new(fd, bytes).offset(offset_bytes).mode(how.mode()).build()
@@ -67,9 +70,7 @@ impl Uring {
                 let events = if write { libc::POLLOUT } else { libc::POLLIN };
                 opcode::PollAdd::new(fd, events as u32).build()
             }
-            Op::Receive { spans: [span] } => {
-                opcode::Recv::new(fd, span.as_ptr(), span.len() as u32).build()
-            }
+            Op::Receive { spans: [span] } => opcode::Recv::new(fd, span.as_ptr(), span.len() as u32).build(),
             Op::Send { spans: [span] } => {
                 opcode::Send::new(fd, span.as_ptr(), span.len() as u32).flags(libc::MSG_NOSIGNAL).build()
             }

@@ -1,0 +1,172 @@
+use super::*;
+use crate::disk::{OpenDisk, OpenFile};
+use drbd_core::ids::Sector;
+use drbd_core::metadata::Place;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+const VOLUME: VolumeNumber = VolumeNumber(0);
+
+struct Bench {
+    disks: Disks,
+    ring: Ring,
+    pools: Pools,
+    file: File,
+    next: u32,
+}
+
+/// A buffered file of 8 MiB that pretends to want blocks of `alignment`, 1 MiB of it metadata.
+fn bench(name: &str, alignment: u32, discards: bool) -> Bench {
+    let path = std::env::temp_dir().join(format!("udrbd-io-{}-{name}", std::process::id()));
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    file.set_len(8 << 20).unwrap();
+    file.write_all_at(&vec![0xaa; 7 << 20], 0).unwrap();
+    let mut facts = crate::disk::BlockFacts::of(&file);
+    facts.discard_zeroes = discards;
+    let place = Place {
+        super_block_offset_bytes: 7 << 20,
+        log_offset_bytes: (7 << 20) + 4096,
+        log_bytes: 32 << 10,
+        bitmap_offset_bytes: (7 << 20) + (64 << 10),
+        bitmap_bytes: 4096,
+        capacity: Sector::from_bytes(7 << 20),
+    };
+    let data = OpenFile { file: file.try_clone().unwrap(), size_bytes: 8 << 20, alignment, facts };
+    let mut disks = Disks::default();
+    disks.attach(VOLUME, OpenDisk { data, metadata: None, place });
+    Bench { disks, ring: Ring::open().unwrap().0, pools: Pools::new().unwrap(), file, next: 0 }
+}
+
+impl Bench {
+    fn start(&mut self, op: DiskOp, offset: u64, bytes: u32, payload: PayloadId) {
+        self.next += 1;
+        let io = DiskIo {
+            volume: VOLUME,
+            io: DiskIoId(self.next),
+            op,
+            sector: Sector::from_bytes(offset),
+            bytes,
+            payload,
+            fua: false,
+        };
+        self.disks.start(io, &mut self.ring, &mut self.pools);
+    }
+
+    fn finish(&mut self, count: usize) -> Vec<(IoResult, PayloadId)> {
+        let mut results = Vec::new();
+        let mut done = Vec::new();
+        while results.len() < count {
+            if let Some(Event::DiskDone { result, payload, .. }) = self.disks.take_failed() {
+                results.push((result, payload));
+                continue;
+            }
+            self.ring.turn(Some(Duration::from_secs(10)), &mut done).unwrap();
+            for completion in done.drain(..) {
+                let slot = completion.token.0 as u32;
+                let event = self.disks.on_done(slot, completion.result, &mut self.ring, &mut self.pools);
+                if let Some(Event::DiskDone { result, payload, .. }) = event {
+                    results.push((result, payload));
+                }
+            }
+        }
+        results
+    }
+
+    fn content(&self, offset: u64, bytes: usize) -> Vec<u8> {
+        let mut content = vec![0; bytes];
+        self.file.read_exact_at(&mut content, offset).unwrap();
+        content
+    }
+
+    fn payload(&mut self, byte: u8, bytes: usize) -> PayloadId {
+        let payload = self.pools.take(bytes, Share::Peer).unwrap();
+        self.pools.payloads.span(payload).put(&vec![byte; bytes]);
+        payload
+    }
+}
+
+#[test]
+fn reads_bring_their_own_buffer() {
+    let mut bench = bench("read", 512, true);
+    bench.start(DiskOp::Read, 4096, 8192, PayloadId::NONE);
+    let (result, payload) = bench.finish(1)[0];
+    assert_eq!(result, IoResult::Done);
+    assert!(bench.pools.payloads.span(payload).bytes().iter().all(|b| *b == 0xaa));
+    bench.pools.payloads.release(payload);
+}
+
+#[test]
+fn zeroes_come_out_of_every_method() {
+    for (name, discards, op) in [
+        ("punch", true, DiskOp::Discard),
+        ("range", false, DiskOp::Discard),
+        ("keep", true, DiskOp::WriteZeroes { unmap: false }),
+    ] {
+        let mut bench = bench(name, 512, discards);
+        bench.start(op, 512, (3 << 20) + 512, PayloadId::NONE);
+        assert_eq!(bench.finish(1)[0].0, IoResult::Done);
+        assert_eq!(bench.content(0, 512), vec![0xaa; 512]);
+        assert!(bench.content(512, (3 << 20) + 512).iter().all(|b| *b == 0));
+        assert_eq!(bench.content((3 << 20) + 1024, 512), vec![0xaa; 512]);
+    }
+}
+
+#[test]
+fn zeroes_are_written_where_nothing_else_works() {
+    let mut bench = bench("write", 512, false);
+    bench.disks.attached[0].zero_ranges = false;
+    bench.start(DiskOp::Discard, 512, (3 << 20) + 512, PayloadId::NONE);
+    assert_eq!(bench.finish(1)[0].0, IoResult::Done);
+    assert!(bench.content(512, (3 << 20) + 512).iter().all(|b| *b == 0));
+    assert_eq!(bench.content((3 << 20) + 1024, 512), vec![0xaa; 512]);
+}
+
+#[test]
+fn requests_finer_than_blocks_change_only_their_part() {
+    let mut bench = bench("bounce", 4096, true);
+    let payloads: Vec<_> = (1..=8).map(|n| bench.payload(n, 512)).collect();
+    for (n, payload) in payloads.iter().enumerate() {
+        bench.start(DiskOp::Write, 8192 + 512 * n as u64, 512, *payload);
+    }
+    assert!(bench.finish(8).iter().all(|r| r.0 == IoResult::Done));
+    for n in 0..8 {
+        assert_eq!(bench.content(8192 + 512 * n, 512), vec![n as u8 + 1; 512]);
+    }
+    bench.start(DiskOp::Read, 8192 + 512, 1024, PayloadId::NONE);
+    let (_, payload) = bench.finish(1)[0];
+    assert_eq!(bench.pools.payloads.span(payload).bytes()[..1024], [[2; 512], [3; 512]].concat());
+}
+
+#[test]
+fn metadata_goes_to_its_place() {
+    let mut bench = bench("meta", 512, true);
+    for (n, op) in [
+        MetaOp::SuperBlock,
+        MetaOp::LogTransaction { block: 3 },
+        MetaOp::BitmapBlock { block: 0 },
+        MetaOp::Flush,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let io = MetaIo { volume: VOLUME, io: DiskIoId(n as u32), op, barrier: n % 2 == 0 };
+        bench.disks.start_meta(io, &[n as u8 + 1; 4096], &mut bench.ring, &mut bench.pools);
+        assert_eq!(bench.finish(1)[0].0, IoResult::Done);
+    }
+    assert_eq!(bench.content(7 << 20, 4096), vec![1; 4096]);
+    assert_eq!(bench.content((7 << 20) + 4 * 4096, 4096), vec![2; 4096]);
+    assert_eq!(bench.content((7 << 20) + (64 << 10), 4096), vec![3; 4096]);
+}
+
+#[test]
+fn nothing_reaches_beyond_the_data() {
+    let mut bench = bench("beyond", 512, true);
+    let payload = bench.payload(1, 4096);
+    bench.start(DiskOp::Write, 7 << 20, 4096, payload);
+    assert_eq!(bench.finish(1)[0].0, IoResult::Failed(libc::EINVAL));
+    bench.disks.close(VOLUME);
+    bench.start(DiskOp::Write, 0, 4096, payload);
+    assert_eq!(bench.finish(1)[0].0, IoResult::Failed(libc::ENODEV));
+}

@@ -442,3 +442,6 @@ fn any_port(address: SocketAddr) -> SocketAddr {
     let ip: IpAddr = address.ip();
     SocketAddr::new(ip, 0)
 }
+
+#[cfg(test)]
+mod tests;

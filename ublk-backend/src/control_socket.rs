@@ -95,10 +95,7 @@ impl ControlSocket {
                     self.publish(&notification);
                 }
                 ToControl::Overrun => self.subscribers.borrow_mut().clear(),
-                ToControl::RunHandler { handler, call } => {
-                    let socket = Rc::clone(&self);
-                    handlers::run(&self.administration, handler, call, move |n| socket.publish(&n));
-                }
+                ToControl::RunHandler { handler, call } => handlers::run(&self.administration, handler, call),
                 ToControl::DiskClosed(volume) => self.administration.disk_closed(volume),
                 ToControl::Failed(sentence) => return sentence,
             }

@@ -265,12 +265,17 @@ impl DataLoop {
         while let Some(event) = next {
             let mut commands = std::mem::take(&mut self.commands);
             self.engine.handle(self.now, event, &mut commands);
-            for command in commands.drain(..) {
-                self.carry_out(command);
-            }
-            self.commands = commands;
+            self.carry_out_all(commands);
             next = self.events.pop_front();
         }
+    }
+
+    /// Carries commands out and keeps their memory for the next ones.
+    fn carry_out_all(&mut self, mut commands: Vec<Command>) {
+        for command in commands.drain(..) {
+            self.carry_out(command);
+        }
+        self.commands = commands;
     }
 
     fn carry_out(&mut self, command: Command) {
@@ -375,6 +380,11 @@ impl DataLoop {
                 }
                 ToData::HandlerExited { handler, status } => {
                     self.deliver(Event::HandlerExited { handler, status });
+                }
+                ToData::Helper { kind, helper } => {
+                    let mut commands = std::mem::take(&mut self.commands);
+                    self.engine.helper_event(kind, *helper, &mut commands);
+                    self.carry_out_all(commands);
                 }
                 ToData::Stop => self.stopping = true,
             }

@@ -3,7 +3,7 @@
 
 use crate::administration::Administration;
 use crate::mailbox::ToData;
-use drbd_core::control::{Configuration, HelperObject, Kind, Notification, Object};
+use drbd_core::control::{Configuration, HelperObject, Kind};
 use drbd_core::engine::{HandlerCall, Level};
 use drbd_core::ids::HandlerId;
 use std::path::PathBuf;
@@ -17,18 +17,17 @@ const PASSED_ON: &[&str] =
 /// Status reported for a handler that could not be run.
 const NOT_RUN: i32 = -1;
 
-/// Runs a handler; `announce` tells the subscribers of its begin and end.
-pub(crate) fn run(
-    administration: &Rc<Administration>,
-    handler: HandlerId,
-    call: Box<HandlerCall>,
-    announce: impl Fn(Notification) + 'static,
-) {
+/// Runs a handler; the subscribers are told of its begin and end.
+pub(crate) fn run(administration: &Rc<Administration>, handler: HandlerId, call: Box<HandlerCall>) {
     let administration = Rc::clone(administration);
     tokio::task::spawn_local(async move {
-        announce(notification(&administration, &call, None));
+        let announce = |kind, status| {
+            let helper = Box::new(helper_object(&administration.facts.borrow(), &call, status));
+            administration.data.send(ToData::Helper { kind, helper });
+        };
+        announce(Kind::Call, None);
         let status = execute(&administration, &call).await;
-        announce(notification(&administration, &call, Some(status)));
+        announce(Kind::Response, Some(status));
         administration.data.send(ToData::HandlerExited { handler, status });
     });
 }
@@ -110,21 +109,15 @@ fn without_port(address: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']')
 }
 
-fn notification(administration: &Administration, call: &HandlerCall, status: Option<i32>) -> Notification {
-    let facts = administration.facts.borrow();
+fn helper_object(facts: &Configuration, call: &HandlerCall, status: Option<i32>) -> HelperObject {
     let peer_name = |c: &drbd_core::control::ConnectionConfiguration| c.options.value("_name").to_string();
     let peer = call.peer.and_then(|n| facts.connections.iter().find(|c| c.peer == n));
     let device = call.volume.and_then(|n| facts.volumes.iter().find(|v| v.volume == n));
-    Notification {
-        kind: if status.is_some() { Kind::Response } else { Kind::Call },
-        resource: administration.resource.clone(),
-        what: Object::Helper(HelperObject {
-            helper: call.name.to_owned(),
-            peer: peer.map(|c| (c.peer, peer_name(c))),
-            device: device.map(|v| (v.volume, v.minor)),
-            status,
-        }),
-        group: 0,
+    HelperObject {
+        helper: call.name.to_owned(),
+        peer: peer.map(|c| (c.peer, peer_name(c))),
+        device: device.map(|v| (v.volume, v.minor)),
+        status,
     }
 }
 

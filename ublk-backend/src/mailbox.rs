@@ -2,7 +2,7 @@
 //! data plane sleeps in its ring.
 
 use crate::disk::OpenDisk;
-use drbd_core::control::{Done, GenerationStatus, Notification, ResourceStatus};
+use drbd_core::control::{Done, GenerationStatus, HelperObject, Kind, Notification, ResourceStatus};
 use drbd_core::engine::{AdminRequest, HandlerCall};
 use drbd_core::ids::{HandlerId, NodeId, Ticket, VolumeNumber};
 use drbd_core::refusal::Refusal;
@@ -59,6 +59,13 @@ pub(crate) enum ToData {
         handler: HandlerId,
         /// Exit code.
         status: i32,
+    },
+    /// A handler begins or ended: for the subscribers.
+    Helper {
+        /// Which of the two.
+        kind: Kind,
+        /// The handler.
+        helper: Box<HelperObject>,
     },
     /// End.
     Stop,

@@ -1,0 +1,226 @@
+//! Changes both nodes must agree on: asking the peer, and being asked (5.7 of the wire reference).
+
+use super::*;
+
+impl Resource {
+    pub(super) fn ask_or_do(
+        &mut self,
+        ticket: Ticket,
+        want: Want,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Reason> {
+        let mut ask = false;
+        for device in self.volumes_of(want) {
+            let old = self.snapshot(device);
+            let context = self.context(device);
+            let mut wanted = old;
+            edit_of(want)(device, &mut wanted);
+            let new = settle(&old, wanted, &context).snapshot;
+            if needs_peer(&old, &new) {
+                ask = true;
+                if let Verdict::Refused(reason) = judge_cluster_wide(&old, &new, &context) {
+                    return Err(reason);
+                }
+            }
+        }
+        if !ask {
+            self.propose(Mode::Soft, &edit_of(want))?;
+            self.carry_out(ticket, want, out);
+            return Ok(());
+        }
+        self.admin.asking = Some(Asking { ticket, want, next_device: 0, pinging: false });
+        self.ask_next(out);
+        Ok(())
+    }
+
+    fn volumes_of(&self, want: Want) -> Vec<Option<usize>> {
+        match want {
+            Want::Detach { device } => vec![Some(device)],
+            _ if self.devices.is_empty() => vec![None],
+            _ => (0..self.devices.len()).map(Some).collect(),
+        }
+    }
+
+    /// Sends the next question; the same for every volume, one after the other.
+    fn ask_next(&mut self, out: &mut Vec<Command>) {
+        let Some(asking) = self.admin.asking else { return };
+        let change = wire_change(asking.want);
+        let version = self.connection.as_ref().and_then(|c| c.session()).map_or(0, |s| s.version);
+        match asking.want {
+            Want::Disconnect => {
+                let packet = if version >= 100 {
+                    Packet::ConnStateChangeRequest { mask: change.mask, val: change.val }
+                } else {
+                    Packet::StateChangeRequest { mask: change.mask, val: change.val }
+                };
+                self.send(VolumeNumber(0), packet, out);
+            }
+            Want::Detach { device } => {
+                let volume = self.devices[device].volume;
+                self.send(volume, Packet::StateChangeRequest { mask: change.mask, val: change.val }, out);
+            }
+            Want::Primary { .. } | Want::Secondary { .. } => {
+                let volume = self.devices[asking.next_device].volume;
+                self.send(volume, Packet::StateChangeRequest { mask: change.mask, val: change.val }, out);
+            }
+        }
+    }
+
+    /// The peer answered.
+    pub(in crate::engine) fn peer_answered_change(&mut self, code: i32, out: &mut Vec<Command>) {
+        let Some(asking) = self.admin.asking.filter(|a| !a.pinging) else { return };
+        if code >= 1 {
+            let more =
+                matches!(asking.want, Want::Primary { .. }) && asking.next_device + 1 < self.devices.len();
+            if more {
+                self.admin.asking = Some(Asking { next_device: asking.next_device + 1, ..asking });
+                self.ask_next(out);
+                return;
+            }
+            self.admin.asking = None;
+            match self.propose(Mode::Soft, &edit_of(asking.want)) {
+                Ok(_) => self.carry_out(asking.ticket, asking.want, out),
+                Err(reason) => self.refuse(asking.ticket, asking.want, reason, out),
+            }
+        } else {
+            self.admin.asking = None;
+            let text =
+                Reason::from_number(code).map_or_else(|| format!("code {code}"), |r| r.text().to_owned());
+            let refusal = Refusal::because(Reason::FailedByPeer, format!("the peer says: {text}"));
+            self.reply(asking.ticket, Err(refusal), out);
+        }
+        self.admin.state_changed = true;
+    }
+
+    /// The session ended while the peer was being asked: decide again without it.
+    pub(in crate::engine) fn cluster_change_lost(&mut self, out: &mut Vec<Command>) {
+        let Some(asking) = self.admin.asking.take() else { return };
+        match asking.want {
+            Want::Disconnect => {
+                self.disconnect_now(out);
+                self.reply(asking.ticket, Ok(done(true)), out);
+            }
+            want => self.try_again(asking.ticket, want, out),
+        }
+    }
+
+    /// Everybody agreed: do it.
+    fn carry_out(&mut self, ticket: Ticket, want: Want, out: &mut Vec<Command>) {
+        match want {
+            Want::Primary { forced, .. } => self.become_primary(ticket, forced, out),
+            Want::Secondary { .. } => self.begin_demotion(ticket, out),
+            Want::Detach { device } => self.begin_detach(device, Some(ticket), out),
+            Want::Disconnect => {
+                self.disconnect_now(out);
+                self.reply(ticket, Ok(done(true)), out);
+            }
+        }
+    }
+
+    // ---- being asked ---------------------------------------------------------------------------------------------
+
+    /// The peer asks whether it may change its state, and so ours as it sees it.
+    pub(in crate::engine) fn peer_asks_change(
+        &mut self,
+        device: Option<usize>,
+        mask: u32,
+        val: u32,
+        out: &mut Vec<Command>,
+    ) {
+        let code = self.judge_peer_change(device, mask, val, out);
+        let (volume, packet) = match device {
+            Some(d) => (self.devices[d].volume, Packet::StateChangeReply(code)),
+            None => (VolumeNumber(0), Packet::ConnStateChangeReply(code)),
+        };
+        self.send_control(volume, packet, out);
+        let (mask, val) = mirror(mask, val);
+        if code >= 1
+            && mask & field::CONN != 0
+            && val & field::CONN == (ConnectionState::TearDown as u32) << 4
+        {
+            if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
+                session.tear_down = true;
+            }
+            self.tear_down(out);
+        }
+    }
+
+    fn judge_peer_change(
+        &mut self,
+        device: Option<usize>,
+        mask: u32,
+        val: u32,
+        out: &mut Vec<Command>,
+    ) -> i32 {
+        let session = self.connection.as_ref().and_then(|c| c.session());
+        let resolves = session.is_some_and(|s| s.resolve_conflicts);
+        if resolves && self.admin.asking.is_some_and(|a| !a.pinging) {
+            return Reason::ConcurrentStateChange.number();
+        }
+        let (mask, val) = mirror(mask, val);
+        let peer_role = (mask & field::PEER != 0).then(|| role_of(val >> 2)).flatten();
+        let own_disk = (mask & field::DISK != 0).then(|| crate::wire::state_word::disk_of(val)).flatten();
+        let peer_disk =
+            (mask & field::PEER_DISK != 0).then(|| crate::wire::state_word::peer_disk_of(val)).flatten();
+        let conn = (mask & field::CONN != 0).then(|| crate::wire::state_word::conn_of(val)).flatten();
+        let tear_down = conn.is_some_and(|c| c.0 == ConnectionState::TearDown as u8);
+        if conn.is_some() && !tear_down {
+            // Verify and invalidate: not carried out yet.
+            return Reason::NotSupported.number();
+        }
+        let edit = |v: Option<usize>, s: &mut Snapshot| {
+            if device.is_some() && v != device {
+                return;
+            }
+            if let Some(role) = peer_role {
+                s.peer_role = role;
+            }
+            if let Some(disk) = peer_disk {
+                s.peer_disk = disk;
+            }
+            if let Some(disk) = own_disk.filter(|_| s.disk.rank() >= DiskState::Outdated.rank()) {
+                s.disk = disk;
+            }
+        };
+        if tear_down && peer_role.is_none() && own_disk.is_none() && peer_disk.is_none() {
+            return 1;
+        }
+        match self.change(Mode::Soft, &edit, out) {
+            Ok(true) => 1,
+            Ok(false) => 2,
+            Err(reason) => reason.number(),
+        }
+    }
+}
+
+pub(super) fn edit_of(want: Want) -> impl Fn(Option<usize>, &mut Snapshot) {
+    move |v, s| match want {
+        Want::Primary { forced, .. } => {
+            s.role = Role::Primary;
+            if forced && s.disk.has_data() {
+                s.disk = DiskState::UpToDate;
+            }
+        }
+        Want::Secondary { .. } => s.role = Role::Secondary,
+        Want::Detach { device } => {
+            if v == Some(device) {
+                s.disk = DiskState::Failed;
+            }
+        }
+        Want::Disconnect => {
+            s.connection = ConnectionState::Disconnecting;
+            s.replication = crate::states::ReplicationState::Off;
+        }
+    }
+}
+
+fn wire_change(want: Want) -> WireChange {
+    let change = WireChange::default();
+    match want {
+        Want::Primary { forced: false, .. } => change.role(Role::Primary),
+        Want::Primary { forced: true, .. } => change.role(Role::Primary).disk(DiskState::UpToDate),
+        Want::Secondary { .. } => change.role(Role::Secondary),
+        Want::Detach { .. } => change.disk(DiskState::Failed),
+        Want::Disconnect => change.conn(crate::states::Conn84(ConnectionState::Disconnecting as u8)),
+    }
+}

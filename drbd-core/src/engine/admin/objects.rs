@@ -1,0 +1,259 @@
+//! Making, changing and deleting the objects of a resource, and connecting.
+
+use super::*;
+
+impl Resource {
+    pub(super) fn new_minor(
+        &mut self,
+        minor: Minor,
+        volume: VolumeNumber,
+        options: DeviceOptions,
+    ) -> Result<Done, Refusal> {
+        if self.devices.iter().any(|d| d.minor == minor || d.volume == volume) {
+            return Err(Reason::MinorOrVolumeExists.into());
+        }
+        if self.devices.len() >= VOLUMES_MAX {
+            return Err(Refusal::because(
+                Reason::InvalidRequest,
+                format!("a resource has at most {VOLUMES_MAX} volumes"),
+            ));
+        }
+        if self.session_number().is_some() {
+            return Err(not_yet("new-minor while connected; disconnect first"));
+        }
+        self.devices.push(Device::new(minor, volume, options));
+        if let Some(connection) = self.connection.as_deref_mut() {
+            connection.peer_devices.push(PeerDevice::new());
+        }
+        Ok(done(true))
+    }
+
+    pub(super) fn del_minor(
+        &mut self,
+        volume: VolumeNumber,
+        out: &mut Vec<Command>,
+    ) -> Result<Done, Refusal> {
+        let Some(d) = self.device_index(volume) else { return Err(Reason::MinorInvalid.into()) };
+        let device = &self.devices[d];
+        if device.disk != DiskState::Diskless || device.backing.is_some() || self.role == Role::Primary {
+            return Err(Reason::MinorConfigured.into());
+        }
+        if self.session_number().is_some() {
+            return Err(not_yet("del-minor while connected; disconnect first"));
+        }
+        if device.counters.lower_pending > 0 || d + 1 != self.devices.len() && !self.no_requests() {
+            return Err(Reason::MinorConfigured.into());
+        }
+        self.devices.remove(d);
+        if let Some(connection) = self.connection.as_deref_mut() {
+            connection.peer_devices.remove(d);
+        }
+        self.notify_changes(out);
+        Ok(done(true))
+    }
+
+    fn no_requests(&self) -> bool {
+        self.requests.len() == 0 && self.peer_requests.len() == 0 && self.ios.len() == 0
+    }
+
+    pub(super) fn new_peer(
+        &mut self,
+        peer: NodeId,
+        options: NetOptions,
+        out: &mut Vec<Command>,
+    ) -> Result<Done, Refusal> {
+        if usize::from(peer.0) >= NODES_MAX || peer == self.node_id {
+            return Err(Reason::InvalidPeerNodeId.into());
+        }
+        if let Some(connection) = &self.connection {
+            if connection.peer == peer {
+                return Err(Reason::AlreadyExists.into());
+            }
+            return Err(not_yet("a second peer"));
+        }
+        check_net_options(&options)?;
+        let mut connection = Connection::new(peer, options);
+        connection.peer_devices = self.devices.iter().map(|_| PeerDevice::new()).collect();
+        self.connection = Some(Box::new(connection));
+        for d in 0..self.devices.len() {
+            self.slot_for_new_peer(d, out);
+        }
+        Ok(done(true))
+    }
+
+    fn peer(&mut self, peer: NodeId) -> Result<&mut Connection, Refusal> {
+        match self.connection.as_deref_mut() {
+            Some(connection) if connection.peer == peer => Ok(connection),
+            _ => {
+                let info = format!("node {peer} is not a peer of {}", self.name);
+                Err(Refusal::because(Reason::InvalidPeerNodeId, info))
+            }
+        }
+    }
+
+    pub(super) fn del_peer(&mut self, peer: NodeId, out: &mut Vec<Command>) -> Result<Done, Refusal> {
+        self.peer(peer)?;
+        self.disconnect_now(out);
+        self.connection = None;
+        Ok(done(true))
+    }
+
+    pub(super) fn new_path(&mut self, peer: NodeId, path: Path) -> Result<Done, Refusal> {
+        let connection = self.peer(peer)?;
+        if connection.paths.contains(&path) {
+            return Err(Reason::AlreadyExists.into());
+        }
+        if !connection.paths.is_empty() {
+            return Err(not_yet("a second path"));
+        }
+        connection.paths.push(path);
+        Ok(done(true))
+    }
+
+    pub(super) fn del_path(&mut self, peer: NodeId, path: Path) -> Result<Done, Refusal> {
+        let connection = self.peer(peer)?;
+        if connection.state != ConnectionState::StandAlone {
+            return Err(Reason::NeedStandalone.into());
+        }
+        match connection.paths.iter().position(|p| *p == path) {
+            Some(at) => {
+                connection.paths.remove(at);
+                Ok(done(true))
+            }
+            None => Err(Refusal::because(Reason::InvalidRequest, "there is no such path")),
+        }
+    }
+
+    pub(super) fn net_options(&mut self, peer: NodeId, options: NetOptions) -> Result<Done, Refusal> {
+        check_net_options(&options)?;
+        let connection = self.peer(peer)?;
+        let fixed = |o: &NetOptions| {
+            (
+                o.protocol,
+                o.two_primaries,
+                o.after_sb_0pri.clone(),
+                o.after_sb_1pri.clone(),
+                o.after_sb_2pri.clone(),
+            )
+        };
+        if connection.session().is_some() && fixed(&connection.options) != fixed(&options) {
+            return Err(not_yet(
+                "a change of protocol, allow-two-primaries or after-sb-* while connected; disconnect first",
+            ));
+        }
+        connection.options = options;
+        Ok(done(true))
+    }
+
+    pub(super) fn disk_options(
+        &mut self,
+        volume: VolumeNumber,
+        options: DiskOptions,
+    ) -> Result<Done, Refusal> {
+        let Some(d) = self.device_index(volume) else { return Err(Reason::MinorInvalid.into()) };
+        let Some(backing) = self.devices[d].backing.as_deref_mut() else { return Err(Reason::NoDisk.into()) };
+        let mut info = Vec::new();
+        if options.al_extents != backing.options.al_extents
+            || options.al_updates != backing.options.al_updates
+        {
+            info.push("al-extents and al-updates take effect at the next attach".to_owned());
+        }
+        let keep = (backing.options.al_extents, backing.options.al_updates);
+        backing.options = DiskOptions { al_extents: keep.0, al_updates: keep.1, ..options };
+        Ok(Done { changed: true, info, ..Done::default() })
+    }
+
+    pub(super) fn peer_device_options(
+        &mut self,
+        peer: NodeId,
+        volume: VolumeNumber,
+        options: PeerDeviceOptions,
+    ) -> Result<Done, Refusal> {
+        let Some(d) = self.device_index(volume) else { return Err(Reason::MinorInvalid.into()) };
+        self.peer(peer)?.peer_devices[d].options = options;
+        Ok(done(true))
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        peer: NodeId,
+        tentative: bool,
+        discard_my_data: bool,
+        out: &mut Vec<Command>,
+    ) -> Result<Done, Refusal> {
+        let role = self.role;
+        let connection = self.peer(peer)?;
+        if connection.state != ConnectionState::StandAlone {
+            return Err(Reason::NetConfigured.into());
+        }
+        if connection.paths.is_empty() {
+            return Err(Refusal::because(
+                Reason::NoNetConfig,
+                "there is no path to the peer: give one with new-path",
+            ));
+        }
+        if discard_my_data && role == Role::Primary {
+            return Err(Reason::DiscardImpossible.into());
+        }
+        connection.tentative = tentative;
+        connection.discard_my_data = discard_my_data;
+        connection.last_error.clear();
+        connection.link = Link::Waiting { retry_at: Instant(0) };
+        self.change(Mode::Soft, &|_, s| s.connection = ConnectionState::Unconnected, out)
+            .map_err(Refusal::from)?;
+        self.begin_pairing(out);
+        Ok(done(true))
+    }
+
+    pub(super) fn disconnect(&mut self, ticket: Ticket, peer: NodeId, force: bool, out: &mut Vec<Command>) {
+        if let Err(refusal) = self.peer(peer).map(|_| ()) {
+            self.reply(ticket, Err(refusal), out);
+        } else if self.connection_state() == ConnectionState::StandAlone {
+            self.reply(ticket, Ok(done(false)), out);
+        } else if force || self.connection_state() != ConnectionState::Connected {
+            self.disconnect_now(out);
+            self.reply(ticket, Ok(done(true)), out);
+        } else {
+            self.want(ticket, Want::Disconnect, out);
+        }
+    }
+
+    pub(super) fn detach(
+        &mut self,
+        ticket: Ticket,
+        volume: VolumeNumber,
+        force: bool,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(device) = self.device_index(volume) else {
+            return self.reply(ticket, Err(Reason::MinorInvalid.into()), out);
+        };
+        match self.devices[device].disk {
+            DiskState::Diskless => self.reply(ticket, Ok(done(false)), out),
+            DiskState::Detaching | DiskState::Failed => {
+                self.reply(ticket, Err(Reason::InTransientState.into()), out);
+            }
+            _ if force => {
+                self.give_up_disk(device, out);
+                self.reply(ticket, Ok(done(true)), out);
+            }
+            _ => self.want(ticket, Want::Detach { device }, out),
+        }
+    }
+}
+
+fn check_net_options(options: &NetOptions) -> Result<(), Refusal> {
+    if !options.data_integrity_alg.is_empty() {
+        return Err(not_yet("data-integrity-alg"));
+    }
+    if options.two_primaries && options.protocol != crate::states::Protocol::C {
+        return Err(Reason::NotProtocolC.into());
+    }
+    if options.two_primaries {
+        return Err(not_yet("allow-two-primaries"));
+    }
+    if !options.cram_hmac_alg.is_empty() && options.shared_secret.is_empty() {
+        return Err(Refusal::because(Reason::AuthAlgorithm, "cram-hmac-alg needs a shared-secret"));
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Becoming Primary and becoming Secondary: who must agree, what must be written first, and when it is told.
+
+use super::*;
+
+impl Resource {
+    pub(super) fn try_primary(
+        &mut self,
+        ticket: Ticket,
+        want: Want,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Reason> {
+        let Want::Primary { force, forced, pinged } = want else { return Ok(()) };
+        match self.ask_or_do(ticket, want, out) {
+            Err(Reason::NoUpToDateDisk) if force && !forced && self.may_be_forced() => {
+                let forced = Want::Primary { force, forced: true, pinged };
+                self.ask_or_do(ticket, forced, out)
+            }
+            other => other,
+        }
+    }
+
+    /// Every disk that is not UpToDate could be called so.
+    fn may_be_forced(&self) -> bool {
+        !self.devices.is_empty() && self.devices.iter().all(|d| d.disk.has_data())
+    }
+
+    pub(super) fn try_secondary(
+        &mut self,
+        ticket: Ticket,
+        force: bool,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Reason> {
+        if force && self.devices.iter().any(|d| d.open_count > 0) {
+            self.force_io_failures = true;
+        }
+        if let Err(reason) = self.propose(Mode::Soft, &|_, s| s.role = Role::Secondary) {
+            self.force_io_failures = false;
+            return Err(reason);
+        }
+        self.begin_demotion(ticket, out);
+        Ok(())
+    }
+
+    pub(super) fn begin_demotion(&mut self, ticket: Ticket, out: &mut Vec<Command>) {
+        self.admin.role_jobs.push(RoleJob {
+            ticket,
+            disks_left: 0,
+            forced: false,
+            demotion: true,
+            draining: true,
+        });
+        self.force(&|_, s| s.role = Role::Secondary, out);
+        for d in 0..self.devices.len() {
+            self.start_held(d, out);
+            self.tell_device(d, out);
+        }
+        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
+            session.sent_epochs.closed = true;
+        }
+        self.send_owed_barrier(out);
+        self.continue_demotions(out);
+    }
+
+    /// A demotion reaches the disks when nothing is under way any more and the peer has everything on stable storage:
+    /// only then may the log be forgotten.
+    pub(super) fn continue_demotions(&mut self, out: &mut Vec<Command>) {
+        let Some(at) = self.admin.role_jobs.iter().position(|job| job.demotion && job.draining) else {
+            return;
+        };
+        let log_empty = self.connection.as_ref().is_none_or(|c| c.transfer_log.is_empty());
+        let quiet =
+            log_empty && self.devices.iter().all(|d| d.log_waiters.is_empty()) && self.no_upper_writes();
+        if !quiet {
+            return;
+        }
+        self.admin.role_jobs[at].draining = false;
+        let ticket = self.admin.role_jobs[at].ticket;
+        self.write_role(ticket, out);
+    }
+
+    fn no_upper_writes(&self) -> bool {
+        self.requests.len() == 0
+    }
+
+    /// Writes the role to every disk; [`Then::RoleStable`] counts them.
+    fn write_role(&mut self, ticket: Ticket, out: &mut Vec<Command>) {
+        let disks: Vec<usize> =
+            (0..self.devices.len()).filter(|&d| self.devices[d].backing.is_some()).collect();
+        let Some(job) = self.admin.role_jobs.iter_mut().find(|job| job.ticket == ticket) else { return };
+        job.disks_left = disks.len();
+        let demotion = job.demotion;
+        if disks.is_empty() {
+            self.role_kept(ticket, out);
+        }
+        for d in disks {
+            self.mark_role(d);
+            self.update_flags(d);
+            let job = if demotion { Job::everything(None) } else { Job::super_block(None) };
+            self.meta_job(d, Job { then: vec![Then::RoleStable(ticket)], ..job }, out);
+        }
+    }
+
+    /// One disk has the role.
+    pub(in crate::engine) fn role_stable(&mut self, d: usize, ticket: Ticket, out: &mut Vec<Command>) {
+        let Some(job) = self.admin.role_jobs.iter_mut().find(|job| job.ticket == ticket) else { return };
+        job.disks_left = job.disks_left.saturating_sub(1);
+        let left = job.disks_left;
+        let primary = !job.demotion;
+        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+            backing.primary_stable = primary;
+        }
+        self.wake_log_waiters(d, out);
+        if left == 0 {
+            self.role_kept(ticket, out);
+        }
+    }
+
+    /// The role is kept everywhere: tell it.
+    fn role_kept(&mut self, ticket: Ticket, out: &mut Vec<Command>) {
+        let Some(at) = self.admin.role_jobs.iter().position(|job| job.ticket == ticket) else { return };
+        let job = self.admin.role_jobs.remove(at);
+        for d in 0..self.devices.len() {
+            if job.forced {
+                self.send_uuids(d, out);
+            }
+            self.send_state(d, out);
+            self.tell_device(d, out);
+        }
+        self.reply(ticket, Ok(done(true)), out);
+        self.admin.state_changed = true;
+        self.notify_changes(out);
+    }
+
+    fn tell_device(&self, d: usize, out: &mut Vec<Command>) {
+        let device = &self.devices[d];
+        if device.size != Sector(0) {
+            out.push(Command::Device {
+                volume: device.volume,
+                size: device.size,
+                writable: self.role == Role::Primary,
+            });
+        }
+    }
+
+    pub(super) fn become_primary(&mut self, ticket: Ticket, forced: bool, out: &mut Vec<Command>) {
+        let want = Want::Primary { force: forced, forced, pinged: true };
+        if let Err(reason) = self.change(Mode::Soft, &edit_of(want), out) {
+            return self.refuse(ticket, want, reason, out);
+        }
+        if forced {
+            self.log(
+                "forced",
+                Level::Warning,
+                self.name.clone(),
+                "Forced to consider local data as UpToDate!",
+                out,
+            );
+        }
+        if let Some(connection) = self.connection.as_deref_mut() {
+            connection.discard_my_data = false;
+        }
+        for d in 0..self.devices.len() {
+            let snapshot = self.snapshot(Some(d));
+            let alone = !snapshot.is_replicating() || !snapshot.peer_disk.has_data();
+            if (alone && self.bitmap_generation(d) == 0) || forced {
+                self.new_generation(d, out);
+            }
+        }
+        self.admin.role_jobs.push(RoleJob {
+            ticket,
+            disks_left: 0,
+            forced,
+            demotion: false,
+            draining: false,
+        });
+        self.write_role(ticket, out);
+    }
+}

@@ -329,3 +329,6 @@ fn parse_minor(word: &str) -> Option<u32> {
     let digits = word.strip_prefix("/dev/drbd").or_else(|| word.strip_prefix("minor-")).unwrap_or(word);
     digits.parse().ok().filter(|n| *n < 1 << 20)
 }
+
+#[cfg(test)]
+mod tests;

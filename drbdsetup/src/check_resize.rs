@@ -67,3 +67,6 @@ fn state_dir() -> Result<PathBuf, Fault> {
         .map(|dir| dir.join("drbd"))
         .ok_or_else(|| Fault::trouble("drbdsetup: no place for state: set XDG_STATE_HOME"))
 }
+
+#[cfg(test)]
+mod tests;

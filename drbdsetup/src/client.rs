@@ -56,20 +56,23 @@ impl Client {
                 NoClient::Trouble(Fault::trouble(format!("{resource}: {sentence}")))
             }
         })?;
-        Client::greet(resource, stream).map_err(NoClient::Trouble)
+        Client::greet(resource, stream)
     }
 
-    fn greet(resource: &str, stream: UnixStream) -> Result<Client, Fault> {
-        let trouble = |why: &str| Fault::trouble(format!("{resource}: {why}"));
+    fn greet(resource: &str, stream: UnixStream) -> Result<Client, NoClient> {
+        let trouble = |why: &str| NoClient::Trouble(Fault::trouble(format!("{resource}: {why}")));
+        // One that is just ending, or just being started again.
+        let ended = || NoClient::NotConfigured("the daemon ended before it said hello".to_owned());
         let mut client = Client {
             resource: resource.to_owned(),
             stream: BufReader::new(stream),
             next_id: 1,
             notifications: VecDeque::new(),
         };
-        client.read_timeout(Some(HELLO_TIMEOUT))?;
-        client.send(&ClientLine::Hello { hello: ClientHello { speak: vec![VERSION] } })?;
-        match client.receive()? {
+        client.read_timeout(Some(HELLO_TIMEOUT)).map_err(NoClient::Trouble)?;
+        let hello = ClientHello { speak: vec![VERSION] };
+        client.send(&ClientLine::Hello { hello }).map_err(|_| ended())?;
+        match client.receive_or_end().map_err(NoClient::Trouble)?.ok_or_else(ended)? {
             DaemonLine::Hello { hello } if hello.version != VERSION => Err(trouble(&format!(
                 "the daemon ({}) speaks version {} of the control protocol, this drbdsetup version {VERSION}; \
                  use the tools that came with the daemon",
@@ -80,10 +83,10 @@ impl Client {
                 hello.resource
             ))),
             DaemonLine::Hello { .. } => {
-                client.read_timeout(None)?;
+                client.read_timeout(None).map_err(NoClient::Trouble)?;
                 Ok(client)
             }
-            DaemonLine::Refused { refused, .. } => Err(Fault::refused(resource, &refused)),
+            DaemonLine::Refused { refused, .. } => Err(NoClient::Trouble(Fault::refused(resource, &refused))),
             DaemonLine::Done { .. } | DaemonLine::Notification { .. } => {
                 Err(trouble("the daemon did not begin with hello; it is not a udrbd"))
             }

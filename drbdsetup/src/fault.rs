@@ -25,6 +25,14 @@ impl Fault {
         Fault { text: text.into(), exit: EXIT_TROUBLE }
     }
 
+    /// Both, told in their order; the exit code of the first.
+    pub fn after(self, before: Option<Fault>) -> Fault {
+        match before {
+            None => self,
+            Some(before) => Fault { text: format!("{}\n{}", before.text, self.text), exit: before.exit },
+        }
+    }
+
     /// A query about what does not exist; exit code 10.
     pub fn missing(text: impl Into<String>) -> Fault {
         Fault { text: text.into(), exit: EXIT_REFUSED }

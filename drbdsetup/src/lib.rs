@@ -131,35 +131,59 @@ fn carry_out(line: &CommandLine) -> Result<String, Fault> {
     }
 }
 
+/// What the named resource, or each of all, answered.
+struct Answers<T> {
+    all: Vec<T>,
+    /// A sentence about a socket that a dead daemon left behind.
+    dead: String,
+    /// About daemons that cannot be used; the others are listed all the same.
+    trouble: Option<Fault>,
+}
+
 /// Asks the named resource, or each of all; resources whose daemon is gone are left out.
 fn ask_each<T>(
     line: &CommandLine,
     ask: impl Fn(&mut Client) -> Result<T, Fault>,
-) -> Result<(Vec<T>, String), Fault> {
+) -> Result<Answers<T>, Fault> {
     let run_dir = RunDir::open_if_present(&run_dir_path()?)?;
     let names = match line.resource() {
         Some(name) => vec![name.to_owned()],
         None => run_dir.as_ref().map(RunDir::resources).unwrap_or_default(),
     };
-    let mut answers = Vec::new();
-    let mut dead = String::new();
+    let mut answers = Answers { all: Vec::new(), dead: String::new(), trouble: None };
     for name in names {
-        match Client::connect(run_dir.as_ref(), &name) {
-            Ok(mut client) => answers.push(ask(&mut client)?),
-            Err(NoClient::NotConfigured(info)) => dead = info,
-            Err(NoClient::Trouble(fault)) => return Err(fault),
+        let answer = match Client::connect(run_dir.as_ref(), &name) {
+            Ok(mut client) => ask(&mut client),
+            Err(NoClient::NotConfigured(info)) => {
+                answers.dead = info;
+                continue;
+            }
+            Err(NoClient::Trouble(fault)) => Err(fault),
+        };
+        match answer {
+            Ok(answer) => answers.all.push(answer),
+            Err(fault) => answers.trouble = Some(fault.after(answers.trouble)),
         }
     }
-    Ok((answers, dead))
+    Ok(answers)
+}
+
+/// The listing; after it, with its exit code, what could not be listed.
+fn listed(text: String, trouble: Option<Fault>, nothing: bool) -> Result<String, Fault> {
+    let Some(fault) = trouble else { return Ok(text) };
+    if !nothing {
+        print(&text);
+    }
+    Err(fault)
 }
 
 fn status(line: &CommandLine) -> Result<String, Fault> {
-    let (all, dead): (Vec<ResourceStatus>, String) = ask_each(line, Client::status)?;
-    if let (Some(name), true) = (line.resource(), all.is_empty()) {
+    let Answers { all, dead, trouble }: Answers<ResourceStatus> = ask_each(line, Client::status)?;
+    if let (Some(name), true, None) = (line.resource(), all.is_empty(), &trouble) {
         return Err(Fault::missing(query::with_info(&format!("{name}: No such resource"), &dead)));
     }
     if line.has("json") {
-        return Ok(status_json::text(&all));
+        return listed(status_json::text(&all), trouble, all.is_empty());
     }
     let detail = status::Detail {
         verbose: line.count("verbose"),
@@ -167,16 +191,17 @@ fn status(line: &CommandLine) -> Result<String, Fault> {
         terminal: std::io::stdout().is_terminal(),
         colour: colour::wanted(line.text("color")),
     };
-    Ok(status::text(&all, detail))
+    listed(status::text(&all, detail), trouble, all.is_empty())
 }
 
 fn show(line: &CommandLine) -> Result<String, Fault> {
-    let (all, _): (Vec<Configuration>, String) = ask_each(line, Client::configuration)?;
-    if line.has("json") {
-        return Ok(show_json::text(&all));
-    }
-    if all.is_empty() && line.resource().is_none() {
-        return Ok("# No currently configured DRBD found.\n".to_owned());
-    }
-    Ok(show::text(&all, line.has("show-defaults")))
+    let Answers { all, trouble, .. }: Answers<Configuration> = ask_each(line, Client::configuration)?;
+    let text = if line.has("json") {
+        show_json::text(&all)
+    } else if all.is_empty() && line.resource().is_none() {
+        "# No currently configured DRBD found.\n".to_owned()
+    } else {
+        show::text(&all, line.has("show-defaults"))
+    };
+    listed(text, trouble, all.is_empty())
 }

@@ -97,21 +97,18 @@ fn is_anything_configured(run_dir: Option<&RunDir>) -> bool {
 }
 
 fn down_all(run_dir: Option<&RunDir>) -> Result<(), Fault> {
-    let mut first = Ok(());
+    let mut faults: Option<Fault> = None;
     for resource in run_dir.map(RunDir::resources).unwrap_or_default() {
         let ended = match connect_patiently(run_dir, &resource) {
             Ok(mut client) => client.ask(&resource, Request::Down).map(|done| say(&resource, &done)),
             Err(NoClient::NotConfigured(_)) => Ok(()),
             Err(NoClient::Trouble(fault)) => Err(fault),
         };
-        if let (Err(fault), Err(before)) = (&ended, &first) {
-            let before: &Fault = before;
-            first = Err(Fault { text: format!("{}\n{}", before.text, fault.text), exit: before.exit });
-        } else if ended.is_err() {
-            first = ended;
+        if let Err(fault) = ended {
+            faults = Some(fault.after(faults));
         }
     }
-    first
+    faults.map_or(Ok(()), Err)
 }
 
 /// The daemon's remarks on what it did.

@@ -72,7 +72,7 @@ impl Stream<'_> {
 
     fn now(&mut self) -> Result<(), Fault> {
         let run_dir = RunDir::open_if_present(&run_dir_path()?)?;
-        let mut any = false;
+        let (mut any, mut faults) = (false, None);
         for name in run_dir.as_ref().map(|dir| self.wanted(dir)).unwrap_or_default() {
             match Client::connect(run_dir.as_ref(), &name) {
                 Ok(mut client) => {
@@ -82,18 +82,18 @@ impl Stream<'_> {
                     }
                 }
                 Err(NoClient::NotConfigured(_)) => {}
-                Err(NoClient::Trouble(fault)) => return Err(fault),
+                Err(NoClient::Trouble(fault)) => faults = Some(fault.after(faults)),
             }
         }
         // Nothing configured and nothing asked for by name prints nothing at all.
         if any || self.line.resource().is_some() {
             self.end_of_dump()?;
         }
-        Ok(())
+        faults.map_or(Ok(()), Err)
     }
 
     fn follow(&mut self) -> Result<(), Fault> {
-        self.look(true)?;
+        self.look()?;
         self.first_dump()?;
         let mut polling = self.line.has("poll");
         loop {
@@ -108,12 +108,13 @@ impl Stream<'_> {
                     return Ok(());
                 }
             }
-            self.look(false)?;
+            self.look()?;
         }
     }
 
     /// Connects to daemons not yet followed.
-    fn look(&mut self, first: bool) -> Result<(), Fault> {
+    fn look(&mut self) -> Result<(), Fault> {
+        let named = self.line.resource().is_some();
         let Some(run_dir) = RunDir::open_if_present(&run_dir_path()?)? else { return Ok(()) };
         for name in self.wanted(&run_dir) {
             if self.followed.iter().any(|f| f.client.resource() == name) || self.refused.contains(&name) {
@@ -127,7 +128,7 @@ impl Stream<'_> {
                     }
                 }
                 Err(NoClient::NotConfigured(_)) => {}
-                Err(NoClient::Trouble(fault)) if first => return Err(fault),
+                Err(NoClient::Trouble(fault)) if named => return Err(fault),
                 Err(NoClient::Trouble(fault)) => {
                     eprintln!("{}", fault.text);
                     self.refused.insert(name);

@@ -252,3 +252,6 @@ impl Ticker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,20 @@ fn a_file_in_the_place_of_the_socket() {
 }
 
 #[test]
+fn one_bad_resource_does_not_hide_the_others() {
+    let place = Place::new();
+    let _fake = place.fake("r0", two_node_answer);
+    std::fs::write(place.dir.join("bad.sock"), "").expect("it can be written");
+    for words in ["status", "status --json", "show", "events2 --now"] {
+        let (stdout, stderr, exit) = place.run(words);
+        assert!(stdout.contains("r0"), "{words}: {stdout}");
+        assert!(stderr.ends_with("bad.sock is not a socket; remove it\n"), "{words}: {stderr}");
+        assert_eq!(exit, 20, "{words}");
+    }
+    assert_eq!(place.run("status r0").2, 0);
+}
+
+#[test]
 fn a_socket_of_another_user() {
     // Only root can make one; everybody else finds nothing to give away.
     if !nix::unistd::geteuid().is_root() {

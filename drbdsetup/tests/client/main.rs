@@ -257,6 +257,59 @@ fn diskless_has_no_identifiers() {
 }
 
 #[test]
+fn check_resize_remembers_the_disk() {
+    let place = Place::new();
+    let (disk, lkbd) = (place.dir.join("disk"), place.dir.join("state/drbd-minor-1.lkbd"));
+    std::fs::write(&disk, [0; 8192]).expect("it can be written");
+    let name = disk.display().to_string();
+    let internal = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let (answered, shown) = (internal.clone(), name.clone());
+    let _fake = place.fake("r0", move |_| {
+        let mut configuration = two_node_configuration();
+        let disk = configuration.volumes[0].disk.as_mut().expect("a disk");
+        disk.disk = shown.clone();
+        if !answered.load(std::sync::atomic::Ordering::SeqCst) {
+            disk.meta_index = "flexible".to_owned();
+        }
+        Answer::Done(Box::new(Done { configuration: Some(configuration), ..Done::default() }))
+    });
+    place.claim(1, "r0");
+    assert_eq!(place.run("check-resize 1"), (String::new(), String::new(), 0));
+    assert_eq!(std::fs::read_to_string(&lkbd).expect("it is there"), format!("8192\t{name}\n"));
+    internal.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(place.run("check-resize 1"), (String::new(), String::new(), 0));
+    assert!(!lkbd.exists(), "external metadata needs no memory");
+    assert_eq!(place.run("check-resize 2").2, 10);
+}
+
+#[test]
+fn a_held_lock_is_waited_for_and_named() {
+    let place = Place::new();
+    let fake = place.fake("r0", two_node_answer);
+    place.claim(1, "r0");
+    std::fs::create_dir(place.dir.join("lock")).expect("it can be made");
+    let file = std::fs::File::create(place.dir.join("lock/drbd-147-1")).expect("it can be made");
+    let all = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&all)).expect("nobody holds it");
+    let (_, stderr, exit) = place.run("detach 1");
+    assert!(stderr.contains("lock/drbd-147-1: held by another drbdsetup or drbdmeta"), "{stderr}");
+    assert_eq!(exit, 20);
+    assert_eq!(place.run("dstate 1").2, 0, "queries take no lock");
+    drop(file);
+    assert_eq!(place.run("detach 1").2, 0);
+    assert_eq!(
+        fake.asked().last().expect("one").as_str(),
+        r#"{"detach":{"minor":1,"force":false,"diskless":false}}"#
+    );
+}
+
+#[test]
 fn command_lines_that_make_no_sense() {
     let place = Place::new();
     for (words, stderr) in [

@@ -145,6 +145,8 @@ impl PeerLinks {
         if let Some(link) = self.find(id) {
             link.version = version;
             link.framer.set_version(version);
+            // What arrived behind the packet that made the framer wait is to be looked at now.
+            self.stalled.push(id.0 & 0xff);
         }
     }
 

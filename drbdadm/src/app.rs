@@ -1,23 +1,23 @@
 //! One run of drbdadm from arguments to exit code.
 
-use crate::adjust::adjust;
+mod answers;
+mod work;
+
 use crate::cache;
 use crate::cli::{self, Arguments};
 use crate::commands::{Action, Command};
 use crate::diagnostics::{way_out, Diagnostic, Severity, Sources};
-use crate::dump::{dump, Asked};
-use crate::handlers::handler;
 use crate::help;
 use crate::host::ThisHost;
 use crate::load::{load, Loaded, Request};
-use crate::parser::{Parser, Shown};
-use crate::plan::calls::volume_call;
-use crate::plan::{plan, Plan, Selected, Wishes};
+use crate::plan::{Selected, Wishes};
 use crate::resolve;
-use crate::run::{println_quietly, shell_escaped, Runner};
+use crate::run::{println_quietly, Runner};
 use crate::select::{Choice, Miss};
-use crate::syntax::{Address, Config, HostKind};
+use crate::syntax::Config;
 use crate::wanted::{check_resync_after, wanted, Wanted};
+use answers::{print_dump, print_lower, status_of_everything};
+use work::carry_out;
 
 /// The configuration is invalid.
 const E_CONFIG_INVALID: u8 = 10;
@@ -175,6 +175,9 @@ fn execute(command: &Command, arguments: &Arguments, view: &View) -> u8 {
         println_quietly("No resource names specified");
         return E_USAGE;
     }
+    if command.name == "status" && arguments.resources.is_empty() {
+        return status_of_everything(arguments, view);
+    }
     let (selected, mut code) = select(command, arguments, view);
     match command.name {
         "sh-lr-of" => return print_lower(arguments, view, &selected),
@@ -192,22 +195,6 @@ fn execute(command: &Command, arguments: &Arguments, view: &View) -> u8 {
         code = worked;
     }
     code
-}
-
-fn print_lower(arguments: &Arguments, view: &View, selected: &[Selected<'_>]) -> u8 {
-    if !arguments.stacked {
-        eprintln!("sh-lower-resource only available in stacked mode");
-        return E_USAGE;
-    }
-    for selection in selected {
-        let resource = view.written.resources.iter().find(|r| r.name.value == selection.resource.name);
-        for host in resource.into_iter().flat_map(|r| &r.hosts) {
-            if let HostKind::Stacked { lower } = &host.kind {
-                println_quietly(&lower.value);
-            }
-        }
-    }
-    0
 }
 
 /// What the arguments mean; the code of the last one that means nothing.
@@ -246,165 +233,6 @@ fn wishes(arguments: &Arguments, view: &View) -> Wishes {
         stacked: arguments.stacked,
         always_use_vnr: view.written.global.as_ref().is_some_and(|g| g.udev_always_use_vnr),
     }
-}
-
-fn carry_out(command: &Command, arguments: &Arguments, view: &View, selected: &[Selected<'_>]) -> u8 {
-    if !arguments.dry_run && command.uses_addresses() && !own_addresses_are_here(view, selected) {
-        return E_CONFIG_INVALID;
-    }
-    let runner = runner(arguments, view);
-    match command.action {
-        Action::Handler => return run_handlers(command, arguments, view, selected),
-        Action::Adjust => return adjust_all(command, arguments, view, selected, &runner),
-        _ => {}
-    }
-    let plan: Plan = plan(command, selected, &wishes(arguments, view));
-    let outcome = runner.run(&plan);
-    if matches!(command.action, Action::Up | Action::NewResource | Action::NewMinor) {
-        remember(arguments, view, selected);
-    }
-    if outcome.code != 0 && command.action == Action::Up {
-        return E_USAGE;
-    }
-    u8::try_from(outcome.code).unwrap_or(E_EXEC_ERROR)
-}
-
-fn remember(arguments: &Arguments, view: &View, selected: &[Selected<'_>]) {
-    if !arguments.dry_run {
-        for selection in selected {
-            let minors = selection.volumes().map(|v| v.minor);
-            cache::remember(&selection.resource.name, minors, &view.written.file);
-        }
-    }
-}
-
-/// Addresses of ours that no interface has: connections could not come about.
-fn own_addresses_are_here(view: &View, selected: &[Selected<'_>]) -> bool {
-    if view.written.global.as_ref().is_some_and(|g| g.disable_ip_verification) {
-        return true;
-    }
-    let mut here = true;
-    for selection in selected {
-        let locals = selection.connections().flat_map(|c| &c.paths).map(|p| &p.local);
-        let mut missing: Vec<&Address> = Vec::new();
-        for local in locals.filter(|l| matches!(l.family.as_str(), "ipv4" | "ipv6")) {
-            if !missing.iter().any(|m| m.ip == local.ip) && !view.here.has_address(&local.ip) {
-                missing.push(local);
-            }
-        }
-        for address in missing {
-            here = false;
-            eprintln!(
-                "{}: in resource {}, {}:\n\tIP {} not found on this host.\n{}",
-                view.sources.name(selection.resource.at.file),
-                selection.resource.name,
-                selection.resource.heading,
-                address.ip,
-                way_out(&format!(
-                    "see {}: give the host this address, or say disable-ip-verification in global",
-                    view.sources.place(address.at)
-                ))
-            );
-        }
-    }
-    here
-}
-
-fn run_handlers(command: &Command, arguments: &Arguments, view: &View, selected: &[Selected<'_>]) -> u8 {
-    let mut code = 0;
-    for selection in selected {
-        let Some(handler) = handler(command.name, selection, &view.written.file) else { continue };
-        if arguments.dry_run || arguments.verbose {
-            println_quietly(&format!("/bin/sh -c {}", shell_escaped(&handler.command)));
-        }
-        if !arguments.dry_run {
-            code = u8::try_from(handler.run()).unwrap_or(E_EXEC_ERROR);
-        }
-    }
-    code
-}
-
-fn adjust_all(
-    command: &Command,
-    arguments: &Arguments,
-    view: &View,
-    selected: &[Selected<'_>],
-    runner: &Runner,
-) -> u8 {
-    let wishes = wishes(arguments, view);
-    let mut plan = Plan::default();
-    for selection in selected {
-        let Ok(shown) = running(selection.resource, runner) else { return E_EXEC_ERROR };
-        plan.0.extend(adjust(selection, shown.as_ref(), &wishes));
-    }
-    let plan = plan.sorted();
-    let outcome = if command.name == "adjust-with-progress" && !arguments.dry_run {
-        runner.run_with_progress(&plan)
-    } else {
-        runner.run(&plan)
-    };
-    remember(arguments, view, selected);
-    if outcome.code == 0 {
-        0
-    } else {
-        E_USAGE
-    }
-}
-
-/// What runs of a resource, as `drbdsetup show` says.
-fn running(resource: &Wanted, runner: &Runner) -> Result<Option<Shown>, ()> {
-    let call = volume_call(resource, &["show", &resource.name]);
-    let (name, text) = match std::env::var("FAKE_DRBDSETUP_SHOW") {
-        Ok(file) => match std::fs::read_to_string(&file) {
-            Ok(text) => (file, text),
-            Err(error) => {
-                eprintln!("Can not open '{file}': {error}");
-                return Err(());
-            }
-        },
-        Err(_) => ("drbdsetup show".to_owned(), runner.output(&call).unwrap_or_default()),
-    };
-    let mut sources = Sources::default();
-    let file = sources.add(&name, &text);
-    let (shown, noted) = Parser::new(&sources, file, &text).shown();
-    if complain(&noted, &sources) {
-        return Err(());
-    }
-    Ok(shown.into_iter().find(|s| s.name == resource.name))
-}
-
-fn print_dump(command: &Command, arguments: &Arguments, view: &View) -> u8 {
-    if command.name == "dump-xml" {
-        eprintln!(
-            "dump-xml: this drbdadm has no XML output yet; 'drbdadm dump' prints the configuration as text"
-        );
-        return E_USAGE;
-    }
-    let expanded = arguments.dry_run || arguments.verbose;
-    let config = if expanded { &view.expanded } else { &view.written };
-    let ours = |name: &str| view.wanted.iter().find(|w| w.name == name);
-    let names =
-        if arguments.resources.is_empty() { vec!["all".to_owned()] } else { arguments.resources.clone() };
-    let mut code = 0;
-    for name in names {
-        let known = config.resources.iter().any(|r| r.name.value == name);
-        if !known && name != "all" {
-            eprintln!("'{name}' not defined in your config (for this host).");
-            code = E_USAGE;
-            continue;
-        }
-        let asked = Asked { host: &view.here.name, expanded, only: known.then_some(name.as_str()) };
-        let text = dump(
-            config,
-            &view.sources,
-            asked,
-            |name| ours(name).is_none(),
-            |name| ours(name).is_some_and(|w| w.stacked),
-        );
-        println_quietly(text.trim_end_matches('\n'));
-        println_quietly("");
-    }
-    code
 }
 
 fn runner(arguments: &Arguments, view: &View) -> Runner {

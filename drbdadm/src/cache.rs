@@ -18,12 +18,23 @@ fn link_of(what: &str) -> Option<PathBuf> {
     (!what.contains('/')).then(run_directory).flatten().map(|dir| dir.join(format!("drbd-{what}.conf")))
 }
 
+fn links(resource: &str, minors: impl Iterator<Item = u32>) -> impl Iterator<Item = PathBuf> {
+    let names = std::iter::once(format!("resource-{resource}")).chain(minors.map(|m| format!("minor-{m}")));
+    names.filter_map(|n| link_of(&n))
+}
+
+/// Forgets a resource that was taken down.
+pub fn forget(resource: &str, minors: impl Iterator<Item = u32>) {
+    for link in links(resource, minors) {
+        let _ = std::fs::remove_file(link);
+    }
+}
+
 /// Remembers the file of a resource and its minors. A run directory that cannot be written is no error: only handlers
 /// called without `-c` miss it.
 pub fn remember(resource: &str, minors: impl Iterator<Item = u32>, file: &str) {
     let Ok(file) = std::fs::canonicalize(file) else { return };
-    let names = std::iter::once(format!("resource-{resource}")).chain(minors.map(|m| format!("minor-{m}")));
-    for link in names.filter_map(|n| link_of(&n)) {
+    for link in links(resource, minors) {
         if std::fs::read_link(&link).is_ok_and(|old| old == file) {
             continue;
         }

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod commands;
 pub mod diagnostics;
 pub mod dump;
+pub mod dump_xml;
 pub mod glob;
 pub mod handlers;
 pub mod help;

@@ -163,7 +163,10 @@ impl Runner {
 
     fn command(&self, call: &Call) -> Command {
         let mut command = Command::new(self.program(call.program));
-        command.args(&call.arguments).env("DRBD_RESOURCE", &call.resource);
+        command.args(&call.arguments);
+        if !call.resource.is_empty() {
+            command.env("DRBD_RESOURCE", &call.resource);
+        }
         command
     }
 
@@ -233,7 +236,8 @@ pub fn println_quietly(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn print_quietly(text: &str) {
+/// Prints text at once; a reader that has gone away is no reason to complain.
+pub fn print_quietly(text: &str) {
     let mut out = std::io::stdout();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

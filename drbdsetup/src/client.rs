@@ -10,12 +10,14 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of one line of the protocol.
 const LINE_MAX: u64 = 16 << 20;
 /// How long a daemon may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a daemon that died is given to be started again by its parent.
+const RESTART: Duration = Duration::from_secs(2);
 
 /// A connected client.
 #[derive(Debug)]
@@ -57,6 +59,24 @@ impl Client {
             }
         })?;
         Client::greet(resource, stream)
+    }
+
+    /// Connects; where a socket was left behind, the daemon that died may be on its way back.
+    pub fn connect_patiently(run_dir: Option<&RunDir>, resource: &str) -> Result<Client, NoClient> {
+        let begun = Instant::now();
+        // For a moment there is no socket at all, when the new daemon replaces it.
+        let mut left_behind = false;
+        loop {
+            match Client::connect(run_dir, resource) {
+                Err(NoClient::NotConfigured(info))
+                    if (left_behind || !info.is_empty()) && begun.elapsed() < RESTART =>
+                {
+                    left_behind = true;
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                other => return other,
+            }
+        }
     }
 
     fn greet(resource: &str, stream: UnixStream) -> Result<Client, NoClient> {

@@ -9,10 +9,6 @@ use crate::rundir::{run_dir_path, RunDir};
 use drbd_core::control::{Done, Request};
 use drbd_core::refusal::{Reason, Refusal};
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// How long a daemon that died is given to be started again by its parent.
-const RESTART: Duration = Duration::from_secs(2);
 
 /// Carries out a command that changes something.
 pub fn run(line: &CommandLine) -> Result<(), Fault> {
@@ -51,7 +47,7 @@ fn daemon_of(line: &CommandLine, run_dir: Option<&RunDir>) -> Result<Option<Clie
     };
     let info = match resource {
         None => String::new(),
-        Some(resource) => match connect_patiently(run_dir, &resource) {
+        Some(resource) => match Client::connect_patiently(run_dir, &resource) {
             Ok(client) => return Ok(Some(client)),
             Err(NoClient::Trouble(fault)) => return Err(fault),
             Err(NoClient::NotConfigured(info)) => info,
@@ -65,19 +61,6 @@ fn daemon_of(line: &CommandLine, run_dir: Option<&RunDir>) -> Result<Option<Clie
     } else {
         Fault::unknown_resource(object, &info)
     })
-}
-
-/// Connects; where a socket was left behind, the daemon that died may be on its way back.
-fn connect_patiently(run_dir: Option<&RunDir>, resource: &str) -> Result<Client, NoClient> {
-    let begun = Instant::now();
-    loop {
-        match Client::connect(run_dir, resource) {
-            Err(NoClient::NotConfigured(info)) if !info.is_empty() && begun.elapsed() < RESTART => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            other => return other,
-        }
-    }
 }
 
 /// `down` of what is not there is done; so are `secondary`, `disconnect` and `detach` when nothing at all is configured.
@@ -99,7 +82,7 @@ fn is_anything_configured(run_dir: Option<&RunDir>) -> bool {
 fn down_all(run_dir: Option<&RunDir>) -> Result<(), Fault> {
     let mut faults: Option<Fault> = None;
     for resource in run_dir.map(RunDir::resources).unwrap_or_default() {
-        let ended = match connect_patiently(run_dir, &resource) {
+        let ended = match Client::connect_patiently(run_dir, &resource) {
             Ok(mut client) => client.ask(&resource, Request::Down).map(|done| say(&resource, &done)),
             Err(NoClient::NotConfigured(_)) => Ok(()),
             Err(NoClient::Trouble(fault)) => Err(fault),

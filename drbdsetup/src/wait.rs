@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// The state is asked for at least this often: counters change without a notification.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// How long a daemon that went away may take to come back.
+/// How long a daemon that went away is asked for.
 const RETURN: Duration = Duration::from_secs(5);
 
 /// What is waited for.
@@ -53,7 +53,8 @@ pub fn run(line: &CommandLine) -> Result<(), Fault> {
 
 fn subscribe(resource: &str) -> Result<Client, Fault> {
     let run_dir = RunDir::open_if_present(&run_dir_path()?)?;
-    let mut client = Client::connect(run_dir.as_ref(), resource).map_err(|why| why.into_fault(resource))?;
+    let mut client =
+        Client::connect_patiently(run_dir.as_ref(), resource).map_err(|why| why.into_fault(resource))?;
     client.ask(resource, Request::Subscribe)?;
     Ok(client)
 }

@@ -48,6 +48,22 @@ fn a_dead_socket_is_an_unknown_resource() {
 }
 
 #[test]
+fn a_daemon_that_is_being_restarted_is_waited_for() {
+    let place = Place::new();
+    for words in ["primary r0", "down r0", "wait-connect-resource r0"] {
+        place.fake("r0", two_node_answer).crash();
+        let child = place.command(words).spawn();
+        std::thread::sleep(Duration::from_millis(300));
+        std::fs::remove_file(place.dir.join("r0.sock")).expect("it was left behind");
+        let fake = place.fake("r0", two_node_answer);
+        assert!(child.expect("it runs").wait().expect("it ends").success(), "{words}");
+        assert!(!fake.asked().is_empty(), "{words}");
+        drop(fake);
+        std::fs::remove_file(place.dir.join("r0.sock")).expect("it was left behind");
+    }
+}
+
+#[test]
 fn a_file_in_the_place_of_the_socket() {
     let place = Place::new();
     std::fs::write(place.dir.join("r0.sock"), "").expect("it can be written");

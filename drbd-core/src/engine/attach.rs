@@ -31,7 +31,9 @@ impl Resource {
         out: &mut Vec<Command>,
     ) -> Result<(), Refusal> {
         let Some(d) = self.device_index(request.volume) else { return Err(Reason::MinorInvalid.into()) };
-        if self.devices[d].disk != DiskState::Diskless || self.devices[d].backing.is_some() {
+        let device = &self.devices[d];
+        if device.disk != DiskState::Diskless || device.backing.is_some() || device.counters.lower_pending > 0
+        {
             return Err(Reason::DiskConfigured.into());
         }
         if self.devices[d].options.diskless {
@@ -285,6 +287,7 @@ impl Resource {
             out,
         );
         self.admin.detaching.push((d, ticket));
+        self.wake_log_waiters(d, out);
         self.continue_detach(out);
     }
 
@@ -311,11 +314,19 @@ impl Resource {
 
     /// No request of anyone is on the disk, and none of its writes waits for the peer.
     fn disk_is_quiet(&self, d: usize) -> bool {
-        let log_empty = self
-            .connection
-            .as_ref()
-            .is_none_or(|c| c.transfer_log.iter().all(|&key| self.requests[key].device != d));
-        log_empty && self.devices[d].conflicts.is_idle() && self.devices[d].log_waiters.is_empty()
+        let ours_left = self.requests.iter().any(|(_, r)| r.device == d && r.has_local_part());
+        let peers_left = self.peer_requests.iter().any(|(_, r)| r.device == d);
+        !ours_left && !peers_left && self.devices[d].log_waiters.is_empty()
+    }
+
+    /// The log goes with its disk: nobody holds references to it any more.
+    fn forget_log_references(&mut self, d: usize) {
+        for request in self.requests.values_mut().filter(|r| r.device == d) {
+            request.logged = false;
+        }
+        for request in self.peer_requests.values_mut().filter(|r| r.device == d) {
+            request.logged = false;
+        }
     }
 
     /// Everything is kept: let the disk go.
@@ -329,6 +340,7 @@ impl Resource {
             out,
         );
         self.devices[d].backing = None;
+        self.forget_log_references(d);
         self.close_disk_if_idle(d, out);
         if let Some(ticket) = ticket {
             self.reply(ticket, Ok(Done { changed: true, ..Done::default() }), out);
@@ -376,6 +388,7 @@ impl Resource {
         );
         let waiting = self.devices[d].backing.as_deref_mut().map(|b| b.jobs.abandon()).unwrap_or_default();
         self.devices[d].backing = None;
+        self.forget_log_references(d);
         self.force(
             &|v, s| {
                 if v == Some(d) {

@@ -66,6 +66,7 @@ impl Resource {
         set(&mut flags, device_flag::CRASHED_PRIMARY, backing.crashed_primary);
         set(&mut flags, device_flag::AL_DISABLED, !backing.options.al_updates);
         backing.super_block.flags = flags;
+        backing.primary_stable &= primary;
         if backing.super_block.format == Format::V08 {
             backing.super_block.unclean_magic = true;
         }
@@ -173,7 +174,10 @@ fn forget_crash_when_both_are_up_to_date(
 
 fn keep_flags(r: &mut Resource, d: usize, _: &Snapshot, _: &Snapshot, out: &mut Vec<Command>) {
     if r.update_flags(d) {
-        r.write_super_block(d, None, out);
+        let backing = r.devices[d].backing.as_deref();
+        let primary = backing.is_some_and(|b| b.super_block.flags & device_flag::PRIMARY_IND != 0);
+        // Writers of the log may be waiting for PRIMARY_IND to be kept. Only a write that begins with it set counts.
+        r.write_super_block(d, primary.then_some(Then::PrimaryMarked), out);
     }
 }
 

@@ -51,6 +51,11 @@ impl<T> Slab<T> {
         self.entries.get(key as usize)?.as_ref()
     }
 
+    /// All values.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut().flatten()
+    }
+
     /// All values with their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.entries.iter().enumerate().filter_map(|(k, v)| Some((k as u32, v.as_ref()?)))

@@ -84,6 +84,11 @@ impl Request {
         u64::from(self.cookie) << 32 | u64::from(key)
     }
 
+    /// The local disk has, or had, part in it.
+    pub(in crate::engine) fn has_local_part(&self) -> bool {
+        self.local != Local::None
+    }
+
     fn is_write(&self) -> bool {
         match self.op {
             UpperOp::Write | UpperOp::Discard | UpperOp::WriteZeroes { .. } => true,

@@ -10,9 +10,12 @@ use crate::terminal::short_size;
 use drbd_core::ids::Sector;
 use drbd_core::limits::EXTENT_SECTORS;
 use drbd_core::metadata::{
-    apply_log, device_flag, encode_initialised, is_log_before_84, load, replay, replay_before_84, BitmapArea,
-    Geometry, Loaded, LogReplay, LogState, Place, SuperBlock, BLOCK_BYTES,
+    apply_log, device_flag, encode_initialised, is_log_before_84, replay, replay_before_84, BitmapArea,
+    Geometry, Loaded, LogReplay, LogState, MetadataError, Place, SuperBlock, BLOCK_BYTES,
 };
+
+/// Bitmaps are worked on in pieces of about this size.
+const PIECE_BYTES: usize = 4 << 20;
 
 /// `apply-al`.
 pub(crate) fn apply(opened: &mut Opened) -> Result<(), Failure> {
@@ -25,7 +28,7 @@ pub(crate) fn apply(opened: &mut Opened) -> Result<(), Failure> {
     let active = explain(opened, &found, needed)?;
     let untouched = found.state == LogState::Untouched && found.corrupt_blocks == 0 && !old_log;
     if !active.is_empty() {
-        mark(opened, &mut super_block, &place, log.as_slice(), active)?;
+        mark(opened, &super_block, &place, &active)?;
     }
     if !untouched {
         initialise_log(opened, &place)?;
@@ -81,40 +84,49 @@ fn explain(opened: &Opened, found: &LogReplay, needed: bool) -> Result<Vec<u32>,
     Ok(Vec::new())
 }
 
-fn mark(
-    opened: &Opened,
-    super_block: &mut SuperBlock,
-    place: &Place,
-    log: &[u8],
-    active: Vec<u32>,
-) -> Result<(), Failure> {
-    let name = opened.arguments.device.display();
-    // As DRBD does it, the last extent is marked as a whole, even where it reaches beyond the end of the device.
-    let whole_extents = Sector(place.capacity.0.next_multiple_of(EXTENT_SECTORS));
-    let place = &Place { capacity: whole_extents, ..*place };
-    let agreed = std::mem::replace(&mut super_block.effective_size, whole_extents.0);
-    let bitmap = opened.device.read(place.bitmap_offset_bytes, place.bitmap_bytes as usize)?;
-    let loaded = load(super_block.clone(), place, log, bitmap.as_slice());
-    let mut loaded = loaded.map_err(|error| Failure::value(format!("{name}: {error}")))?;
-    loaded.hot_extents = active;
-    loaded.log_unreadable = false;
-    let applied = apply_log(&mut loaded).map_err(|error| Failure::value(format!("{name}: {error}")))?;
-    write_bitmap(opened, place, &loaded)?;
-    *super_block = SuperBlock { effective_size: agreed, ..loaded.super_block };
-    let kib = applied.bits_set * u64::from(super_block.bm_bytes_per_bit) / 1024;
+/// Sets the bits of the extents, piece by piece of the bitmap, so that a large one needs no large memory. As DRBD does
+/// it, the last extent is marked as a whole, even where it reaches beyond the end of the device.
+fn mark(opened: &Opened, super_block: &SuperBlock, place: &Place, extents: &[u32]) -> Result<(), Failure> {
+    let slots = super_block.max_peers as usize;
+    // In pieces of whole blocks of every slot, each piece is a bitmap of its own.
+    let piece_bytes = (PIECE_BYTES / (BLOCK_BYTES * slots)).max(1) * BLOCK_BYTES * slots;
+    let sectors_per_bit = u64::from(super_block.bm_bytes_per_bit) / Sector::BYTES;
+    let piece_sectors = (piece_bytes / slots * 8) as u64 * sectors_per_bit;
+    let piece_extents = (piece_sectors / EXTENT_SECTORS) as u32;
+    let within = extents.partition_point(|extent| u64::from(*extent) * EXTENT_SECTORS < place.capacity.0);
+    let mut bits_set = 0;
+    for of_piece in extents[..within].chunk_by(|left, right| left / piece_extents == right / piece_extents) {
+        let piece = of_piece[0] / piece_extents;
+        let start = u64::from(piece) * piece_bytes as u64;
+        let len = (place.bitmap_bytes - start).min(piece_bytes as u64) as usize;
+        let mut buffer = opened.device.read(place.bitmap_offset_bytes + start, len)?;
+        let mut loaded = Loaded {
+            super_block: SuperBlock { effective_size: piece_sectors, ..super_block.clone() },
+            bitmaps: Vec::new(),
+            hot_extents: of_piece.iter().map(|extent| extent % piece_extents).collect(),
+            log_unreadable: false,
+            capacity: Sector(piece_sectors),
+        };
+        bits_set += mark_piece(&mut loaded, buffer.as_mut())
+            .map_err(|error| Failure::value(format!("{}: {error}", opened.arguments.device.display())))?;
+        opened.device.write(place.bitmap_offset_bytes + start, &buffer)?;
+    }
+    opened.device.flush()?;
+    let kib = bits_set * u64::from(super_block.bm_bytes_per_bit) / 1024;
     opened.terminal.note(format_args!("Marked additional {} as out-of-sync based on AL.", short_size(kib)));
     Ok(())
 }
 
-fn write_bitmap(opened: &Opened, place: &Place, loaded: &Loaded) -> Result<(), Failure> {
+fn mark_piece(loaded: &mut Loaded, bytes: &mut [u8]) -> Result<u64, MetadataError> {
     let geometry = Geometry::of(&loaded.super_block);
-    let area = BitmapArea { slots: geometry.max_peers, bits: geometry.bits(place.capacity) };
-    let mut buffer = Buffer::new(place.bitmap_bytes as usize);
-    for (n, bytes) in buffer.as_mut().chunks_exact_mut(BLOCK_BYTES).enumerate() {
+    let slot_bits = (bytes.len() / geometry.max_peers as usize * 8) as u64;
+    let area = BitmapArea { slots: geometry.max_peers, bits: slot_bits.next_multiple_of(64) };
+    loaded.bitmaps = area.decode(bytes);
+    let applied = apply_log(loaded)?;
+    for (n, bytes) in bytes.chunks_exact_mut(BLOCK_BYTES).enumerate() {
         if let Some(block) = bytes.first_chunk_mut() {
             area.encode_block(&loaded.bitmaps, n as u64, block);
         }
     }
-    opened.device.write(place.bitmap_offset_bytes, &buffer)?;
-    opened.device.flush()
+    Ok(applied.bits_set)
 }

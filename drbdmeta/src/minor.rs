@@ -6,8 +6,8 @@ use drbd_core::states::DiskState;
 use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg};
 use nix::libc;
-use std::fs::{create_dir_all, File, OpenOptions};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub(crate) fn lock(minor: u32) -> Result<File, Failure> {
     let cannot = |what: &str, error: &dyn std::fmt::Display| {
         Failure::usage(format!("{what}({}): {error}", path.display()))
     };
-    create_dir_all(&dir).map_err(|error| cannot("open", &error))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|error| cannot("open", &error))?;
     let file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -3,6 +3,7 @@
 //!
 //! Needs root, loop devices and the package drbd-utils. Where they are missing this says so; under `CI=true` it fails.
 
+use drbd_core::metadata::LogTransaction;
 use drbd_tests::drbdmeta::Drbdmeta;
 use drbd_tests::transcript::Step;
 use std::fs::OpenOptions;
@@ -211,6 +212,42 @@ fn a_log_applied_by_us_and_by_them() {
             "{name} differs after apply-al"
         );
     }
+}
+
+/// A bitmap so large that it is worked on in pieces.
+#[test]
+fn a_log_applied_to_a_large_device() {
+    let drbdmeta = Drbdmeta::new("drbd-utils-large");
+    if skipped(&drbdmeta) {
+        return;
+    }
+    let bytes = 128 << 30;
+    for (name, max_peers) in [("mine", 3), ("theirs", 3)] {
+        let file = drbdmeta.blank(name, bytes);
+        ours(&drbdmeta, &format!("- v09 {name} internal create-md --effective-size 127G {max_peers}"));
+        let mut transaction = LogTransaction::empty(0);
+        for (slot, extent) in
+            [0, 1, 31, 9_999, 10_000, 10_559, 10_560, 20_000, 32_511, 32_512].into_iter().enumerate()
+        {
+            assert!(transaction.push_update(slot as u16, extent));
+        }
+        transaction.context_size = 1237;
+        let mut block = [0; 4096];
+        transaction.encode(&mut block);
+        let file = OpenOptions::new().write(true).open(file).unwrap();
+        file.write_all_at(&0x13_u32.to_be_bytes(), bytes - 4096 + 56).unwrap();
+        file.write_all_at(&block, bytes - 4096 - 32768).unwrap();
+    }
+    let (our_loop, their_loop) =
+        (Loop::over(&drbdmeta.path("mine")).unwrap(), Loop::over(&drbdmeta.path("theirs")).unwrap());
+    let our_step = drbdmeta.say(&format!("- v09 {} internal apply-al", our_loop.0));
+    real(&format!("- v09 {} internal apply-al", their_loop.0));
+    assert_eq!(
+        (our_step.exit, our_step.err),
+        (0, vec!["Marked additional 108 MB as out-of-sync based on AL.".to_owned()])
+    );
+    let dump = |device: &Loop| comparable(&drbdmeta.say(&format!("- v09 {} internal dump-md", device.0)));
+    assert_eq!(dump(&our_loop), dump(&their_loop));
 }
 
 #[test]

@@ -118,7 +118,16 @@ use Action::*;
 use Listing::{Alias, Expert, Handler as Handlers, Public, Shell};
 
 const FORCE: &[&str] = &["force"];
-const CREATE: &[&str] = &["max-peers=", "peer-max-bio-size=", "al-stripes=", "al-stripe-size-kB=", "force"];
+const CREATE: &[&str] = &[
+    "max-peers=",
+    "effective-size=",
+    "diskful-peers=",
+    "peer-max-bio-size=",
+    "al-stripes=",
+    "al-stripe-size-kB=",
+    "bitmap-block-size=",
+    "force",
+];
 const STATUS: &[&str] = &["verbose", "statistics", "color=", "json"];
 
 /// All of them.
@@ -151,7 +160,7 @@ pub const COMMANDS: &[Command] = &[
     command("cstate", ConnectionCall, Public, &[]),
     command("dstate", DiskState, Public, &[]),
     command("status", ResourceCall, Public, STATUS),
-    command("peer-role", ConnectionCall, Expert, &[]),
+    command("peer-role", ConnectionCall, Alias, &[]),
     command("dump", Dump, Public, &[]),
     command("dump-xml", Dump, Public, &[]),
     command("create-md", CreateMetadata, Public, CREATE),

@@ -1,7 +1,7 @@
 //! Usage, the lists of commands, and `--version`.
 
 use crate::commands::{Action, Command, Listing, COMMANDS};
-use crate::run::{println_quietly, shell_escaped};
+use crate::run::{print_quietly, println_quietly, shell_escaped};
 use drbd_core::config::options::{Kind, OptionSpec};
 
 /// The drbd-utils whose behaviour this is.
@@ -47,7 +47,7 @@ fn footer() -> String {
 /// Usage of drbdadm.
 pub fn print_usage() {
     let listed = columns(&names(Listing::Public));
-    println_quietly(&format!(
+    print_quietly(&format!(
         "\nUSAGE: drbdadm COMMAND [OPTION...] {{all|RESOURCE...}}\n\n{GENERAL}\nCOMMANDS:\n{listed}{}",
         footer()
     ));

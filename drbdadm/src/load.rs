@@ -65,7 +65,10 @@ pub fn load(request: &Request) -> Result<Loaded, CannotOpen> {
     };
     let mut loader = Loader { exclude: request.exclude.clone(), ..Loader::default() };
     loader.loaded.config.file.clone_from(&main);
-    let text = read(&main).map_err(|why| CannotOpen { file: main.clone(), why })?;
+    let text = read(&main).map_err(|why| {
+        let advice = if request.file.is_none() { ": write it, or name a file with -c" } else { "" };
+        CannotOpen { file: main.clone(), why: format!("{why}{advice}") }
+    })?;
     loader.file(&main, &text);
     if let Some(test) = &request.to_test {
         let text = read(test).map_err(|why| CannotOpen { file: test.clone(), why })?;

@@ -6,7 +6,7 @@ use drbd_tests::scratch::Scratch;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-const CONFIG: &str = "global { usage-count no; cmd-timeout-short 1; }
+const CONFIG: &str = "global { usage-count no; cmd-timeout-short 120; }
 resource r0 { device minor 1; disk /dev/a; meta-disk internal;
   handlers { fence-peer \"env | grep ^DRBD_ | sort; exit 4\"; split-brain \"echo lost\"; }
   on alpha { address 127.0.0.1:7789; } on bravo { address 127.0.0.2:7789; } }
@@ -145,6 +145,7 @@ fn new_metadata_get_a_device_uuid_once() {
 #[test]
 fn a_call_that_hangs_is_left_behind() {
     let node = Node::new("hangs", "*cstate*) exec sleep 4;;");
+    node.write("r.conf", &CONFIG.replace("cmd-timeout-short 120", "cmd-timeout-short 1"));
     let answer = node.drbdadm(&["cstate", "r0"]);
     assert_eq!(answer.code, 20);
     assert!(

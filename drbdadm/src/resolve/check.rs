@@ -2,7 +2,9 @@
 
 use crate::diagnostics::{Diagnostic, Position, Sources};
 use crate::load::conflict;
-use crate::syntax::{Address, Config, Disk, Host, HostKind, Resource, Sections, Settings, Volume};
+use crate::syntax::{
+    Address, Config, Connection, Disk, Host, HostKind, Path, Resource, Sections, Settings, Volume,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Things of which there may be only one: hosts and node ids of a resource, minors of a host.
@@ -11,14 +13,21 @@ pub fn check_unique(written: &Config, expanded: &Config, sources: &Sources) -> V
     for resource in &written.resources {
         let name = &resource.name.value;
         let mut hosts = Once::new(sources, "host section");
+        let mut connections = Once::new(sources, "connection section");
         let mut ids = Once::new(sources, "node-id");
         for host in &resource.hosts {
             hosts.claim(format!("{name}: {}", host.heading()), host.at);
+            noted.extend(volumes_twice(&host.volumes, &format!("{name}: {}", host.heading()), sources));
             if let Some(id) = host.node_id {
                 ids.claim(format!("{name}:{id}"), host.at);
             }
         }
+        noted.extend(volumes_twice(&resource.volumes, name, sources));
+        for connection in &resource.connections {
+            connections.claim(format!("{name}: {}", pair(connection)), connection.at);
+        }
         noted.extend(hosts.noted);
+        noted.extend(connections.noted);
         noted.extend(ids.noted);
     }
     let mut minors = Once::new(sources, "device-minor");
@@ -31,6 +40,22 @@ pub fn check_unique(written: &Config, expanded: &Config, sources: &Sources) -> V
     }
     noted.extend(minors.noted);
     noted
+}
+
+fn volumes_twice(volumes: &[Volume], place: &str, sources: &Sources) -> Vec<Diagnostic> {
+    let mut once = Once::new(sources, "volume section");
+    for volume in volumes {
+        once.claim(format!("{place}: volume {}", volume.number), volume.at);
+    }
+    once.noted
+}
+
+/// The two hosts of a connection, in one order.
+fn pair(connection: &Connection) -> String {
+    let ends = connection.paths.first().map(|p| p.ends.as_slice()).unwrap_or_default();
+    let mut hosts: Vec<String> = ends.iter().map(|e| e.host.value.to_ascii_lowercase()).collect();
+    hosts.sort();
+    hosts.join(" - ")
 }
 
 struct Once<'a> {
@@ -64,6 +89,7 @@ pub fn check(written: &Config, expanded: &Config, sources: &Sources) -> Vec<Diag
     for (plain, full) in written.resources.iter().zip(&expanded.resources) {
         noted.extend(ambiguous(&plain.sections, &plain.name.value, sources));
         noted.extend(stacked_on_nothing(plain, written, sources));
+        noted.extend(paths_without_two_hosts(plain, sources));
         noted.extend(missing(full, sources));
         noted.extend(volumes_everywhere(full, sources));
         noted.extend(mixed_volumes(full, sources));
@@ -115,6 +141,40 @@ fn stacked_on_nothing(resource: &Resource, config: &Config, sources: &Sources) -
         Diagnostic::error(sources, lower.at, &said)
     };
     lowers.filter(|l| !known(&l.value)).map(say).collect()
+}
+
+/// A path joins two hosts, all paths of a connection the same two.
+fn paths_without_two_hosts(resource: &Resource, sources: &Sources) -> Vec<Diagnostic> {
+    let mut noted = Vec::new();
+    for connection in &resource.connections {
+        let mut say = |at: Position, what: &str| {
+            let said = format!("in resource {}: {what}", resource.name.value);
+            noted.push(Diagnostic::error(sources, at, &said));
+        };
+        let hosts = |path: &Path| {
+            let mut names: Vec<String> =
+                path.ends.iter().map(|e| e.host.value.to_ascii_lowercase()).collect();
+            names.sort();
+            names
+        };
+        let first = connection.paths.first().map(hosts);
+        if first.is_none() {
+            say(connection.at, "a connection needs two 'host' keywords, or a path with two");
+        }
+        for path in &connection.paths {
+            match path.ends.len() {
+                2 if Some(hosts(path)) != first => {
+                    say(path.at, "all paths of a connection join the same two hosts");
+                }
+                2 if path.ends[0].host.value == path.ends[1].host.value => {
+                    say(path.at, "a connection joins two different hosts");
+                }
+                2 => {}
+                n => say(path.at, &format!("a path needs two 'host' keywords, not {n}")),
+            }
+        }
+    }
+    noted
 }
 
 /// Keywords without which a host cannot be served.

@@ -2,7 +2,7 @@
 //! that a written path leaves to the host sections.
 
 use crate::diagnostics::{Diagnostic, Severity, Sources};
-use crate::syntax::{Connection, Host, Path, PathEnd, Resource, Settings, Text};
+use crate::syntax::{same_host, Connection, Host, Path, PathEnd, Resource, Settings, Text};
 
 /// Fills addresses into the ends of written paths.
 pub(super) fn apply_hosts_of_addresses(resource: &mut Resource) {
@@ -24,7 +24,7 @@ pub(super) fn generate(resource: &mut Resource, sources: &Sources) -> Vec<Diagno
     let mut generated = Vec::new();
     for mesh in &resource.meshes {
         for (index, one) in mesh.hosts.iter().enumerate() {
-            for other in &mesh.hosts[index + 1..] {
+            for other in mesh.hosts[index + 1..].iter().filter(|other| !is_written(resource, one, other)) {
                 let mut connection = between(resource, one, other);
                 connection.net.inherit(&mesh.net);
                 connection.at = mesh.at;
@@ -47,6 +47,12 @@ pub(super) fn generate(resource: &mut Resource, sources: &Sources) -> Vec<Diagno
     noted.extend(unknown_hosts(resource, sources));
     resource.connections.extend(generated);
     noted
+}
+
+/// Whether a pair of a mesh has a connection of its own.
+fn is_written(resource: &Resource, one: &Text, other: &Text) -> bool {
+    let has = |path: &Path, host: &Text| path.ends.iter().any(|e| same_host(&e.host.value, &host.value));
+    resource.connections.iter().flat_map(|c| &c.paths).any(|p| has(p, one) && has(p, other))
 }
 
 fn between_hosts(resource: &Resource, one: &Host, other: &Host) -> Connection {

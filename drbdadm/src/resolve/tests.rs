@@ -104,3 +104,36 @@ fn stacked_on_a_resource_that_is_not_there() {
       on bravo { device minor 1; disk /dev/a; meta-disk internal; address 10.0.0.2:1; } }";
     assert_eq!(complaints(text), ["t.conf:1: in resource r0, referenced resource 'nothing' not defined."]);
 }
+
+#[test]
+fn connections_join_two_hosts_once() {
+    let hosts = "device minor 1; disk /dev/a; meta-disk internal;
+      on alpha { node-id 0; address 10.0.0.1:1; } on bravo { node-id 1; address 10.0.0.2:1; }";
+    let said = |connections: &str| complaints(&format!("resource r0 {{ {hosts} {connections} }}"));
+    assert_eq!(said("connection { host alpha; host bravo; }"), Vec::<String>::new());
+    assert_eq!(
+        said("connection { host alpha; }"),
+        ["t.conf:2: in resource r0: a path needs two 'host' keywords, not 1"]
+    );
+    assert_eq!(said("connection { net { protocol A; } }").len(), 1);
+    assert_eq!(said("connection { host alpha; host alpha; }").len(), 1);
+    assert_eq!(
+        said("connection { host alpha; host bravo; } connection { host bravo; host alpha; }")[..2],
+        [
+            "t.conf:2: conflicting use of connection section 'r0: alpha - bravo' ...",
+            "t.conf:2: connection section 'r0: alpha - bravo' first used here."
+        ]
+    );
+    // A pair of a mesh that has a connection of its own keeps that one.
+    assert_eq!(
+        said("connection { host alpha; host bravo; } connection-mesh { hosts alpha bravo; }"),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_volume_is_described_once_in_a_place() {
+    let text = "resource r0 { volume 0 { device minor 1; } volume 0 { disk /dev/a; meta-disk internal; }
+      on alpha { address 10.0.0.1:1; } on bravo { address 10.0.0.2:1; } }";
+    assert_eq!(complaints(text)[0], "t.conf:1: conflicting use of volume section 'r0: volume 0' ...");
+}

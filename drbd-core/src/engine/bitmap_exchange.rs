@@ -74,7 +74,8 @@ impl Resource {
         let version = self.connection.as_ref().and_then(|c| c.session()).map_or(80, |s| s.version);
         let backing = self.devices[d].backing.as_deref_mut().expect("has a slot");
         let bits = backing.bitmap.bits();
-        let word = at / 64;
+        // Between packets it is on a border of words, except at the end of the bitmap.
+        let word = at.div_ceil(64);
         let left_words = bits.div_ceil(64) - word.min(bits.div_ceil(64));
         let expected = left_words.min(bitmap_code::plain_chunk_words(version) as u64) * 8;
         if bytes.len() as u64 != expected {

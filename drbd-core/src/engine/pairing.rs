@@ -64,7 +64,8 @@ impl Pairing {
 
     /// The next moment something is to be done.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let dial_at = if self.dialling { None } else { self.dial_at };
+        let complete = self.data.is_some() && self.control.is_some();
+        let dial_at = if self.dialling || complete { None } else { self.dial_at };
         let strangers = self.strangers.iter().map(|s| s.1).min();
         [dial_at, self.settled_at, strangers].into_iter().flatten().min()
     }

@@ -178,6 +178,13 @@ impl Resource {
     ) -> Result<(), Fault> {
         let offer = Features { protocol_max: self.protocol_max, ..OFFER };
         let agreed = agree(offer, *theirs).map_err(|e| Fault::Fatal(e.to_string()))?;
+        if agreed.version < 100 && self.devices.iter().any(|d| d.volume != VolumeNumber(0)) {
+            let text = format!(
+                "The peer speaks protocol {} only, which knows no volumes but 0: give every volume a resource of its own",
+                agreed.version
+            );
+            return Err(Fault::Fatal(text));
+        }
         let connection = self.connection.as_deref_mut().expect("packets come from a peer");
         let authenticate =
             !connection.options.cram_hmac_alg.is_empty() && !connection.options.shared_secret.is_empty();

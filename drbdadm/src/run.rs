@@ -35,22 +35,66 @@ pub struct Outcome {
     pub code: i32,
 }
 
+/// What need not be tried any more: all of a resource that could not be made, all of a connection that could not.
+/// A disk that cannot be attached keeps nothing else from being done.
+#[derive(Debug)]
+struct Hopeless {
+    staged: bool,
+    resources: BTreeSet<String>,
+    connections: BTreeSet<(String, String)>,
+}
+
+impl Hopeless {
+    fn of(plan: &Plan) -> Hopeless {
+        let staged = plan.0.iter().any(|p| p.stage != Stage::Prerequisites);
+        Hopeless { staged, resources: BTreeSet::new(), connections: BTreeSet::new() }
+    }
+
+    fn is(&self, planned: &Planned) -> bool {
+        self.resources.contains(&planned.resource)
+            || connection(planned).is_some_and(|c| self.connections.contains(&c))
+    }
+
+    fn after(&mut self, failed: &Planned) {
+        match failed.stage {
+            Stage::Prerequisites | Stage::Minors | Stage::DiskDown if self.staged => {
+                self.resources.insert(failed.resource.clone());
+            }
+            Stage::NetUp | Stage::Paths => self.connections.extend(connection(failed)),
+            Stage::Prerequisites | Stage::Minors | Stage::DiskDown | Stage::ResourceOptions => {}
+            Stage::NetDown | Stage::NetOptions | Stage::PeerDevices | Stage::Disk | Stage::Connect => {}
+        }
+    }
+}
+
+/// Resource and peer of a step that makes or changes a connection.
+fn connection(planned: &Planned) -> Option<(String, String)> {
+    let of_connection = matches!(
+        planned.stage,
+        Stage::NetUp | Stage::Paths | Stage::NetOptions | Stage::PeerDevices | Stage::Connect
+    );
+    match &planned.step {
+        Step::All(calls) if of_connection => {
+            let peer = calls.first()?.arguments.get(2)?;
+            Some((planned.resource.clone(), peer.clone()))
+        }
+        _ => None,
+    }
+}
+
 impl Runner {
-    /// Runs everything; a resource whose prerequisites fail is left alone from there.
+    /// Runs everything, except what cannot work after a failure before it.
     pub fn run(&self, plan: &Plan) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut given_up: BTreeSet<&str> = BTreeSet::new();
-        for Planned { stage, resource, step } in &plan.0 {
-            if given_up.contains(resource.as_str()) {
+        let mut hopeless = Hopeless::of(plan);
+        for planned in &plan.0 {
+            if hopeless.is(planned) {
                 continue;
             }
-            let code = self.step(step);
+            let code = self.step(&planned.step);
             if code != 0 {
                 outcome.code = code;
-                let staged = plan.0.iter().any(|p| p.stage != Stage::Prerequisites);
-                if staged && matches!(stage, Stage::Prerequisites | Stage::Minors | Stage::DiskDown) {
-                    given_up.insert(resource);
-                }
+                hopeless.after(planned);
             }
         }
         outcome
@@ -59,21 +103,27 @@ impl Runner {
     /// The same, naming the kinds of work and their resources while they go on.
     pub fn run_with_progress(&self, plan: &Plan) -> Outcome {
         let mut outcome = Outcome::default();
+        let mut hopeless = Hopeless::of(plan);
         let mut label = "";
         print_quietly("[");
         for planned in &plan.0 {
+            if hopeless.is(planned) {
+                continue;
+            }
             let now = planned.stage.label();
             if now != label {
                 print_quietly(&format!("\n{now:>16}:"));
                 label = now;
             }
-            let result = self.run(&Plan(vec![planned.clone()]));
             let name = &planned.resource;
-            match result.code {
+            match self.step(&planned.step) {
                 0 => print_quietly(&format!(" {name}")),
-                code => print_quietly(&format!(" {name}:failed({code})")),
+                code => {
+                    print_quietly(&format!(" {name}:failed({code})"));
+                    outcome.code = code;
+                    hopeless.after(planned);
+                }
             }
-            outcome.code = if result.code == 0 { outcome.code } else { result.code };
         }
         print_quietly("\n]\n");
         outcome

@@ -110,6 +110,20 @@ fn a_disk_that_cannot_be_attached_does_not_keep_the_network_away() {
 }
 
 #[test]
+fn a_connection_that_cannot_be_made_is_not_configured_further() {
+    let node = Node::new("no-peer", "*new-peer*) exit 10;;");
+    let answer = node.drbdadm(&["up", "r0"]);
+    assert_eq!(answer.code, 1);
+    assert!(
+        !answer.calls.iter().any(|c| c.contains("-path ") || c.contains(" connect ")),
+        "{:?}",
+        answer.calls
+    );
+    assert!(answer.calls.last().expect("calls").starts_with("drbdsetup attach 1 "));
+    assert_eq!(answer.err.matches("terminated with exit code").count(), 1, "{}", answer.err);
+}
+
+#[test]
 fn what_does_not_run_is_asked_of_the_disk() {
     let node = Node::new(
         "else",

@@ -268,3 +268,6 @@ impl ActivityLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

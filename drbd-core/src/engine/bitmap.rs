@@ -68,7 +68,11 @@ impl Bitmap {
             }
             *set = slot.iter().map(|w| u64::from(w.count_ones())).sum();
         }
-        self.dirty.resize((self.area().blocks() as usize).div_ceil(64), 0);
+        let blocks = self.area().blocks();
+        self.dirty.resize((blocks as usize).div_ceil(64), 0);
+        if let (Some(last), true) = (self.dirty.last_mut(), blocks % 64 > 0) {
+            *last &= u64::MAX >> (64 - blocks % 64);
+        }
     }
 
     /// Marks every block of the area as differing from disk.
@@ -193,3 +197,6 @@ fn change(words: &mut [u64], first: u64, end: u64, apply: impl Fn(&mut u64, u64)
     }
     changed
 }
+
+#[cfg(test)]
+mod tests;

@@ -152,3 +152,6 @@ impl MetaJobs {
         running.into_iter().chain(self.queue.drain(..)).flat_map(|job| job.then).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

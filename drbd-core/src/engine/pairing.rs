@@ -275,3 +275,6 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

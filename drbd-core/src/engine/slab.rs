@@ -74,3 +74,6 @@ impl<T> std::ops::IndexMut<u32> for Slab<T> {
         self.entries[key as usize].as_mut().expect("an entry of the table")
     }
 }
+
+#[cfg(test)]
+mod tests;

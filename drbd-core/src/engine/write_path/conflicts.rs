@@ -161,3 +161,6 @@ fn forget(list: &mut Vec<ConflictId>, id: ConflictId) {
     let at = list.iter().position(|&other| other == id).expect("an entry is in its bucket");
     list.swap_remove(at);
 }
+
+#[cfg(test)]
+mod tests;

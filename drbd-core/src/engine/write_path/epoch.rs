@@ -121,3 +121,6 @@ impl ReceivedEpochs {
         Some((epoch.barrier.expect("a flushed epoch has its barrier"), epoch.writes))
     }
 }
+
+#[cfg(test)]
+mod tests;

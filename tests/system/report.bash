@@ -5,6 +5,12 @@ set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 programs=${UDRBD_PROGRAMS:-${CARGO_TARGET_DIR:-$top/target}/release}
 export PATH=$programs:$PATH
+for program in drbdadm drbdsetup drbdmeta udrbd; do
+	[ -x "$programs/$program" ] || {
+		echo "$programs/$program is not there: cargo build --release" >&2
+		exit 1
+	}
+done
 passed=0
 failed=0
 work=$(mktemp -d "${TMPDIR:-/tmp}/udrbd-test-XXXXXX")

@@ -191,8 +191,8 @@ fn show_resync(node: &Node) -> Outcome<()> {
             peer["replication-state"].as_str().unwrap_or("?"),
             peer["percent-in-sync"],
             peer["out-of-sync"],
-            peer["db/dt [MiB/s]"],
-            peer["estimated-seconds-to-finish"]
+            peer["db/dt [MiB/s]"].as_f64().unwrap_or(0.0),
+            peer["estimated-seconds-to-finish"].as_u64().unwrap_or(0)
         );
         if terminal {
             print!("\r\x1b[K{line}");

@@ -75,6 +75,11 @@ pub fn make(dir: &Path, programs: &Path, disk_bytes: u64) -> io::Result<[Node; 2
     Ok(nodes)
 }
 
+/// What drbdadm says each time `__DRBD_NODE__` is set.
+fn pretence(name: &str) -> String {
+    format!("\n   found __DRBD_NODE__ in environment,\n   PRETENDING that I am >>{name}<<\n\n")
+}
+
 fn configuration(nodes: &[Node; 2], ports: [u16; 2]) -> String {
     let host = |index: usize| {
         format!(
@@ -136,10 +141,11 @@ impl Node {
         };
         let output = self.tool(program, arguments).output().map_err(|e| failed(None, e.to_string()))?;
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let text = text.replace(&pretence(self.name), "");
         if output.status.success() {
-            Ok(text.into_owned())
+            Ok(text)
         } else {
-            Err(failed(output.status.code(), text.into_owned()))
+            Err(failed(output.status.code(), text))
         }
     }
 

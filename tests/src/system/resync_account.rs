@@ -104,7 +104,8 @@ pub fn compare_disks(nodes: &[Node; 2], bytes: u64) -> io::Result<u64> {
         for (disk, chunk) in disks.iter_mut().zip(&mut chunks) {
             disk.read_exact(&mut chunk[..length])?;
         }
-        if let Some(at) = (0..length).find(|&at| chunks[0][at] != chunks[1][at]) {
+        if chunks[0][..length] != chunks[1][..length] {
+            let at = (0..length).find(|&at| chunks[0][at] != chunks[1][at]).unwrap_or(0);
             return Err(io::Error::other(format!("the disks differ at byte {}", offset + at as u64)));
         }
         offset += length as u64;

@@ -214,6 +214,15 @@ fn adjust_asks_what_runs_and_does_the_rest() {
     assert_eq!(answer.code, 0, "{}", answer.err);
     let verbs: Vec<&str> = answer.calls.iter().filter_map(|c| c.split(' ').nth(1)).collect();
     assert_eq!(verbs, ["show", "new-peer", "new-path", "connect"]);
+    let other = Node::new(
+        "other",
+        &format!("'drbdsetup show r0') echo '{}';;", show.replace("node-id 1", "node-id 5")),
+    );
+    let answer = other.drbdadm(&["adjust", "r0"]);
+    assert_eq!((answer.code, answer.calls.len()), (1, 1));
+    assert!(answer
+        .err
+        .contains("r0: runs with node-id 5, but the configuration says 1; nothing was changed\n"));
     let nonsense = Node::new("nonsense", "'drbdsetup show r0') echo 'resource \"r0\" { bogus; }';;");
     let answer = nonsense.drbdadm(&["adjust", "r0"]);
     assert_eq!((answer.code, answer.calls.len()), (20, 1), "{}", answer.err);

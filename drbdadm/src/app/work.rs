@@ -109,6 +109,9 @@ fn adjust_all(
     let mut plan = Plan::default();
     for selection in selected {
         let Ok(shown) = running(selection.resource, runner) else { return E_EXEC_ERROR };
+        if !same_node(selection.resource, shown.as_ref()) {
+            return E_USAGE;
+        }
         plan.0.extend(adjust(selection, shown.as_ref(), &wishes));
     }
     let plan = plan.sorted();
@@ -123,6 +126,19 @@ fn adjust_all(
     } else {
         E_USAGE
     }
+}
+
+/// A running resource keeps its node id; under another one it would be somebody else to its peers.
+fn same_node(resource: &Wanted, shown: Option<&Shown>) -> bool {
+    let Some(running) = shown.and_then(|s| s.node_id).filter(|id| *id != resource.node_id) else {
+        return true;
+    };
+    let (name, wanted) = (&resource.name, resource.node_id);
+    eprintln!(
+        "{name}: runs with node-id {running}, but the configuration says {wanted}; nothing was changed"
+    );
+    eprintln!("{}", way_out(&format!("drbdadm down {name}; drbdadm up {name}")));
+    false
 }
 
 /// What runs of a resource, as `drbdsetup show` says.

@@ -10,13 +10,18 @@ const INVALIDATE_ANSWERS: &[i32] = &[11, 17];
 /// Exit codes of `outdate` that are answers.
 const OUTDATE_ANSWERS: &[i32] = &[5, 17];
 
+/// Commands of drbdsetup that may have to wait: for a process to start, for disks, for peers.
+const MAY_WAIT: &[&str] =
+    &["new-resource", "attach", "detach", "disconnect", "primary", "secondary", "down", "del-peer", "resize"];
+
 /// A call of drbdsetup.
 pub(super) fn setup_call(resource: &Wanted, arguments: Vec<String>) -> Call {
+    let waits = arguments.first().is_some_and(|verb| MAY_WAIT.contains(&verb.as_str()));
     Call {
         program: Program::Drbdsetup,
         arguments,
         resource: resource.name.clone(),
-        patience: Patience::Short,
+        patience: if waits { Patience::Medium } else { Patience::Short },
         hushed: false,
         silent_failure: false,
     }
@@ -79,11 +84,7 @@ fn one(call: Call) -> Step {
 pub(super) fn resource_call(command: &Command, resource: &Wanted, wishes: &Wishes) -> Step {
     let mut arguments = words(&[command.name, &resource.name]);
     arguments.extend(wishes.setup.iter().cloned());
-    let mut call = setup_call(resource, arguments);
-    if matches!(command.name, "primary" | "secondary" | "down") {
-        call.patience = Patience::Medium;
-    }
-    one(call)
+    one(setup_call(resource, arguments))
 }
 
 pub(super) fn volume_calls(command: &Command, selection: &Selected<'_>, wishes: &Wishes) -> Vec<Step> {
@@ -173,8 +174,7 @@ pub fn attach_step(resource: &Wanted, volume: &WantedVolume, disk: &BackingDisk,
         words(&["attach", &volume.minor.to_string(), &disk.path, disk.meta_path(), &disk.index()]);
     arguments.extend(options(&volume.backing_settings));
     arguments.extend(extra.iter().cloned());
-    let mut attach = setup_call(resource, arguments);
-    attach.patience = Patience::Medium;
+    let attach = setup_call(resource, arguments);
     Step::All(vec![
         meta_call(resource, volume, disk, &["repair-md"]),
         meta_call(resource, volume, disk, &["apply-al"]),

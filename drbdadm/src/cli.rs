@@ -232,3 +232,6 @@ fn unknown_command(name: &str) -> String {
     let hint = hint.map_or(String::new(), |h| format!("\n{}", way_out(&h)));
     format!("drbdadm: Unknown command '{name}'{hint}")
 }
+
+#[cfg(test)]
+mod tests;

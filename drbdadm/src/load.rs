@@ -22,7 +22,7 @@ const DEFAULT_FILES: [&str; 6] = [
 ];
 
 /// Bytes of one file; more is not a configuration.
-const FILE_MAX: u64 = 16 << 20;
+const FILE_MAX: u64 = 4 << 20;
 /// Files of one configuration.
 const FILES_MAX: usize = 10_000;
 

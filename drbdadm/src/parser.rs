@@ -27,6 +27,9 @@ pub type Parsed<T> = Result<T, Abort>;
 /// Number DRBD prints for a word it does not know.
 const TOKEN_STRING: u32 = 281;
 
+/// Complaints about one file; who has more of them has another problem.
+const NOTED_MAX: usize = 100;
+
 /// Reads tokens in order and notes what is wrong.
 #[derive(Debug)]
 pub struct Parser<'a> {
@@ -165,6 +168,9 @@ impl<'a> Parser<'a> {
 
     /// Notes a value that does not fit and lets parsing go on.
     fn bad_value(&mut self, option: &str, value: &Text, fault: &str, hint: Option<String>) {
+        if self.noted.len() >= NOTED_MAX {
+            return;
+        }
         let shown = crate::lexer::excerpt(&value.value);
         let text = format!("Parse error: while parsing value ('{shown}')\nfor {option}. {fault}");
         self.noted.push(Diagnostic::error(self.sources, value.at, &text).hint(hint));

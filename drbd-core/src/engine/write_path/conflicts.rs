@@ -47,6 +47,8 @@ pub(in super::super) struct Conflicts {
     large: Vec<ConflictId>,
     next_order: u64,
     waiting: usize,
+    /// Reused list of those that may start.
+    candidates: Vec<(u64, ConflictId)>,
 }
 
 impl Conflicts {
@@ -58,6 +60,7 @@ impl Conflicts {
             large: Vec::new(),
             next_order: 0,
             waiting: 0,
+            candidates: Vec::with_capacity(64),
         }
     }
 
@@ -118,14 +121,22 @@ impl Conflicts {
     }
 
     fn wake(&mut self, gone: &Entry, ready: &mut Vec<Owner>) {
-        let mut candidates: Vec<(u64, ConflictId)> = self
-            .entries
-            .iter()
-            .filter(|(_, e)| e.waiting && e.excludes(gone))
-            .map(|(id, e)| (e.order, id))
-            .collect();
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let entries = &self.entries;
+        let waits = |e: &Entry| e.waiting && e.excludes(gone);
+        match buckets_of(gone) {
+            Some((a, b)) => {
+                let second = if a == b { &[][..] } else { &self.buckets[b] };
+                let near = self.buckets[a].iter().chain(second).chain(&self.large);
+                let near = near.map(|&id| (entries[id].order, id));
+                candidates.extend(near.filter(|&(_, id)| waits(&entries[id])));
+            }
+            None => candidates.extend(entries.iter().filter(|(_, e)| waits(e)).map(|(id, e)| (e.order, id))),
+        }
+        // What lies in both buckets was found twice.
         candidates.sort_unstable();
-        for (_, id) in candidates {
+        candidates.dedup();
+        for (_, id) in candidates.drain(..) {
             let entry = self.entries[id];
             if !self.blocked(&entry) {
                 self.entries[id].waiting = false;
@@ -133,6 +144,7 @@ impl Conflicts {
                 ready.push(entry.owner);
             }
         }
+        self.candidates = candidates;
     }
 
     fn blocked(&self, entry: &Entry) -> bool {

@@ -30,6 +30,8 @@ pub const PROTOCOL_MAX: u32 = 101;
 pub const REQUESTS_MAX: usize = 4096;
 /// Peer requests (writes, reads, resync reads) in flight per connection.
 pub const PEER_REQUESTS_MAX: usize = 8192;
+/// Epochs of a peer that are not yet stable, per connection.
+pub const EPOCHS_MAX: usize = 65_536;
 /// Longest shared secret or algorithm name, in bytes.
 pub const SECRET_MAX: usize = 63;
 /// Sectors of the largest device (1 PiB).

@@ -207,7 +207,7 @@ impl Session {
             data_sent: 0,
             sent_epochs: SentEpochs::default(),
             received_epochs: ReceivedEpochs::new(),
-            later_epochs: VecDeque::new(),
+            later_epochs: VecDeque::with_capacity(crate::limits::PEER_REQUESTS_MAX),
             deadline: None,
             last_heard: now,
             pings: VecDeque::new(),

@@ -10,6 +10,7 @@
 //! A and B a flush does not wait for this node; only the order of epochs keeps what came after it from being stable
 //! before what came before it. So there an epoch begins when the one before is stable.
 
+use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
 use std::collections::VecDeque;
 
 /// The epochs this node sends.
@@ -54,7 +55,7 @@ pub(in super::super) struct ReceivedEpochs {
 
 impl ReceivedEpochs {
     pub(in super::super) fn new() -> ReceivedEpochs {
-        let mut queue = VecDeque::with_capacity(64);
+        let mut queue = VecDeque::with_capacity(PEER_REQUESTS_MAX + 1);
         queue.push_back(ReceivedEpoch::default());
         ReceivedEpochs { first: 0, queue, flushing: None }
     }
@@ -75,6 +76,11 @@ impl ReceivedEpochs {
     /// A write is done (or was refused).
     pub(in super::super) fn write_done(&mut self, epoch: u64) {
         self.queue[(epoch - self.first) as usize].active -= 1;
+    }
+
+    /// No further epoch fits.
+    pub(in super::super) fn is_full(&self) -> bool {
+        self.queue.len() >= EPOCHS_MAX
     }
 
     /// A barrier arrived. False if its epoch is empty, which no peer may send.

@@ -9,6 +9,7 @@ use crate::engine::command::{Command, DiskOp};
 use crate::engine::event::IoResult;
 use crate::engine::resource::{IoOwner, Resource};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
+use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
 use crate::states::{Conn84, DiskState, Protocol};
 use crate::wire::{data_flag, BlockAck, BlockRequest, Data, Packet, Trim, BLOCK_ID_RESYNC};
 
@@ -69,12 +70,9 @@ impl Resource {
         let session = connection.session_mut().expect("packets come in a session");
         let (number, version) = (session.number, session.version);
         let epoch = session.received_epochs.write();
-        if self.peer_requests.room() == 0 || self.ios.room() == 0 {
+        if self.room_for_peer() == 0 {
             Resource::release(payload, out);
-            return Err(format!(
-                "more than {} requests of the peer are outstanding",
-                self.peer_requests.len()
-            ));
+            return Err(format!("more than {PEER_REQUESTS_MAX} requests of the peer are outstanding"));
         }
         let flags = if version >= 100 { write.flags } else { write.flags | old_ack_flags(protocol) };
         let request = PeerRequest {
@@ -101,6 +99,14 @@ impl Resource {
         }
         self.enter_in_epoch_order(request, out);
         Ok(())
+    }
+
+    /// How many further requests of the peer fit: those that wait for an epoch or a gate need their place later.
+    fn room_for_peer(&self) -> usize {
+        let Some(connection) = self.connection.as_deref() else { return 0 };
+        let gated: usize = connection.peer_devices.iter().map(|p| p.gate.len()).sum();
+        let later = connection.session().map_or(0, |s| s.later_epochs.len());
+        self.peer_requests.room().min(self.ios.room()).saturating_sub(gated + later)
     }
 
     fn check_extent(&self, d: usize, sector: Sector, bytes: u32, what: &str) -> Result<(), String> {
@@ -331,6 +337,9 @@ impl Resource {
     ) -> Result<(), String> {
         let session =
             self.connection.as_mut().and_then(|c| c.session_mut()).expect("packets come in a session");
+        if session.received_epochs.is_full() {
+            return Err(format!("more than {EPOCHS_MAX} epochs of the peer are not yet stable"));
+        }
         if !session.received_epochs.barrier(barrier) {
             return Err(format!("the peer sent barrier {barrier} after no write"));
         }
@@ -343,18 +352,23 @@ impl Resource {
         let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else { return };
         let number = session.number;
         let Some(end) = session.received_epochs.flush_due() else { return };
-        let disks: Vec<usize> = (0..self.devices.len())
-            .filter(|&d| self.devices[d].usable().is_some_and(|b| b.options.disk_flushes))
-            .collect();
+        let disks = (0..self.devices.len()).filter(|&d| self.flushes_epochs(d)).count();
         let session = self.connection.as_mut().and_then(|c| c.session_mut()).expect("looked up above");
-        session.received_epochs.begin_flush(end, disks.len().max(1) as u32);
-        for &d in &disks {
-            let owner = IoOwner::EpochFlush { device: d, session: number };
-            self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
+        session.received_epochs.begin_flush(end, disks.max(1) as u32);
+        for d in 0..self.devices.len() {
+            if self.flushes_epochs(d) {
+                let owner = IoOwner::EpochFlush { device: d, session: number };
+                self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
+            }
         }
-        if disks.is_empty() {
+        if disks == 0 {
             self.epoch_disk_flushed(number, out);
         }
+    }
+
+    fn flushes_epochs(&self, d: usize) -> bool {
+        let device = &self.devices[d];
+        device.disk.has_data() && device.backing.as_ref().is_some_and(|b| b.options.disk_flushes)
     }
 
     /// A disk is flushed for the epochs of a session.
@@ -407,10 +421,7 @@ impl Resource {
             conflict: None,
             logged: false,
         };
-        if self.devices[d].disk != DiskState::UpToDate
-            || self.peer_requests.room() == 0
-            || self.ios.room() == 0
-        {
+        if self.devices[d].disk != DiskState::UpToDate || self.room_for_peer() == 0 {
             self.refuse_read(&request, out);
             return Ok(());
         }
@@ -506,7 +517,7 @@ impl Resource {
             conflict: None,
             logged: false,
         };
-        if self.devices[d].usable().is_none() || self.peer_requests.room() == 0 {
+        if self.devices[d].usable().is_none() || self.room_for_peer() == 0 {
             Resource::release(payload, out);
             self.resync_write_done(&request, false, out);
             return Ok(());

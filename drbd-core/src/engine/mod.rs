@@ -44,6 +44,8 @@ mod write_path;
 
 #[cfg(test)]
 mod decision_vectors;
+#[cfg(test)]
+mod tests;
 
 pub use command::*;
 pub use event::*;

@@ -1,0 +1,134 @@
+//! Disks that come, go and fail.
+
+use super::lab::Lab;
+use super::node::Pending;
+use crate::engine::{AdminRequest, IoResult, UpperResult};
+use crate::refusal::Reason;
+use crate::states::{DiskState, ReplicationState};
+
+#[test]
+fn a_secondary_detaches_and_catches_up_when_it_attaches() {
+    let mut lab = Lab::running("C");
+    lab.write(0, 1, 1);
+    lab.detach(1).expect("a Secondary may");
+    assert_eq!((lab.disk(1), lab.peer_disk(0)), (DiskState::Diskless, DiskState::Diskless));
+    assert!(lab.nodes[1].disk_closed);
+    for block in [2, 300, 7000] {
+        let tag = lab.write(0, block, 9);
+        assert!(lab.is_done(0, tag));
+    }
+    assert_eq!(lab.out_of_sync(0), [2, 300, 7000]);
+    lab.attach(1).expect("its own disk");
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
+}
+
+#[test]
+fn a_primary_detaches_and_works_on_the_peers_disk() {
+    let mut lab = Lab::running("C");
+    lab.write(0, 1, 1);
+    lab.detach(0).expect("the peer has good data");
+    assert_eq!(lab.disk(0), DiskState::Diskless);
+    let tag = lab.write(0, 2, 22);
+    assert!(lab.is_done(0, tag));
+    let read = lab.read(0, 2);
+    assert!(lab.is_done(0, read));
+    assert_eq!(lab.nodes[0].read[&read], [22]);
+    let flush = lab.flush(0);
+    assert!(lab.is_done(0, flush));
+    lab.attach(0).expect("its own disk");
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
+    assert_eq!(lab.nodes[0].disk[&2], 22);
+}
+
+#[test]
+fn the_last_good_disk_of_a_primary_stays() {
+    let mut lab = Lab::running("C");
+    lab.disconnect(1).expect("the Primary agrees");
+    lab.wait("the Primary sees it", |lab| !lab.is_replicating(0));
+    let refused = lab.detach(0).map_err(|r| r.reason);
+    assert!(matches!(refused, Err(Reason::NoUpToDateDisk | Reason::NoLocalDisk)), "{refused:?}");
+    assert_eq!(lab.disk(0), DiskState::UpToDate);
+}
+
+#[test]
+fn a_detach_waits_for_what_is_on_the_disk() {
+    let mut lab = Lab::running("C");
+    lab.hold(0, Pending::is_write);
+    let tag = lab.write(0, 5, 5);
+    let detach = AdminRequest::Detach { volume: super::node::VOLUME, force: false, diskless: false };
+    let ticket = lab.begin(0, detach);
+    lab.pass_ms(1000);
+    assert!(!lab.nodes[0].disk_closed);
+    lab.let_go(0);
+    lab.wait("the answer", |lab| lab.nodes[0].replies.contains_key(&ticket));
+    assert!(lab.is_done(0, tag));
+    assert_eq!(lab.disk(0), DiskState::Diskless);
+    assert!(lab.nodes[0].disk_closed);
+    lab.check_buffers();
+}
+
+#[test]
+fn metadata_that_cannot_be_written_costs_the_disk_and_nothing_else() {
+    let mut lab = Lab::running("C");
+    lab.hold(0, Pending::is_log);
+    let tag = lab.write(0, 9000, 5);
+    assert_eq!(lab.result(0, tag), None);
+    lab.let_one_go(0, IoResult::Failed(5));
+    lab.let_go(0);
+    lab.run();
+    assert_eq!(lab.disk(0), DiskState::Diskless);
+    assert!(lab.is_done(0, tag), "the peer has it");
+    assert_eq!(lab.nodes[1].disk[&9000], 5);
+    lab.check_buffers();
+}
+
+#[test]
+fn a_read_error_is_answered_by_the_peer() {
+    let mut lab = Lab::running("C");
+    lab.write(0, 6, 66);
+    lab.hold(0, |p| matches!(p, Pending::Disk(io) if io.op == crate::engine::DiskOp::Read));
+    let read = lab.read(0, 6);
+    lab.let_one_go(0, IoResult::Failed(5));
+    lab.run();
+    assert_eq!(lab.result(0, read), Some(UpperResult::Done));
+    assert_eq!(lab.nodes[0].read[&read], [66]);
+    lab.check_buffers();
+}
+
+#[test]
+fn alone_and_without_a_disk_everything_fails_and_nothing_hangs() {
+    let mut lab = Lab::running("C");
+    lab.disconnect(1).expect("the Primary agrees");
+    lab.wait("the Primary sees it", |lab| !lab.is_replicating(0));
+    lab.hold(0, Pending::is_write);
+    let tag = lab.write(0, 6, 66);
+    lab.let_one_go(0, IoResult::Failed(5));
+    lab.let_go(0);
+    assert_eq!(lab.result(0, tag), Some(UpperResult::IoError));
+    for tag in [lab.write(0, 7, 7), lab.read(0, 7)] {
+        assert_eq!(lab.result(0, tag), Some(UpperResult::IoError));
+    }
+    lab.check_buffers();
+}
+
+#[test]
+fn a_source_that_loses_its_disk_during_a_resync_serves_no_more() {
+    let mut lab = Lab::running("C");
+    lab.cut();
+    for block in 0..64 {
+        lab.write(0, block * 8, 1);
+    }
+    lab.hold(0, |p| matches!(p, Pending::Disk(io) if io.op == crate::engine::DiskOp::Read));
+    lab.mend();
+    lab.wait("a resync", |lab| {
+        lab.replication(0) == ReplicationState::SyncSource && !lab.nodes[0].pending.is_empty()
+    });
+    lab.let_one_go(0, IoResult::Failed(5));
+    lab.let_go(0);
+    lab.pass_ms(5_000);
+    assert_eq!(lab.disk(0), DiskState::Diskless);
+    assert_eq!(lab.disk(1), DiskState::Inconsistent, "half a copy is no copy");
+    lab.check_buffers();
+}

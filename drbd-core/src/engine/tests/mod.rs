@@ -1,0 +1,12 @@
+//! Two engines on a perfect shell: what happens from a command line to the last packet, step by step.
+//!
+//! [`lab::Lab`] is the world, [`node::Node`] one machine of it; the ordering contract of
+//! [`command`](super::command) is checked with every command.
+
+mod connecting;
+mod disks;
+mod lab;
+mod node;
+mod resync;
+mod roles;
+mod writes;

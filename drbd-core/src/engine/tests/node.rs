@@ -1,0 +1,324 @@
+//! One node on a perfect shell: a disk of numbered contents, metadata as bytes, and everything that was ever asked of
+//! the shell.
+
+use crate::config::{DiskOptions, NetOptions, OptionSet, OptionSpec, ResourceOptions};
+use crate::engine::{
+    AttachRequest, Command, DiskIo, DiskLimits, DiskOp, MetaIo, MetaOp, Resource, UpperResult,
+};
+use crate::ids::{Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
+use crate::metadata::{
+    apply_log, load, Format, Geometry, Index, Layout, Loaded, Place, SuperBlock, BLOCK_BYTES,
+};
+use crate::refusal::Refusal;
+use crate::states::Role;
+use crate::wire::{BlockAck, Packet};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Usable size of every disk: 16 activity-log extents.
+pub(super) const SECTORS: u64 = 16 * 8192;
+pub(super) const VOLUME: VolumeNumber = VolumeNumber(0);
+
+/// An operation the disk has not yet carried out.
+#[derive(Clone, Debug)]
+pub(super) enum Pending {
+    Disk(DiskIo),
+    Meta(MetaIo, Box<[u8; BLOCK_BYTES]>),
+}
+
+impl Pending {
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self, Pending::Disk(DiskIo { op: DiskOp::Write, .. }))
+    }
+
+    pub(super) fn is_flush(&self) -> bool {
+        matches!(self, Pending::Disk(DiskIo { op: DiskOp::Flush, .. }))
+    }
+
+    pub(super) fn is_super_block(&self) -> bool {
+        matches!(self, Pending::Meta(MetaIo { op: MetaOp::SuperBlock, .. }, _))
+    }
+
+    pub(super) fn is_log(&self) -> bool {
+        matches!(self, Pending::Meta(MetaIo { op: MetaOp::LogTransaction { .. }, .. }, _))
+    }
+}
+
+/// What a packet's bulk or a request's buffer holds: one number per 4 KiB block.
+pub(super) type Contents = Vec<u32>;
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) engine: Resource,
+    /// Content of every block that was written.
+    pub(super) disk: BTreeMap<u64, u32>,
+    pub(super) super_block: Box<[u8; BLOCK_BYTES]>,
+    pub(super) bitmap: Vec<u8>,
+    pub(super) log: Vec<u8>,
+    /// Not yet answered, because `holds` says so.
+    pub(super) pending: Vec<Pending>,
+    pub(super) holds: Option<fn(&Pending) -> bool>,
+    /// Packets that `hold_packets` keeps.
+    pub(super) outbox: VecDeque<(SocketId, Packet, PayloadId)>,
+    pub(super) hold_packets: bool,
+    pub(super) listening: bool,
+    pub(super) completed: BTreeMap<UpperTag, UpperResult>,
+    pub(super) read: BTreeMap<UpperTag, Contents>,
+    pub(super) replies: BTreeMap<Ticket, Result<(), Refusal>>,
+    pub(super) handlers: Vec<&'static str>,
+    pub(super) log_lines: Vec<String>,
+    /// Every packet sent, for tests that look at the wire.
+    pub(super) sent: Vec<Packet>,
+    /// References to buffers that the engine holds.
+    pub(super) references: BTreeMap<PayloadId, i32>,
+    pub(super) disk_closed: bool,
+    pub(super) contract: Contract,
+}
+
+/// What the ordering contract is checked against.
+#[derive(Debug, Default)]
+pub(super) struct Contract {
+    /// Writes done, in order, by first sector.
+    done: Vec<u64>,
+    /// How many of them are stable.
+    stable: usize,
+    /// Those done when each flush under way was begun.
+    flushes: BTreeMap<u32, usize>,
+    /// Writes of the peer by epoch; the last one is open. With the number of writes done when it arrived.
+    epochs: VecDeque<Vec<(u64, usize)>>,
+    /// Writes of the peer without acknowledgement.
+    unacknowledged: Vec<(u64, usize)>,
+}
+
+pub(super) fn options(pairs: &[(&str, &str)]) -> OptionSet {
+    let mut set = OptionSet::default();
+    for (name, value) in pairs {
+        set.set(OptionSpec::find(name).expect("an option"), value).expect("a value");
+    }
+    set
+}
+
+pub(super) fn net(pairs: &[(&str, &str)]) -> NetOptions {
+    NetOptions::from(&options(pairs))
+}
+
+fn geometry() -> Geometry {
+    Geometry::usual(1)
+}
+
+impl Node {
+    pub(super) fn new(number: u8, format: Format, seed: u64) -> Node {
+        let resource_options = ResourceOptions::from(&OptionSet::default());
+        let layout = Layout::new(Index::Internal, SECTORS * 512 + (1 << 20), &geometry()).expect("a layout");
+        let mut super_block = Box::new([0; BLOCK_BYTES]);
+        SuperBlock::fresh(format, &layout, &geometry()).encode(&mut super_block);
+        Node {
+            engine: Resource::new("r0", NodeId(number), resource_options, seed + u64::from(number)),
+            disk: BTreeMap::new(),
+            super_block,
+            bitmap: vec![0; geometry().bitmap_bytes(Sector(SECTORS)) as usize],
+            log: vec![0; geometry().log_blocks() as usize * BLOCK_BYTES],
+            pending: Vec::new(),
+            holds: None,
+            outbox: VecDeque::new(),
+            hold_packets: false,
+            listening: false,
+            completed: BTreeMap::new(),
+            read: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            handlers: Vec::new(),
+            log_lines: Vec::new(),
+            sent: Vec::new(),
+            references: BTreeMap::new(),
+            disk_closed: false,
+            contract: Contract { epochs: [Vec::new()].into(), ..Contract::default() },
+        }
+    }
+
+    /// The super block as it is on disk.
+    pub(super) fn kept(&self) -> SuperBlock {
+        SuperBlock::decode(&self.super_block).expect("ours").expect("a super block")
+    }
+
+    /// The machine after a crash: its disk and nothing else.
+    pub(super) fn crashed(&mut self, number: u8) -> Node {
+        let mut fresh = Node::new(number, self.kept().format, 999);
+        fresh.super_block = self.super_block.clone();
+        fresh.bitmap = std::mem::take(&mut self.bitmap);
+        fresh.log = std::mem::take(&mut self.log);
+        fresh.disk = std::mem::take(&mut self.disk);
+        fresh
+    }
+
+    fn loaded(&self) -> Loaded {
+        let place = Place {
+            super_block_offset_bytes: 0,
+            log_offset_bytes: 0,
+            log_bytes: self.log.len() as u64,
+            bitmap_offset_bytes: 0,
+            bitmap_bytes: self.bitmap.len() as u64,
+            capacity: Sector(SECTORS),
+        };
+        load(self.kept(), &place, &self.log, &self.bitmap).expect("our own metadata")
+    }
+
+    /// What an attach is given; `apply_al`: drbdmeta was there before, as drbdadm has it.
+    pub(super) fn attach_request(&self, apply_al: bool, recovery: bool) -> AttachRequest {
+        let mut metadata = self.loaded();
+        if apply_al {
+            apply_log(&mut metadata).expect("a log that can be read");
+        }
+        AttachRequest {
+            volume: VOLUME,
+            backing_dev: "/dev/backing".to_owned(),
+            disk: DiskLimits {
+                capacity: Sector(SECTORS),
+                max_bio_bytes: 1 << 20,
+                logical_block_size: 512,
+                physical_block_size: 4096,
+                discard_zeroes: true,
+                external_metadata: false,
+            },
+            metadata: Box::new(metadata),
+            options: DiskOptions::from(&OptionSet::default()),
+            recovery,
+        }
+    }
+
+    pub(super) fn minor(number: u8) -> Minor {
+        Minor(u32::from(number) + 1)
+    }
+
+    /// Carries an operation out. For a read without a buffer of its own: what was read.
+    pub(super) fn carry_out(&mut self, op: &Pending, contents: Option<&Contents>) -> Option<Contents> {
+        match op {
+            Pending::Disk(io) => self.carry_out_disk(io, contents),
+            Pending::Meta(io, bytes) => {
+                let at = |block: u32| block as usize * BLOCK_BYTES..(block as usize + 1) * BLOCK_BYTES;
+                match io.op {
+                    MetaOp::SuperBlock => self.super_block = bytes.clone(),
+                    MetaOp::LogTransaction { block } | MetaOp::LogInitialise { block } => {
+                        self.log[at(block)].copy_from_slice(&bytes[..]);
+                    }
+                    MetaOp::BitmapBlock { block } => self.bitmap[at(block)].copy_from_slice(&bytes[..]),
+                    MetaOp::Flush => {}
+                }
+                None
+            }
+        }
+    }
+
+    fn carry_out_disk(&mut self, io: &DiskIo, contents: Option<&Contents>) -> Option<Contents> {
+        let blocks = io.sector.0 / 8..(io.sector.0 + u64::from(io.bytes) / 512).div_ceil(8);
+        match io.op {
+            DiskOp::Read => return Some(blocks.map(|b| self.disk.get(&b).copied().unwrap_or(0)).collect()),
+            DiskOp::Write => {
+                let contents = contents.expect("a write has bytes");
+                self.disk.extend(blocks.zip(contents.iter().copied()));
+            }
+            DiskOp::Discard | DiskOp::WriteZeroes { .. } => blocks.for_each(|b| {
+                self.disk.remove(&b);
+            }),
+            DiskOp::Flush => {
+                let done = self.contract.flushes.remove(&io.io.0).expect("it was begun");
+                self.contract.stable = self.contract.stable.max(done);
+                return None;
+            }
+        }
+        self.contract.done.push(io.sector.0);
+        None
+    }
+
+    // ---- the ordering contract -----------------------------------------------------------------------------------
+
+    /// Looks at a command before it is carried out.
+    pub(super) fn check_command(&mut self, command: &Command) {
+        match command {
+            Command::Disk(io) => self.check_disk(io),
+            Command::Send { frame, .. } => self.check_send(&frame.packet),
+            _ => {}
+        }
+    }
+
+    fn check_disk(&mut self, io: &DiskIo) {
+        if io.op == DiskOp::Flush {
+            self.contract.flushes.insert(io.io.0, self.contract.done.len());
+        }
+        if matches!(io.op, DiskOp::Flush | DiskOp::Read) {
+            return;
+        }
+        let syncing =
+            self.engine.snapshot(Some(0)).replication == crate::states::ReplicationState::SyncTarget;
+        if syncing {
+            let consistent = crate::metadata::device_flag::CONSISTENT;
+            assert_eq!(self.kept().flags & consistent, 0, "a target is written and not called Inconsistent");
+        } else if self.engine.role == Role::Primary {
+            let kept = self.kept();
+            let primary = crate::metadata::device_flag::PRIMARY_IND;
+            assert_ne!(kept.flags & primary, 0, "written before the disk knows of its Primary");
+            let hot = crate::metadata::replay(&self.log, kept.al_stripes, kept.al_stripe_size_4k).state;
+            let extents = crate::engine::device::extents(io.sector, io.bytes);
+            let crate::metadata::LogState::Active(hot) = hot else { panic!("the log is {hot:?}") };
+            for extent in extents {
+                assert!(
+                    hot.contains(&extent),
+                    "extent {extent} is written and the log on disk names {hot:?}"
+                );
+            }
+        }
+    }
+
+    fn check_send(&mut self, packet: &Packet) {
+        match packet {
+            Packet::WriteAck(ack) => self.check_ack(ack),
+            Packet::RsWriteAck(ack) if ack.block_id != crate::wire::BLOCK_ID_RESYNC => self.check_ack(ack),
+            Packet::NegAck(ack) => {
+                let other = |write: &(u64, usize)| write.0 != ack.sector.0;
+                self.contract.unacknowledged.retain(other);
+                self.contract.epochs.iter_mut().for_each(|epoch| epoch.retain(other));
+            }
+            Packet::BarrierAck { .. } => {
+                let epoch = self.contract.epochs.pop_front().expect("an epoch");
+                for (sector, after) in epoch {
+                    let stable = &self.contract.done[after..self.contract.stable.max(after)];
+                    assert!(stable.contains(&sector), "sector {sector} is called stable and is not");
+                }
+            }
+            Packet::State(word) => {
+                let role = crate::wire::state_word::role_of(*word);
+                if role == Some(Role::Primary) && self.engine.devices[0].disk.has_data() {
+                    let primary = crate::metadata::device_flag::PRIMARY_IND;
+                    assert_ne!(self.kept().flags & primary, 0, "Primary is told before it is kept");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn check_ack(&mut self, ack: &BlockAck) {
+        let at = self.contract.unacknowledged.iter().position(|(sector, _)| *sector == ack.sector.0);
+        let (sector, after) = self.contract.unacknowledged.remove(at.expect("a write to acknowledge"));
+        assert!(
+            self.contract.done[after..].contains(&sector),
+            "sector {sector} is acknowledged before written"
+        );
+    }
+
+    /// Remembers what the peer was promised.
+    pub(super) fn note_received(&mut self, packet: &Packet) {
+        match packet {
+            Packet::Data(data) => {
+                let write = (data.sector.0, self.contract.done.len());
+                self.contract.epochs.back_mut().expect("an open epoch").push(write);
+                self.contract.unacknowledged.push(write);
+            }
+            Packet::Barrier(_) => self.contract.epochs.push_back(Vec::new()),
+            _ => {}
+        }
+    }
+
+    /// The session is over: promises of the next one begin anew.
+    pub(super) fn forget_promises(&mut self) {
+        self.contract.epochs = [Vec::new()].into();
+        self.contract.unacknowledged.clear();
+    }
+}

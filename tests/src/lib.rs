@@ -5,3 +5,4 @@ pub mod programs;
 pub mod scratch;
 pub mod system;
 pub mod transcript;
+pub mod two_engines;

@@ -386,6 +386,11 @@ impl Resource {
             },
             out,
         );
+        self.drop_backing(d, out);
+    }
+
+    /// Lets go of what belongs to the disk of a volume that is to be Diskless.
+    pub(super) fn drop_backing(&mut self, d: usize, out: &mut Vec<Command>) {
         let waiting = self.devices[d].backing.as_deref_mut().map(|b| b.jobs.abandon()).unwrap_or_default();
         self.devices[d].backing = None;
         self.forget_log_references(d);

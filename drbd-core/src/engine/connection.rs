@@ -3,7 +3,6 @@
 use super::pairing::Pairing;
 use super::peer_device::PeerDevice;
 use super::write_path::epoch::{ReceivedEpochs, SentEpochs};
-use super::write_path::peer_request::PeerRequest;
 use crate::config::NetOptions;
 use crate::ids::{Instant, NodeId, SocketId};
 use crate::states::{ConnectionState, Role};
@@ -96,7 +95,7 @@ pub(super) struct Session {
     pub(super) sent_epochs: SentEpochs,
     pub(super) received_epochs: ReceivedEpochs,
     /// Writes of the peer that wait until the epochs before theirs are stable (protocols A and B).
-    pub(super) later_epochs: VecDeque<PeerRequest>,
+    pub(super) later_epochs: VecDeque<u32>,
     pub(super) deadline: Option<Instant>,
     pub(super) last_heard: Instant,
     pub(super) pings: VecDeque<PingFor>,

@@ -32,6 +32,7 @@ const RULES: &[Rule] = &[
     end_resync,
     tell_failed_disk,
     keep_bitmap_after_resync,
+    let_go_of_refused_disk,
     let_requests_go,
 ];
 
@@ -314,7 +315,8 @@ fn end_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &
             peer_device.bitmap_complete = false;
             peer_device.bitmap_sent = false;
         }
-        r.open_gate(d, out);
+        // Writes the disk was not yet marked for must not reach it: it still counts as consistent, only old.
+        r.turn_away_at_gate(d, out);
     }
 }
 
@@ -336,6 +338,20 @@ fn keep_bitmap_after_resync(
     let over = old.replication.is_resyncing() && !new.replication.is_resyncing();
     if over && r.devices[d].usable().is_some() {
         r.meta_job(d, Job::everything(None), out);
+    }
+}
+
+/// The connection broke before the peer had a say in what the disk being attached is worth.
+fn let_go_of_refused_disk(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    if old.disk == DiskState::Negotiating && new.disk == DiskState::Diskless && r.devices[d].backing.is_some()
+    {
+        r.drop_backing(d, out);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod command;
 pub mod device_size;
 pub mod event;
 pub mod generation;
+pub mod planted;
 pub mod state_change;
 pub mod sync_decision;
 

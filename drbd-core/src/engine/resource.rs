@@ -45,6 +45,8 @@ pub struct Resource {
     pub(super) told: super::notify::Told,
     /// Reused list of operations that may start.
     pub(super) ready: Vec<super::write_path::conflicts::Owner>,
+    #[cfg(feature = "planted-bugs")]
+    pub(super) planted: Option<super::planted::Bug>,
 }
 
 /// Whose disk operation it is.
@@ -95,6 +97,8 @@ impl Resource {
             last_decision: String::new(),
             told: super::notify::Told::default(),
             ready: Vec::with_capacity(64),
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 

@@ -542,11 +542,10 @@ impl Resource {
 
     fn close_session(&mut self, out: &mut Vec<Command>) {
         let Some(connection) = self.connection.as_deref_mut() else { return };
+        let mut later_epochs = std::collections::VecDeque::new();
         if let Link::Session(session) = &mut connection.link {
             let (data, control) = (session.data, session.control);
-            for request in session.later_epochs.drain(..) {
-                Resource::release(request.payload, out);
-            }
+            later_epochs = std::mem::take(&mut session.later_epochs);
             out.push(Command::Close { socket: data });
             out.push(Command::Close { socket: control });
             connection.link = Link::Idle;
@@ -558,6 +557,7 @@ impl Resource {
             peer_device.consider_resync = false;
             peer_device.counters.unacked = 0;
         }
+        self.write_later_epochs(later_epochs, out);
         for d in 0..self.devices.len() {
             self.open_gate(d, out);
         }

@@ -84,10 +84,20 @@ fn idle_has_no_dependency(_: &Snapshot, new: &mut Snapshot, _: &Context) {
     }
 }
 
-fn abort_without_disk(_: &Snapshot, new: &mut Snapshot, _: &Context) {
+/// A resync whose source or target lost its disk is over. Unlike 8.4, which then calls the target's data UpToDate by the
+/// next rule but one, the target's data stays what it is: old.
+fn abort_without_disk(old: &Snapshot, new: &mut Snapshot, _: &Context) {
     let gone = |disk: DiskState| disk.rank() <= DiskState::Failed.rank();
-    if new.is_beyond_established() && (gone(new.disk) || gone(new.peer_disk)) {
-        new.replication = ReplicationState::Established;
+    let old_data = |disk: &DiskState| matches!(disk, DiskState::Consistent | DiskState::Outdated);
+    if !new.is_beyond_established() || !(gone(new.disk) || gone(new.peer_disk)) {
+        return;
+    }
+    new.replication = ReplicationState::Established;
+    if old.replication.is_target() && old_data(&new.disk) {
+        new.disk = DiskState::Inconsistent;
+    }
+    if old.replication.is_source() && old_data(&new.peer_disk) {
+        new.peer_disk = DiskState::Inconsistent;
     }
 }
 

@@ -12,6 +12,7 @@ use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
 use crate::states::{Conn84, DiskState, Protocol};
 use crate::wire::{data_flag, BlockAck, BlockRequest, Data, Packet, Trim, BLOCK_ID_RESYNC};
+use std::collections::VecDeque;
 
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +98,7 @@ impl Resource {
         if flags & data_flag::SEND_RECEIVE_ACK != 0 {
             self.ack_write(&request, Ack::Received, out);
         }
-        self.enter_in_epoch_order(request, out);
+        self.enter_peer_request(request, true, out);
         Ok(())
     }
 
@@ -121,27 +122,29 @@ impl Resource {
         Ok(())
     }
 
-    /// Under protocols A and B a write waits until every earlier epoch is stable.
-    fn enter_in_epoch_order(&mut self, request: PeerRequest, out: &mut Vec<Command>) {
-        let connection = self.connection.as_mut().expect("from a peer");
-        let ordered = connection.options.protocol != Protocol::C;
-        let session = connection.session_mut().expect("packets come in a session");
-        if ordered && !session.received_epochs.is_first(request.epoch) {
-            session.later_epochs.push_back(request);
-        } else {
-            self.enter_peer_request(request, true, out);
-        }
+    /// Under protocols A and B a write waits until every earlier epoch is stable. It holds its place among overlapping
+    /// operations meanwhile: a resync block must not pass it.
+    fn waits_for_epoch(&self, request: &PeerRequest) -> bool {
+        let Some(connection) = self.connection.as_ref() else { return false };
+        let Some(session) = connection.session().filter(|s| s.number == request.session) else {
+            return false;
+        };
+        connection.options.protocol != Protocol::C && !session.received_epochs.is_first(request.epoch)
     }
 
     /// An epoch is stable: the writes of the next one may start.
     fn start_next_epoch(&mut self, out: &mut Vec<Command>) {
-        while let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
-            let Some(request) = session.later_epochs.front().copied() else { return };
-            if !session.received_epochs.is_first(request.epoch) {
-                return;
-            }
-            session.later_epochs.pop_front();
-            self.enter_peer_request(request, true, out);
+        let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else { return };
+        let waiting = std::mem::take(&mut session.later_epochs);
+        for key in waiting {
+            self.peer_request_ready(key, out);
+        }
+    }
+
+    /// The session is over: what the peer was told is received is written all the same.
+    pub(in crate::engine) fn write_later_epochs(&mut self, waiting: VecDeque<u32>, out: &mut Vec<Command>) {
+        for key in waiting {
+            self.peer_request_ready(key, out);
         }
     }
 
@@ -177,9 +180,30 @@ impl Resource {
         }
     }
 
+    /// The resync for which the peer's writes waited will not be: they are not written.
+    pub(in crate::engine) fn turn_away_at_gate(&mut self, d: usize, out: &mut Vec<Command>) {
+        let session = self.session_number();
+        let Some(connection) = self.connection.as_mut() else { return };
+        connection.peer_devices[d].gated = false;
+        let waiting = std::mem::take(&mut connection.peer_devices[d].gate);
+        for request in waiting {
+            Resource::release(request.payload, out);
+            if session == Some(request.session) {
+                self.ack_write(&request, Ack::Failed, out);
+                self.received_write_done(request.epoch, out);
+            }
+        }
+    }
+
     /// A peer request has its turn.
     pub(in crate::engine) fn peer_request_ready(&mut self, key: u32, out: &mut Vec<Command>) {
-        let PeerRequest { device: d, sector, bytes, op, .. } = self.peer_requests[key];
+        let request = self.peer_requests[key];
+        let PeerRequest { device: d, sector, bytes, op, .. } = request;
+        if request.is_mirrored_write() && self.waits_for_epoch(&request) {
+            let session = self.connection.as_mut().and_then(|c| c.session_mut()).expect("looked up above");
+            session.later_epochs.push_back(key);
+            return;
+        }
         match op {
             PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. } if self.writes_for_diskless_peer(d) => {
                 // The peer has no disk of its own: this node keeps the books, and the log, for both.

@@ -113,8 +113,10 @@ impl Request {
         }
     }
 
-    fn has_good_copy(&self) -> bool {
-        self.local == Local::Done || matches!(self.peer, PeerProgress::Acknowledged | PeerProgress::Stable)
+    /// What a peer without good data acknowledged is overwritten when good data returns: alone it does not count.
+    fn has_good_copy(&self, peer_disk: DiskState) -> bool {
+        let peer = matches!(self.peer, PeerProgress::Acknowledged | PeerProgress::Stable);
+        self.local == Local::Done || (peer && peer_disk == DiskState::UpToDate)
     }
 
     /// Both copies are known to have it.
@@ -449,9 +451,11 @@ impl Resource {
     }
 
     fn complete(&mut self, key: u32, out: &mut Vec<Command>) {
+        let peer_disk = self.peer_disk(self.requests[key].device);
         let request = &mut self.requests[key];
         request.completed = true;
-        let good = request.has_good_copy() || (request.op == UpperOp::Flush && request.local == Local::None);
+        let good = request.has_good_copy(peer_disk)
+            || (request.op == UpperOp::Flush && request.local == Local::None);
         let result = if good { UpperResult::Done } else { UpperResult::IoError };
         let Request { tag, epoch, device: d, peer, .. } = *request;
         let closes = request.is_write() && peer != PeerProgress::NotReplicated;

@@ -14,6 +14,7 @@ mod disk_io;
 mod event_loop;
 mod frontend;
 mod handlers;
+mod inherited;
 mod journal;
 mod log;
 mod mailbox;
@@ -75,6 +76,7 @@ fn command_line() -> Command {
 }
 
 fn main() -> ExitCode {
+    inherited::close();
     let matches = match command_line().try_get_matches() {
         Ok(matches) => matches,
         Err(e) => {

@@ -11,6 +11,7 @@ use drbd_core::engine::{
 };
 use drbd_core::ids::{Instant, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
 use drbd_core::metadata::{Format, Geometry, Index, Layout, Loaded, SuperBlock};
+use drbd_core::wire::Packet;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant as Clock};
 
@@ -18,8 +19,6 @@ const SECTORS: u64 = 1 << 20;
 const VOLUME: VolumeNumber = VolumeNumber(0);
 /// Blocks of 4 KiB that are written: 64 activity-log extents.
 const BLOCKS: u64 = 64 * 1024;
-/// Packets the shell sends with one call.
-const PACKETS_PER_CALL: u64 = 32;
 
 /// A node: its engine, what is due at it, and what it cost.
 #[derive(Debug)]
@@ -27,8 +26,10 @@ pub struct Side {
     engine: Resource,
     inbox: VecDeque<Event>,
     listening: bool,
-    /// Packets sent on the data socket.
+    /// The data socket, packets sent on it, and how many of them the engine was told of.
+    data: Option<SocketId>,
     packets: u64,
+    told: u64,
     /// Events handed in since [`TwoEngines::forget_costs`].
     pub events: u64,
     /// Time spent in the engine since then.
@@ -95,7 +96,9 @@ impl Side {
             engine: Resource::new("r0", NodeId(number), options, 1 + u64::from(number)),
             inbox: VecDeque::with_capacity(1 << 14),
             listening: false,
+            data: None,
             packets: 0,
+            told: 0,
             events: 0,
             spent: Duration::ZERO,
         }
@@ -245,6 +248,12 @@ impl TwoEngines {
             self.carry_out(n, command);
         }
         self.out = out;
+        // One call sends all packets of a turn.
+        let side = &mut self.sides[n];
+        if let Some(socket) = side.data.filter(|_| side.told < side.packets) {
+            side.told = side.packets;
+            side.inbox.push_back(Event::Sent { socket, packets: side.told });
+        }
     }
 
     fn carry_out(&mut self, n: usize, command: Command) {
@@ -259,16 +268,16 @@ impl TwoEngines {
                 self.happens(n, Event::DiskDone { io: io.io, result: IoResult::Done, payload });
             }
             Command::Send { socket, frame, payload } => {
-                if matches!(frame.packet, drbd_core::wire::Packet::Barrier(_)) {
+                if matches!(frame.packet, Packet::Barrier(_)) {
                     self.barriers += 1;
+                }
+                if matches!(frame.packet, Packet::Features(_)) {
+                    self.sides[n].data = Some(socket);
                 }
                 let other = SocketId(socket.0 ^ 1);
                 self.happens(1 - n, Event::Packet { socket: other, frame, payload });
-                self.sides[n].packets += 1;
-                if self.sides[n].packets % PACKETS_PER_CALL == 0 {
-                    let packets = self.sides[n].packets;
-                    self.happens(n, Event::Sent { socket, packets });
-                }
+                let side = &mut self.sides[n];
+                side.packets += u64::from(side.data == Some(socket));
             }
             Command::Complete { tag, result, .. } => {
                 assert_eq!(result, UpperResult::Done);

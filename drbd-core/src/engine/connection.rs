@@ -90,7 +90,7 @@ pub(super) struct Session {
     pub(super) peer_tentative: bool,
     /// The peer is closing in an orderly way.
     pub(super) tear_down: bool,
-    /// Packets handed to the shell for the data socket.
+    /// Packets handed to the shell for the data socket, the first one of a socket this node opened included.
     pub(super) data_sent: u64,
     pub(super) sent_epochs: SentEpochs,
     pub(super) received_epochs: ReceivedEpochs,

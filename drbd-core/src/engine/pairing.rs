@@ -21,6 +21,8 @@ pub(super) struct Pairing {
     control: Option<SocketId>,
     /// This node accepted the control stream.
     accepted_control: bool,
+    /// This node opened the data stream and said so on it.
+    dialled_data: bool,
     dialling: bool,
     dial_at: Option<Instant>,
     settled_at: Option<Instant>,
@@ -93,6 +95,7 @@ impl Pairing {
         self.dialling = false;
         if self.data.is_none() {
             self.data = Some(socket);
+            self.dialled_data = true;
             out.push(first_packet(socket, Packet::InitialData));
             self.dial_at = Some(timing.now);
         } else if self.control.is_none() {
@@ -158,6 +161,7 @@ impl Pairing {
         if !data {
             self.accepted_control = true;
         } else {
+            self.dialled_data = false;
             self.early = None;
         }
         if let Some(own) = crossed {
@@ -218,7 +222,8 @@ impl Pairing {
                 self.data = None;
                 self.control = None;
                 self.give_up(connection.peer, out);
-                let session = Session::new(connection.session, data, control, self.accepted_control, now);
+                let mut session = Session::new(connection.session, data, control, self.accepted_control, now);
+                session.data_sent = u64::from(self.dialled_data);
                 return Found::Pair(Box::new(session), self.early.take());
             }
         } else if !self.dialling && self.dial_at.is_some_and(|at| at <= now) {

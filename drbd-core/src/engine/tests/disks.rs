@@ -132,3 +132,118 @@ fn a_source_that_loses_its_disk_during_a_resync_serves_no_more() {
     assert_eq!(lab.disk(1), DiskState::Inconsistent, "half a copy is no copy");
     lab.check_buffers();
 }
+
+#[test]
+fn a_disk_that_comes_after_the_connection_is_looked_at() {
+    for late in [0, 1] {
+        let mut lab = Lab::running("C");
+        lab.write(0, 1, 1);
+        lab.secondary(0).expect("nobody has it open");
+        for n in 0..2 {
+            lab.ask(n, AdminRequest::Down).expect("nobody has it open");
+        }
+        lab.attach(1 - late).expect("its own disk");
+        lab.connect();
+        lab.attach(late).expect("its own disk");
+        lab.wait("in sync", |lab| lab.is_in_sync());
+        lab.check_alike();
+    }
+}
+
+#[test]
+fn a_diskless_pair_meets_and_takes_its_disks_later() {
+    let mut lab = Lab::running("C");
+    lab.write(0, 1, 1);
+    lab.secondary(0).expect("nobody has it open");
+    for n in 0..2 {
+        lab.ask(n, AdminRequest::Down).expect("nobody has it open");
+    }
+    lab.connect();
+    assert_eq!((lab.disk(0), lab.disk(1)), (DiskState::Diskless, DiskState::Diskless));
+    assert!(lab.primary(0, true).is_err(), "nobody has data");
+    lab.attach(0).expect("its own disk");
+    lab.attach(1).expect("its own disk");
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
+}
+
+#[test]
+fn a_diskless_primary_loses_its_peer_and_finds_it_again() {
+    let mut lab = Lab::running("C");
+    lab.write(0, 1, 1);
+    lab.detach(0).expect("the peer has good data");
+    let tag = lab.write(0, 2, 2);
+    assert!(lab.is_done(0, tag));
+    lab.cut();
+    let tag = lab.write(0, 3, 3);
+    assert_eq!(lab.result(0, tag), Some(UpperResult::IoError), "no copy within reach");
+    lab.mend();
+    lab.wait("a connection", |lab| lab.is_replicating(0) && lab.is_replicating(1));
+    let read = lab.read(0, 2);
+    assert_eq!(lab.result(0, read), Some(UpperResult::Done));
+    assert_eq!(lab.nodes[0].read[&read], [2]);
+    lab.attach(0).expect("its own disk");
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
+}
+
+#[test]
+fn writes_of_a_diskless_primary_wait_when_the_connection_is_lost() {
+    let mut lab = Lab::running("C");
+    lab.detach(0).expect("the peer has good data");
+    lab.hold(1, Pending::is_write);
+    let tag = lab.write(0, 2, 2);
+    lab.cut();
+    assert_eq!(lab.result(0, tag), Some(UpperResult::IoError), "nobody knows whether it was written");
+    lab.let_go(1);
+    lab.check_buffers();
+}
+
+#[test]
+fn a_detach_in_the_middle_of_a_resync_ends_it() {
+    for n in [0, 1] {
+        let mut lab = Lab::running("C");
+        lab.secondary(0).expect("nobody has it open");
+        lab.cut();
+        lab.primary(0, false).expect("UpToDate");
+        for block in 0..256 {
+            lab.write(0, block * 8, 1);
+        }
+        lab.secondary(0).expect("nobody has it open");
+        lab.hold(1, Pending::is_write);
+        lab.mend();
+        lab.wait("a resync", |lab| lab.replication(1) == ReplicationState::SyncTarget);
+        let detach = AdminRequest::Detach { volume: super::node::VOLUME, force: false, diskless: false };
+        let ticket = lab.begin(n, detach);
+        lab.let_go(1);
+        lab.wait("the answer", |lab| lab.nodes[n].replies.contains_key(&ticket));
+        if lab.disk(n) == DiskState::Diskless {
+            lab.pass_ms(1000);
+            lab.attach(n).expect("its own disk");
+        }
+        lab.wait("in sync", |lab| lab.is_in_sync());
+        lab.check_alike();
+    }
+}
+
+#[test]
+fn a_disconnect_in_the_middle_of_a_resync_ends_it() {
+    for n in [0, 1] {
+        let mut lab = Lab::running("C");
+        lab.cut();
+        for block in 0..256 {
+            lab.write(0, block * 8, 1);
+        }
+        lab.hold(1, Pending::is_write);
+        lab.mend();
+        lab.wait("a resync", |lab| lab.replication(1) == ReplicationState::SyncTarget);
+        lab.disconnect(n).expect("nothing speaks against it");
+        lab.let_go(1);
+        lab.wait("the other sees it", |lab| !lab.is_replicating(1 - n));
+        assert_eq!(lab.disk(1), DiskState::Inconsistent);
+        assert!(lab.primary(1, false).is_err(), "half a copy is no copy");
+        lab.begin_connect(n);
+        lab.wait("in sync", |lab| lab.is_in_sync());
+        lab.check_alike();
+    }
+}

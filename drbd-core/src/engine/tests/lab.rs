@@ -22,6 +22,7 @@ pub(super) struct Lab {
     next: u32,
     buffers: BTreeMap<PayloadId, Vec<u32>>,
     pub(super) cable_cut: bool,
+    options: [NetOptions; 2],
 }
 
 impl Lab {
@@ -38,6 +39,7 @@ impl Lab {
             next: 1,
             buffers,
             cable_cut: false,
+            options: options.clone(),
         };
         for (n, net) in options.into_iter().enumerate() {
             lab.configure(n, net);
@@ -48,7 +50,7 @@ impl Lab {
 
     /// A node loses its power, with everything its disk had not carried out, and is configured again.
     pub(super) fn crash(&mut self, n: usize) {
-        self.nodes[n] = self.nodes[n].crashed(n as u8);
+        self.nodes[n] = self.nodes[n].crashed(n as u8, u64::from(self.next));
         self.nodes[1 - n].forget_promises();
         self.events.retain(|(node, event)| *node != n && !matches!(event, Event::Packet { .. }));
         for (socket, (node, _)) in std::mem::take(&mut self.ends) {
@@ -57,7 +59,7 @@ impl Lab {
                 self.events.push_back((node, Event::SocketLost { socket, why }));
             }
         }
-        self.configure(n, net(&[]));
+        self.configure(n, self.options[n].clone());
     }
 
     fn configure(&mut self, n: usize, options: NetOptions) {
@@ -222,6 +224,11 @@ impl Lab {
         })
     }
 
+    /// Packets the shell sent on a socket.
+    pub(super) fn packets_sent(&self, socket: SocketId) -> u64 {
+        self.sent.get(&socket).copied().unwrap_or(0)
+    }
+
     pub(super) fn last_error(&self, n: usize) -> String {
         self.nodes[n].engine.connection.as_ref().map_or(String::new(), |c| c.last_error.clone())
     }
@@ -290,6 +297,13 @@ impl Lab {
         let op = self.nodes[n].pending.remove(0);
         self.answer(n, &op, result);
         self.run();
+    }
+
+    /// An operation happens, and nobody hears of it.
+    pub(super) fn carry_out_unanswered(&mut self, n: usize, op: &Pending) {
+        let payload = if let Pending::Disk(io) = op { io.payload } else { PayloadId::NONE };
+        let contents = self.buffers.get(&payload).cloned();
+        self.nodes[n].carry_out(op, contents.as_ref());
     }
 
     /// Keeps the packets of a node from here on.

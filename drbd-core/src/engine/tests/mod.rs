@@ -3,7 +3,9 @@
 //! [`lab::Lab`] is the world, [`node::Node`] one machine of it; the ordering contract of
 //! [`command`](super::command) is checked with every command.
 
+mod chaos;
 mod connecting;
+mod dialects;
 mod disks;
 mod lab;
 mod node;

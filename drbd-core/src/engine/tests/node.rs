@@ -2,6 +2,7 @@
 //! the shell.
 
 use crate::config::{DiskOptions, NetOptions, OptionSet, OptionSpec, ResourceOptions};
+use crate::engine::resource::IoOwner;
 use crate::engine::{
     AttachRequest, Command, DiskIo, DiskLimits, DiskOp, MetaIo, MetaOp, Resource, UpperResult,
 };
@@ -140,8 +141,8 @@ impl Node {
     }
 
     /// The machine after a crash: its disk and nothing else.
-    pub(super) fn crashed(&mut self, number: u8) -> Node {
-        let mut fresh = Node::new(number, self.kept().format, 999);
+    pub(super) fn crashed(&mut self, number: u8, seed: u64) -> Node {
+        let mut fresh = Node::new(number, self.kept().format, seed);
         fresh.super_block = self.super_block.clone();
         fresh.bitmap = std::mem::take(&mut self.bitmap);
         fresh.log = std::mem::take(&mut self.log);
@@ -246,8 +247,21 @@ impl Node {
         if matches!(io.op, DiskOp::Flush | DiskOp::Read) {
             return;
         }
-        let syncing =
-            self.engine.snapshot(Some(0)).replication == crate::states::ReplicationState::SyncTarget;
+        // What an earlier session brought and still waited for its turn belongs to the data as it was.
+        let late = match self.engine.ios[io.io.0] {
+            IoOwner::Peer(key) => {
+                Some(self.engine.peer_requests[key].session) != self.engine.session_number()
+            }
+            _ => false,
+        };
+        if late {
+            return;
+        }
+        // Complete, and being called so: what comes now is mirrored as ever.
+        let peer_device = self.engine.connection.as_ref().map(|c| &c.peer_devices[0]);
+        let finishing = peer_device.and_then(|p| p.resync.as_ref()).is_some_and(|r| r.finishing);
+        let replication = self.engine.snapshot(Some(0)).replication;
+        let syncing = replication == crate::states::ReplicationState::SyncTarget && !finishing;
         if syncing {
             let consistent = crate::metadata::device_flag::CONSISTENT;
             assert_eq!(self.kept().flags & consistent, 0, "a target is written and not called Inconsistent");

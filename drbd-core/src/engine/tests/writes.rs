@@ -58,6 +58,22 @@ fn protocol_a_waits_for_the_send_buffer() {
 }
 
 #[test]
+fn packets_are_numbered_as_the_shell_counts_them() {
+    // Whoever opened the data socket has already sent one packet on it.
+    for first in [0, 1] {
+        let mut lab = Lab::protocol("A");
+        lab.begin_connect(first);
+        lab.begin_connect(1 - first);
+        lab.wait("a connection", |lab| lab.is_replicating(0) && lab.is_replicating(1));
+        for n in 0..2 {
+            let session =
+                lab.nodes[n].engine.connection.as_ref().and_then(|c| c.session()).expect("connected");
+            assert_eq!(session.data_sent, lab.packets_sent(session.data), "node {n}");
+        }
+    }
+}
+
+#[test]
 fn a_flush_covers_both_nodes_under_c() {
     let mut lab = Lab::running("C");
     let write = lab.write(0, 5, 77);

@@ -149,6 +149,12 @@ fn connection(lines: &mut Wrapped, connection: &ConnectionObject, detail: Detail
         lines.item(6, &format!("rs-in-flight:{}", connection.rs_in_flight));
     }
     lines.end_line();
+    // StandAlone beside an UpToDate disk looks healthy: say why it is (split brain, a wrong secret).
+    let parted = connection.connection == ConnectionState::StandAlone || (verbose && !connected);
+    if parted && !connection.last_error.is_empty() {
+        lines.item(4, &format!("last-error:\"{}\"", connection.last_error));
+        lines.end_line();
+    }
 }
 
 fn peer_devices(lines: &mut Wrapped, status: &ConnectionStatus, detail: Detail, numbered: bool) {

@@ -91,6 +91,9 @@ fn connection(status: &ConnectionStatus, devices: &[DeviceObject]) -> String {
         |peer: &PeerDeviceObject| devices.iter().find(|d| d.volume == peer.volume).and_then(|d| d.size);
     out.push_str(&objects(8, status.peer_devices.iter().map(|p| peer_device(p, size(p)))));
     out.push_str(" ]");
+    if !connection.last_error.is_empty() {
+        out.push_str(&format!(",\n      \"last-error\": {}", quoted(&connection.last_error)));
+    }
     out
 }
 

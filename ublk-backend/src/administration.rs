@@ -545,6 +545,10 @@ fn checked(mut request: Request) -> Result<Request, Refusal> {
 pub(crate) fn checked_options(options: &OptionSet, section: Section) -> Result<OptionSet, Refusal> {
     let mut checked = OptionSet::default();
     for (name, value) in options.iter() {
+        // `bitmap` of a resource's disk section reaches attach as well; only towards a peer it means anything.
+        if name == "bitmap" && section == Section::Disk {
+            continue;
+        }
         let spec = OptionSpec::find(name).filter(|spec| spec.section == section).ok_or_else(|| {
             Refusal::because(Reason::InvalidRequest, format!("there is no option '{name}' here"))
         })?;

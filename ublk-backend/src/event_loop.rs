@@ -169,7 +169,7 @@ impl DataLoop {
 
     fn on_time(&mut self) {
         if self.links.next_deadline().is_some_and(|d| d <= self.now) {
-            self.links.on_time(self.now, &mut self.ring);
+            self.links.on_time(self.now, &mut self.ring, &mut self.pools);
         }
         if self.engine.next_deadline().is_some_and(|d| d <= self.now) {
             self.deliver(Event::Timer);
@@ -187,7 +187,7 @@ impl DataLoop {
                 }
             }
             Source::PeerReceive => {
-                if let Some(event) = self.links.on_received(slot, result, pools) {
+                if let Some(event) = self.links.on_received(slot, result, ring, pools) {
                     self.deliver(event);
                 }
                 self.drain_link(slot);
@@ -313,7 +313,7 @@ impl DataLoop {
                 None
             }
             Command::Close { socket } => {
-                self.links.close(socket, pools);
+                self.links.close(socket, self.now, ring);
                 None
             }
             Command::Dial { peer, link } => self.links.dial(peer, &link, self.now, ring),

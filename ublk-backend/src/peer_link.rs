@@ -22,6 +22,8 @@ mod connecting;
 
 pub(crate) use connecting::{Dial, Listener};
 
+/// How long a closed socket may take to send its last bytes and see the peer's end.
+const LINGER_MS: u64 = 1000;
 /// Sockets at a time; more are refused.
 const SOCKETS_MAX: usize = 256;
 
@@ -45,6 +47,8 @@ struct Link {
     packets_sent: u64,
     incoming: Option<Incoming>,
     dirty: bool,
+    /// The engine has let go of it: what is queued still leaves, then it ends, at the latest now.
+    lingers_until: Option<Instant>,
 }
 
 /// What came of looking at a socket.
@@ -96,13 +100,14 @@ impl PeerLinks {
             packets_sent: 0,
             incoming: None,
             dirty: false,
+            lingers_until: None,
         });
         Some(id)
     }
 
     fn find(&mut self, id: SocketId) -> Option<&mut Link> {
         let link = self.links.get_mut((id.0 & 0xff) as usize)?.as_mut()?;
-        (link.id == id && !link.stream.is_closing()).then_some(link)
+        (link.id == id && !link.stream.is_closing() && link.lingers_until.is_none()).then_some(link)
     }
 
     /// Queues a packet; what is queued leaves with [`flush`](Self::flush).
@@ -150,18 +155,44 @@ impl PeerLinks {
         }
     }
 
-    /// Closes a socket; no event follows.
-    pub(crate) fn close(&mut self, id: SocketId, pools: &mut Pools) {
-        if let Some(link) = self.find(id) {
-            link.stream.shut();
+    /// Closes a socket; no event follows. What was queued before still arrives: the peer is to draw its own conclusions
+    /// from what it was told (split brain, say), and bytes it sent that nobody reads would make the system take our
+    /// last ones back.
+    pub(crate) fn close(&mut self, id: SocketId, now: Instant, ring: &mut Ring) {
+        let Some(link) = self.find(id) else { return };
+        link.lingers_until = Some(now.plus_ms(LINGER_MS));
+        link.stream.flush(ring);
+        if link.stream.is_flushed() {
+            link.stream.shut_sending();
         }
-        self.sweep((id.0 & 0xff) as usize, pools);
+        link.stream.discard_and_wait(ring);
+    }
+
+    /// A socket that is being closed sent or received; what arrives is dropped until the peer closes as well.
+    fn linger(&mut self, slot: u32, over: bool, ring: &mut Ring, pools: &mut Pools) {
+        let Some(link) = self.links[slot as usize].as_mut() else { return };
+        if over {
+            link.stream.shut();
+            self.sweep(slot as usize, pools);
+        } else {
+            link.stream.discard_and_wait(ring);
+        }
     }
 
     /// A receive ended. Afterwards [`next`](Self::next) is to be called until it says to wait.
-    pub(crate) fn on_received(&mut self, slot: u32, result: i32, pools: &mut Pools) -> Option<Event> {
+    pub(crate) fn on_received(
+        &mut self,
+        slot: u32,
+        result: i32,
+        ring: &mut Ring,
+        pools: &mut Pools,
+    ) -> Option<Event> {
         let link = self.links[slot as usize].as_mut()?;
         let received = link.stream.on_received(result);
+        if link.lingers_until.is_some() && !link.stream.is_closing() {
+            self.linger(slot, !matches!(received, Received::Bytes { .. }), ring, pools);
+            return None;
+        }
         if link.stream.is_closing() {
             self.sweep(slot as usize, pools);
             return None;
@@ -188,6 +219,14 @@ impl PeerLinks {
     ) -> Option<Event> {
         let link = self.links[slot as usize].as_mut()?;
         let sent = link.stream.on_sent(result, pools);
+        if link.lingers_until.is_some() && !link.stream.is_closing() {
+            link.stream.flush(ring);
+            if link.stream.is_flushed() {
+                link.stream.shut_sending();
+            }
+            self.linger(slot, sent.is_err(), ring, pools);
+            return None;
+        }
         if link.stream.is_closing() {
             self.sweep(slot as usize, pools);
             return None;
@@ -205,7 +244,7 @@ impl PeerLinks {
     /// The next packet that arrived on a socket.
     pub(crate) fn next(&mut self, slot: u32, ring: &mut Ring, pools: &mut Pools) -> Next {
         let Some(link) = self.links[slot as usize].as_mut() else { return Next::Wait };
-        if link.stream.is_closing() || link.stream.is_receiving() {
+        if link.stream.is_closing() || link.stream.is_receiving() || link.lingers_until.is_some() {
             return Next::Wait;
         }
         if link.incoming.is_none() {
@@ -416,11 +455,20 @@ impl PeerLinks {
 
     /// When the first of the dials is to be given up.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.dials.iter().flatten().filter(|d| !d.cancelled).map(|d| d.deadline).min()
+        let dials = self.dials.iter().flatten().filter(|d| !d.cancelled).map(|d| d.deadline);
+        let closing =
+            self.links.iter().flatten().filter(|l| !l.stream.is_closing()).filter_map(|l| l.lingers_until);
+        dials.chain(closing).min()
     }
 
-    /// Gives up dials that took too long.
-    pub(crate) fn on_time(&mut self, now: Instant, ring: &mut Ring) {
+    /// Gives up dials, and peers that do not close, that took too long.
+    pub(crate) fn on_time(&mut self, now: Instant, ring: &mut Ring, pools: &mut Pools) {
+        for slot in 0..self.links.len() {
+            let late = |l: &Link| l.lingers_until.is_some_and(|at| at <= now) && !l.stream.is_closing();
+            if self.links[slot].as_ref().is_some_and(late) {
+                self.linger(slot as u32, true, ring, pools);
+            }
+        }
         for (slot, entry) in self.dials.iter_mut().enumerate() {
             if let Some(dial) = entry {
                 if dial.deadline <= now && !dial.cancelled {

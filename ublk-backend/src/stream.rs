@@ -233,6 +233,19 @@ impl SocketStream {
         self.queue.is_empty()
     }
 
+    /// Says that nothing more will be sent; what the other side still sends can be received.
+    pub(crate) fn shut_sending(&mut self) {
+        let _ = nix::sys::socket::shutdown(self.fd.as_raw_fd(), nix::sys::socket::Shutdown::Write);
+    }
+
+    /// Drops everything that arrived and waits for more, or for the end.
+    pub(crate) fn discard_and_wait(&mut self, ring: &mut Ring) {
+        if !self.receiving {
+            (self.start, self.end) = (0, 0);
+            self.arm(ring, None);
+        }
+    }
+
     /// Ends the connection; operations under way complete soon.
     pub(crate) fn shut(&mut self) {
         if !self.closing {

@@ -125,6 +125,7 @@ impl Resource {
 
     /// A socket ended.
     pub(super) fn socket_lost(&mut self, socket: SocketId, why: SocketLoss, out: &mut Vec<Command>) {
+        let now = self.now;
         let Some(connection) = self.connection.as_deref_mut() else { return };
         if connection.link.pairing().is_some() {
             self.with_pairing(|p, timing, random| p.lost(socket, timing, random), out);
@@ -132,6 +133,15 @@ impl Resource {
         }
         let Some(session) = connection.session() else { return };
         if session.data != socket && session.control != socket {
+            return;
+        }
+        if session.control == socket && why == SocketLoss::EndOfStream && !session.control_ended {
+            // The peer parts, and says why on the data stream: hear it out before drawing conclusions.
+            let at = now.plus_ms(connection.options.ping_timeout_ds * 100);
+            if let Some(session) = connection.session_mut() {
+                session.control_ended = true;
+                session.deadline = Some(at);
+            }
             return;
         }
         let (state, text) = match why {
@@ -426,11 +436,11 @@ impl Resource {
         let waits_for_writes = !connection.transfer_log.is_empty();
         let Some(session) = connection.session_mut() else { return };
         if session.deadline.is_some_and(|at| at <= now) {
-            self.end_session(
-                ConnectionState::NetworkFailure,
-                "The peer did not answer in the handshake",
-                out,
-            );
+            let (state, text) = match session.control_ended {
+                true => (ConnectionState::BrokenPipe, "The peer closed the connection"),
+                false => (ConnectionState::NetworkFailure, "The peer did not answer in the handshake"),
+            };
+            self.end_session(state, text, out);
             return;
         }
         if !matches!(session.stage, Stage::Settings | Stage::Up) {

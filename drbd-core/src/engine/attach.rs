@@ -121,6 +121,7 @@ impl Resource {
             replayed_extents: replayed.0,
             replayed_bits: replayed.1,
             generations_pending: 0,
+            logged_for_peer: false,
             primary_stable: false,
         })
     }
@@ -428,6 +429,7 @@ impl Resource {
             Then::LogCommitted
             | Then::GenerationStable
             | Then::PrimaryMarked
+            | Then::PeerWritesKept
             | Then::TargetBitmapStable
             | Then::SourceBitmapStable
             | Then::TargetBegins

@@ -33,6 +33,7 @@ const RULES: &[Rule] = &[
     tell_failed_disk,
     keep_bitmap_after_resync,
     let_go_of_refused_disk,
+    keep_bits_of_diskless_peer,
     let_requests_go,
 ];
 
@@ -59,7 +60,8 @@ impl Resource {
         let Some(backing) = self.devices[d].backing.as_deref_mut() else { return false };
         let before = (backing.super_block.flags, backing.super_block.peers[record.unwrap_or(0)].flags);
         let writes_for_peer = !snapshot.peer_disk.has_data() && snapshot.peer_role == Role::Primary;
-        let primary = snapshot.role == Role::Primary || demoting || writes_for_peer;
+        backing.logged_for_peer |= writes_for_peer;
+        let primary = snapshot.role == Role::Primary || demoting || backing.logged_for_peer;
         let mut flags = backing.super_block.flags & (device_flag::AL_DISABLED | device_flag::HAVE_QUORUM);
         set(&mut flags, device_flag::CONSISTENT, snapshot.disk.rank() > DiskState::Inconsistent.rank());
         set(&mut flags, device_flag::WAS_UP_TO_DATE, snapshot.disk.rank() > DiskState::Outdated.rank());
@@ -85,6 +87,18 @@ impl Resource {
             }
         }
         before != (backing.super_block.flags, backing.super_block.peers[record.unwrap_or(0)].flags)
+    }
+}
+
+impl Resource {
+    /// The bits of what was written for a Primary without disk are on stable storage.
+    pub(super) fn peer_writes_kept(&mut self, d: usize, out: &mut Vec<Command>) {
+        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+            backing.logged_for_peer = false;
+        }
+        if self.update_flags(d) {
+            self.write_super_block(d, None, out);
+        }
     }
 }
 
@@ -127,7 +141,9 @@ fn reconsider_when_peer_takes_inconsistent_data(
     _: &mut Vec<Command>,
 ) {
     let both_inconsistent = old.disk == DiskState::Inconsistent && old.peer_disk == DiskState::Inconsistent;
-    if both_inconsistent && old.peer_role == Role::Secondary && new.peer_role == Role::Primary {
+    // The role is the connection's: of several volumes only the first sees it change, the others see the peer's disk.
+    let takes = old.peer_role == Role::Secondary || new.peer_disk == DiskState::UpToDate;
+    if both_inconsistent && takes && new.peer_role == Role::Primary {
         if let Some(connection) = r.connection.as_mut() {
             connection.peer_devices[d].consider_resync = true;
         }
@@ -338,6 +354,20 @@ fn keep_bitmap_after_resync(
     let over = old.replication.is_resyncing() && !new.replication.is_resyncing();
     if over && r.devices[d].usable().is_some() {
         r.meta_job(d, Job::everything(None), out);
+    }
+}
+
+/// A Primary without disk is gone: its writes are in this node's log only until their bits are kept.
+fn keep_bits_of_diskless_peer(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    let writes = |s: &Snapshot| !s.peer_disk.has_data() && s.peer_role == Role::Primary;
+    if writes(old) && !writes(new) && r.devices[d].usable().is_some() {
+        r.meta_job(d, Job::everything(Some(Then::PeerWritesKept)), out);
     }
 }
 

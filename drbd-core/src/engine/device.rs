@@ -76,6 +76,8 @@ pub(super) struct Backing {
     /// The generation on stable storage differs from that in memory: nothing may be acknowledged that the old one
     /// would not cover.
     pub(super) generations_pending: u32,
+    /// Writes for a Primary without disk were logged here, and not all of their bits are on stable storage yet.
+    pub(super) logged_for_peer: bool,
     /// PRIMARY_IND is on stable storage, so that the log counts after a crash.
     pub(super) primary_stable: bool,
 }

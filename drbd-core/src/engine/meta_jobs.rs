@@ -21,6 +21,8 @@ pub(super) enum Then {
     LogCommitted,
     /// The super block says PRIMARY_IND.
     PrimaryMarked,
+    /// The bits of what was written for a Primary without disk are kept: the log need not name it any longer.
+    PeerWritesKept,
     /// Completions held for the new generation may go out.
     GenerationStable,
     /// The disk is attached.

@@ -174,15 +174,13 @@ impl Resource {
         }
         let backing = self.devices[d].backing.as_deref_mut().expect("a job belongs to a disk");
         let blocks = backing.super_block.al_stripes * backing.super_block.al_stripe_size_4k;
-        while self.running(d).in_flight < BLOCKS_IN_FLIGHT_MAX && self.running(d).cursor < blocks {
+        if self.running(d).in_flight == 0 && self.running(d).cursor < blocks {
             let block = self.running(d).cursor;
             self.running(d).cursor += 1;
             self.running(d).in_flight += 1;
-            // The first is a barrier: the bitmap is stable before the log forgets. The others follow it only.
+            // The bitmap is stable before the log forgets. One after the other: a loss of power may tear one block only,
+            // as a reader of the log expects.
             self.meta_io(d, MetaOp::LogInitialise { block }, true, out);
-            if block == 0 {
-                break;
-            }
         }
         self.running(d).in_flight > 0
     }
@@ -236,6 +234,7 @@ impl Resource {
             Then::TargetBegins => self.target_begins(d, out),
             Then::TargetCopied => self.target_copied(d, out),
             Then::PrimaryMarked => self.primary_marked(d, out),
+            Then::PeerWritesKept => self.peer_writes_kept(d, out),
         }
     }
 

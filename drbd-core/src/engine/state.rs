@@ -87,11 +87,15 @@ impl Resource {
         edit: &dyn Fn(Option<usize>, &mut Snapshot),
     ) -> Result<Vec<Change>, Reason> {
         let mut changes = Vec::new();
+        let peer_role = self.peer_role_wanted(edit);
         for device in self.all_volumes() {
             let old = self.snapshot(device);
             let context = self.context(device);
             let mut wanted = old;
             edit(device, &mut wanted);
+            if let Some(role) = peer_role.filter(|_| wanted.is_replicating()) {
+                wanted.peer_role = role;
+            }
             let new = settle(&old, wanted, &context).snapshot;
             match judge_local(&old, &new, mode == Mode::Hard, &context) {
                 Verdict::Refused(reason) => return Err(reason),
@@ -99,6 +103,16 @@ impl Resource {
             }
         }
         Ok(changes)
+    }
+
+    /// The peer's role is told volume by volume, but it is one: every volume sees it change.
+    fn peer_role_wanted(&self, edit: &dyn Fn(Option<usize>, &mut Snapshot)) -> Option<Role> {
+        self.all_volumes().into_iter().find_map(|device| {
+            let old = self.snapshot(device);
+            let mut wanted = old;
+            edit(device, &mut wanted);
+            (wanted.is_replicating() && wanted.peer_role != old.peer_role).then_some(wanted.peer_role)
+        })
     }
 
     /// Makes a change, or says why not. True if anything changed.

@@ -52,9 +52,9 @@ fn state_of(ring: &Ring, corrupt: usize) -> LogState {
         return LogState::NotALog;
     }
     let Some(newest) = newest(ring) else {
-        // The very first transaction may have been torn.
-        let torn_first = corrupt == 1 && ring[0].is_none();
-        return if corrupt == 0 || torn_first { LogState::Untouched } else { LogState::Unusable };
+        // The very first transaction may have been torn, or a block that was just being initialised: what it had named
+        // before is in the bitmap then.
+        return if corrupt <= 1 { LogState::Untouched } else { LogState::Unusable };
     };
     let run = run_ending_at(ring, newest);
     let mut slots = SlotTable::default();

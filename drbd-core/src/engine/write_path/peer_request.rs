@@ -312,16 +312,15 @@ impl Resource {
         let asked = request.flags & data_flag::SEND_WRITE_ACK != 0;
         if !written {
             self.ack_write(request, Ack::Failed, out);
-        } else if resyncing
-            && request.flags & data_flag::MAY_SET_IN_SYNC != 0
-            && !self.writes_for_diskless_peer(d)
-        {
-            self.clear_mirrored(d, request.sector, request.bytes, out);
-            if asked {
-                self.ack_write(request, Ack::WrittenInSync, out);
-            }
         } else if asked {
-            self.ack_write(request, Ack::Written, out);
+            // Only together with the ack: else the peer, not told, would keep its bits for ever.
+            let in_sync = resyncing
+                && request.flags & data_flag::MAY_SET_IN_SYNC != 0
+                && !self.writes_for_diskless_peer(d);
+            if in_sync {
+                self.clear_mirrored(d, request.sector, request.bytes, out);
+            }
+            self.ack_write(request, if in_sync { Ack::WrittenInSync } else { Ack::Written }, out);
         }
         self.received_write_done(request.epoch, out);
     }

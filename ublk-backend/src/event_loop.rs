@@ -136,7 +136,7 @@ impl DataLoop {
         let mut mail = Vec::new();
         let mut stalled = Vec::new();
         self.watch_mailbox();
-        while !self.stopping {
+        while !self.stopping || !self.links.is_quiet() {
             self.ring.turn(self.patience(), &mut done)?;
             self.now = self.clock();
             for completion in done.drain(..) {
@@ -313,7 +313,7 @@ impl DataLoop {
                 None
             }
             Command::Close { socket } => {
-                self.links.close(socket, self.now, ring);
+                self.links.close(socket, self.now, ring, pools);
                 None
             }
             Command::Dial { peer, link } => self.links.dial(peer, &link, self.now, ring),
@@ -386,7 +386,10 @@ impl DataLoop {
                     self.engine.helper_event(kind, *helper, &mut commands);
                     self.carry_out_all(commands);
                 }
-                ToData::Stop => self.stopping = true,
+                ToData::Stop => {
+                    self.stopping = true;
+                    self.links.close_all(self.now, &mut self.ring, &mut self.pools);
+                }
             }
         }
     }

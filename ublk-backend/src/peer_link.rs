@@ -22,10 +22,10 @@ mod connecting;
 
 pub(crate) use connecting::{Dial, Listener};
 
-/// How long a closed socket may take to send its last bytes and see the peer's end.
-const LINGER_MS: u64 = 1000;
 /// Sockets at a time; more are refused.
 const SOCKETS_MAX: usize = 256;
+/// How long a closed socket may take to send what is queued and to see the peer's end.
+const LINGER_MS: u64 = 2000;
 
 /// A packet whose bulk is still arriving.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ struct Link {
     packets_sent: u64,
     incoming: Option<Incoming>,
     dirty: bool,
-    /// The engine has let go of it: what is queued still leaves, then it ends, at the latest now.
-    lingers_until: Option<Instant>,
+    /// Closed by the engine: what is queued is sent and what arrives is dropped, until then at the latest.
+    linger_until: Option<Instant>,
 }
 
 /// What came of looking at a socket.
@@ -100,14 +100,14 @@ impl PeerLinks {
             packets_sent: 0,
             incoming: None,
             dirty: false,
-            lingers_until: None,
+            linger_until: None,
         });
         Some(id)
     }
 
     fn find(&mut self, id: SocketId) -> Option<&mut Link> {
         let link = self.links.get_mut((id.0 & 0xff) as usize)?.as_mut()?;
-        (link.id == id && !link.stream.is_closing() && link.lingers_until.is_none()).then_some(link)
+        (link.id == id && !link.stream.is_closing() && link.linger_until.is_none()).then_some(link)
     }
 
     /// Queues a packet; what is queued leaves with [`flush`](Self::flush).
@@ -155,28 +155,38 @@ impl PeerLinks {
         }
     }
 
-    /// Closes a socket; no event follows. What was queued before still arrives: the peer is to draw its own conclusions
-    /// from what it was told (split brain, say), and bytes it sent that nobody reads would make the system take our
-    /// last ones back.
-    pub(crate) fn close(&mut self, id: SocketId, now: Instant, ring: &mut Ring) {
-        let Some(link) = self.find(id) else { return };
-        link.lingers_until = Some(now.plus_ms(LINGER_MS));
-        link.stream.flush(ring);
-        if link.stream.is_flushed() {
-            link.stream.shut_sending();
+    /// Closes a socket; no event follows. The peer still gets what was queued for it: a socket closed with bytes
+    /// unread would be reset, and the peer would lose the very packet that says why.
+    pub(crate) fn close(&mut self, id: SocketId, now: Instant, ring: &mut Ring, pools: &mut Pools) {
+        if let Some(link) = self.find(id) {
+            link.linger_until = Some(now.plus_ms(LINGER_MS));
+            self.linger(id.0 & 0xff, ring, pools);
         }
-        link.stream.discard_and_wait(ring);
     }
 
-    /// A socket that is being closed sent or received; what arrives is dropped until the peer closes as well.
-    fn linger(&mut self, slot: u32, over: bool, ring: &mut Ring, pools: &mut Pools) {
-        let Some(link) = self.links[slot as usize].as_mut() else { return };
-        if over {
-            link.stream.shut();
-            self.sweep(slot as usize, pools);
-        } else {
-            link.stream.discard_and_wait(ring);
+    /// Closes every socket.
+    pub(crate) fn close_all(&mut self, now: Instant, ring: &mut Ring, pools: &mut Pools) {
+        let open: Vec<SocketId> = self.links.iter().flatten().map(|l| l.id).collect();
+        for id in open {
+            self.close(id, now, ring, pools);
         }
+    }
+
+    /// One step of a lingering close.
+    fn linger(&mut self, slot: u32, ring: &mut Ring, pools: &mut Pools) {
+        let Some(link) = self.links[slot as usize].as_mut() else { return };
+        link.stream.flush(ring);
+        if link.stream.is_flushed() {
+            link.stream.end_sending();
+        }
+        link.stream.drop_pending();
+        link.stream.arm(ring, None);
+        self.sweep(slot as usize, pools);
+    }
+
+    /// Whether every socket is closed, so that the process may end.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.links.iter().all(Option::is_none)
     }
 
     /// A receive ended. Afterwards [`next`](Self::next) is to be called until it says to wait.
@@ -189,12 +199,15 @@ impl PeerLinks {
     ) -> Option<Event> {
         let link = self.links[slot as usize].as_mut()?;
         let received = link.stream.on_received(result);
-        if link.lingers_until.is_some() && !link.stream.is_closing() {
-            self.linger(slot, !matches!(received, Received::Bytes { .. }), ring, pools);
-            return None;
-        }
         if link.stream.is_closing() {
             self.sweep(slot as usize, pools);
+            return None;
+        }
+        if link.linger_until.is_some() {
+            match received {
+                Received::Bytes { .. } => self.linger(slot, ring, pools),
+                Received::End | Received::Failed(_) => self.shut(slot, pools),
+            }
             return None;
         }
         match received {
@@ -219,16 +232,15 @@ impl PeerLinks {
     ) -> Option<Event> {
         let link = self.links[slot as usize].as_mut()?;
         let sent = link.stream.on_sent(result, pools);
-        if link.lingers_until.is_some() && !link.stream.is_closing() {
-            link.stream.flush(ring);
-            if link.stream.is_flushed() {
-                link.stream.shut_sending();
-            }
-            self.linger(slot, sent.is_err(), ring, pools);
-            return None;
-        }
         if link.stream.is_closing() {
             self.sweep(slot as usize, pools);
+            return None;
+        }
+        if link.linger_until.is_some() {
+            match sent {
+                Ok(_) => self.linger(slot, ring, pools),
+                Err(_) => self.shut(slot, pools),
+            }
             return None;
         }
         match sent {
@@ -244,7 +256,7 @@ impl PeerLinks {
     /// The next packet that arrived on a socket.
     pub(crate) fn next(&mut self, slot: u32, ring: &mut Ring, pools: &mut Pools) -> Next {
         let Some(link) = self.links[slot as usize].as_mut() else { return Next::Wait };
-        if link.stream.is_closing() || link.stream.is_receiving() || link.lingers_until.is_some() {
+        if link.stream.is_closing() || link.stream.is_receiving() || link.linger_until.is_some() {
             return Next::Wait;
         }
         if link.incoming.is_none() {
@@ -322,9 +334,15 @@ impl PeerLinks {
     fn lose(&mut self, slot: u32, why: SocketLoss, pools: &mut Pools) -> Option<Event> {
         let link = self.links[slot as usize].as_mut()?;
         let socket = link.id;
-        link.stream.shut();
-        self.sweep(slot as usize, pools);
+        self.shut(slot, pools);
         Some(Event::SocketLost { socket, why })
+    }
+
+    fn shut(&mut self, slot: u32, pools: &mut Pools) {
+        if let Some(link) = self.links[slot as usize].as_mut() {
+            link.stream.shut();
+        }
+        self.sweep(slot as usize, pools);
     }
 
     /// Frees a slot once nothing is under way on its socket.
@@ -453,20 +471,19 @@ impl PeerLinks {
         }
     }
 
-    /// When the first of the dials is to be given up.
+    /// When the first dial or lingering socket is to be given up.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let dials = self.dials.iter().flatten().filter(|d| !d.cancelled).map(|d| d.deadline);
-        let closing =
-            self.links.iter().flatten().filter(|l| !l.stream.is_closing()).filter_map(|l| l.lingers_until);
-        dials.chain(closing).min()
+        let open = self.links.iter().flatten().filter(|l| !l.stream.is_closing());
+        dials.chain(open.filter_map(|l| l.linger_until)).min()
     }
 
-    /// Gives up dials, and peers that do not close, that took too long.
+    /// Gives up dials and lingering sockets that took too long.
     pub(crate) fn on_time(&mut self, now: Instant, ring: &mut Ring, pools: &mut Pools) {
         for slot in 0..self.links.len() {
-            let late = |l: &Link| l.lingers_until.is_some_and(|at| at <= now) && !l.stream.is_closing();
-            if self.links[slot].as_ref().is_some_and(late) {
-                self.linger(slot as u32, true, ring, pools);
+            let due = self.links[slot].as_ref().and_then(|l| l.linger_until).is_some_and(|at| at <= now);
+            if due {
+                self.shut(slot as u32, pools);
             }
         }
         for (slot, entry) in self.dials.iter_mut().enumerate() {

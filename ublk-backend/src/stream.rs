@@ -233,17 +233,14 @@ impl SocketStream {
         self.queue.is_empty()
     }
 
-    /// Says that nothing more will be sent; what the other side still sends can be received.
-    pub(crate) fn shut_sending(&mut self) {
+    /// Tells the other side that nothing more comes.
+    pub(crate) fn end_sending(&self) {
         let _ = nix::sys::socket::shutdown(self.fd.as_raw_fd(), nix::sys::socket::Shutdown::Write);
     }
 
-    /// Drops everything that arrived and waits for more, or for the end.
-    pub(crate) fn discard_and_wait(&mut self, ring: &mut Ring) {
-        if !self.receiving {
-            (self.start, self.end) = (0, 0);
-            self.arm(ring, None);
-        }
+    /// Forgets what was received.
+    pub(crate) fn drop_pending(&mut self) {
+        self.start = self.end;
     }
 
     /// Ends the connection; operations under way complete soon.

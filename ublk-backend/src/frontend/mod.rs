@@ -5,7 +5,8 @@
 //! none.
 
 pub(crate) mod nbd;
-pub(crate) mod nbd_negotiation;
+mod nbd_negotiation;
+mod nbd_session;
 
 use drbd_core::engine::UpperRequest;
 use drbd_core::ids::{Sector, UpperTag, VolumeNumber};

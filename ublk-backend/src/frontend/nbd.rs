@@ -3,15 +3,14 @@
 //! Reads of more than 1 MiB are answered in chunks as they come in; a client without structured replies, or one that
 //! says "don't fragment", gets them whole. A flush on one connection covers all, because order is the engine's.
 
-use super::nbd_negotiation::{be32, be64, greeting, Negotiation, Step, BLOCK_BYTES_MIN, REQUEST_BYTES_MAX};
-use super::{Gate, UpperTable, Waiting};
+use super::nbd_negotiation::{greeting, Step};
+use super::nbd_session::{Part, Phase, Session, REQUEST_BYTES};
+use super::{Gate, UpperTable};
 use crate::event_loop::Source;
-use crate::payload_pool::{Share, Span};
 use crate::ring::{Op, Ring};
 use crate::stream::{Pools, Received, SocketStream};
-use drbd_core::engine::{UpperOp, UpperRequest, UpperResult};
-use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
-use drbd_core::limits;
+use drbd_core::engine::{UpperRequest, UpperResult};
+use drbd_core::ids::{PayloadId, UpperTag, VolumeNumber};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
@@ -19,90 +18,6 @@ use std::os::unix::net::UnixListener;
 const SESSIONS_MAX: usize = 256;
 /// Requests of one session under way.
 const SESSION_REQUESTS_MAX: usize = 1024;
-
-const REQUEST_MAGIC: u32 = 0x2560_9513;
-const SIMPLE_MAGIC: u32 = 0x6744_6698;
-const CHUNK_MAGIC: u32 = 0x668e_33ef;
-const REQUEST_BYTES: usize = 28;
-
-const CHUNK_DONE: u16 = 1;
-const CHUNK_NONE: u16 = 0;
-const CHUNK_DATA: u16 = 1;
-const CHUNK_ERROR: u16 = 1 << 15 | 1;
-
-const COMMAND_FUA: u16 = 1;
-const COMMAND_NO_HOLE: u16 = 1 << 1;
-const COMMAND_DONT_FRAGMENT: u16 = 1 << 2;
-
-mod error {
-    pub(super) const NONE: u32 = 0;
-    pub(super) const PERM: u32 = 1;
-    pub(super) const IO: u32 = 5;
-    pub(super) const INVAL: u32 = 22;
-    pub(super) const NOSPC: u32 = 28;
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Read,
-    Write,
-    Flush,
-    Trim,
-    WriteZeroes { no_hole: bool },
-}
-
-/// A request of a client, answered when all its parts are.
-#[derive(Debug)]
-struct Request {
-    cookie: u64,
-    kind: Kind,
-    offset_bytes: u64,
-    fua: bool,
-    /// Bytes not yet asked of the engine.
-    left_bytes: u32,
-    asked_bytes: u32,
-    outstanding: u32,
-    error: u32,
-    /// The answer is one piece: parts wait here until all are read.
-    whole: bool,
-    parts: Vec<(u32, PayloadId, u32)>,
-}
-
-/// Bulk of a write being received.
-#[derive(Clone, Copy, Debug)]
-struct Filling {
-    payload: PayloadId,
-    bytes: u32,
-    rest: Span,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    Negotiating,
-    Open,
-    /// Answers what is under way, reads nothing more.
-    Ending,
-}
-
-#[derive(Debug)]
-struct Session {
-    volume: VolumeNumber,
-    stream: SocketStream,
-    negotiation: Negotiation,
-    phase: Phase,
-    /// The engine knows of it.
-    opened: bool,
-    size: Sector,
-    requests: Vec<Option<Request>>,
-    free: Vec<u32>,
-    /// The request whose parts are being asked.
-    current: Option<u32>,
-    filling: Option<Filling>,
-    /// Bytes of a refused write to throw away.
-    skip_bytes: u64,
-    dirty: bool,
-    stalled: bool,
-}
 
 /// What came of looking at a session.
 #[derive(Debug)]
@@ -189,32 +104,14 @@ impl NbdServer {
         stream.push_bytes(pools, &greeting(), 0);
         stream.flush(ring);
         stream.arm(ring, None);
-        self.sessions[slot] = Some(Session {
-            volume,
-            stream,
-            negotiation: Negotiation::default(),
-            phase: Phase::Negotiating,
-            opened: false,
-            size: Sector(0),
-            requests: Vec::new(),
-            free: Vec::new(),
-            current: None,
-            filling: None,
-            skip_bytes: 0,
-            dirty: false,
-            stalled: false,
-        });
+        self.sessions[slot] = Some(Session::new(volume, stream));
     }
 
     /// A receive ended; afterwards [`next`](Self::next) is to be called until it says to wait.
     pub(crate) fn on_received(&mut self, slot: u32, result: i32, pools: &mut Pools) {
         let Some(session) = self.sessions[slot as usize].as_mut() else { return };
         match session.stream.on_received(result) {
-            Received::Bytes { bulk } => {
-                if let Some(filling) = &mut session.filling {
-                    filling.rest = filling.rest.from(bulk);
-                }
-            }
+            Received::Bytes { bulk } => session.bulk_arrived(bulk),
             // What was asked before is still carried out: a client may shut its side down and read on.
             Received::End if session.phase == Phase::Open && !session.stream.is_closing() => {
                 session.finish_reading(pools);
@@ -269,7 +166,7 @@ impl NbdServer {
                     None => continue,
                 }
             }
-            if session.current.is_some() {
+            if session.is_asking() {
                 return match session.next_part(slot, ring, pools, &mut self.uppers) {
                     Part::Ask(upper) => Next::Upper(upper),
                     Part::Receive => Next::Wait,
@@ -283,7 +180,7 @@ impl NbdServer {
                 session.stream.arm(ring, None);
                 return Next::Wait;
             };
-            if session.requests.len() - session.free.len() >= SESSION_REQUESTS_MAX {
+            if session.outstanding() >= SESSION_REQUESTS_MAX {
                 return self.stall(slot);
             }
             session.stream.consume(REQUEST_BYTES);
@@ -379,7 +276,7 @@ impl NbdServer {
     /// Closes an ended session once nothing of it is under way.
     fn reap(&mut self, slot: u32, pools: &mut Pools) -> Next {
         let Some(session) = self.sessions[slot as usize].as_mut() else { return Next::Wait };
-        if session.requests.len() > session.free.len() {
+        if session.outstanding() > 0 {
             return Next::Wait;
         }
         if session.stream.is_flushed() {
@@ -396,316 +293,6 @@ impl NbdServer {
             Next::Wait
         }
     }
-}
-
-enum Part {
-    Ask(UpperRequest),
-    Receive,
-    Stalled,
-}
-
-impl Session {
-    /// Reads no further; what was asked completes.
-    fn finish_reading(&mut self, pools: &mut Pools) {
-        self.phase = Phase::Ending;
-        if let Some(filling) = self.filling.take() {
-            pools.payloads.release(filling.payload);
-        }
-        if let Some(current) = self.current.take() {
-            // The parts not yet asked never will be.
-            if let Some(request) = self.requests[current as usize].as_mut() {
-                request.left_bytes = 0;
-                request.error = error::IO;
-                if request.outstanding == 0 {
-                    self.answer(current, pools);
-                }
-            }
-        }
-    }
-
-    /// Takes a request. False ends the session.
-    fn accept(&mut self, head: &[u8; REQUEST_BYTES], pools: &mut Pools) -> bool {
-        if be32(head) != REQUEST_MAGIC {
-            return false;
-        }
-        let flags = u16::from_be_bytes([head[4], head[5]]);
-        let command = u16::from_be_bytes([head[6], head[7]]);
-        let (cookie, offset_bytes, bytes) = (be64(&head[8..]), be64(&head[16..]), be32(&head[24..]));
-        let kind = match command {
-            0 => Kind::Read,
-            1 => Kind::Write,
-            2 => return false,
-            3 => Kind::Flush,
-            4 => Kind::Trim,
-            6 => Kind::WriteZeroes { no_hole: flags & COMMAND_NO_HOLE != 0 },
-            _ => {
-                self.reply(cookie, error::INVAL, pools);
-                return true;
-            }
-        };
-        if let Some(error) = self.judge(kind, offset_bytes, bytes) {
-            if kind == Kind::Write {
-                // The data follows in any case; a length beyond all reason ends the session.
-                if bytes > REQUEST_BYTES_MAX {
-                    return false;
-                }
-                self.skip_bytes = u64::from(bytes);
-            }
-            match kind {
-                Kind::Read if self.negotiation.structured => self.error_chunk(cookie, error, pools),
-                _ => self.reply(cookie, error, pools),
-            }
-            return true;
-        }
-        let request = Request {
-            cookie,
-            kind,
-            offset_bytes,
-            fua: flags & COMMAND_FUA != 0,
-            left_bytes: if kind == Kind::Flush { 0 } else { bytes },
-            asked_bytes: 0,
-            outstanding: 0,
-            error: error::NONE,
-            whole: !self.negotiation.structured || flags & COMMAND_DONT_FRAGMENT != 0,
-            parts: Vec::new(),
-        };
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None => {
-                self.requests.push(None);
-                self.requests.len() as u32 - 1
-            }
-        };
-        self.requests[slot as usize] = Some(request);
-        self.current = Some(slot);
-        true
-    }
-
-    /// What is wrong with a request, if anything.
-    fn judge(&self, kind: Kind, offset_bytes: u64, bytes: u32) -> Option<u32> {
-        if kind == Kind::Flush {
-            return (offset_bytes != 0 || bytes != 0).then_some(error::INVAL);
-        }
-        let unit = u64::from(BLOCK_BYTES_MIN);
-        if bytes == 0 || offset_bytes % unit != 0 || u64::from(bytes) % unit != 0 {
-            return Some(error::INVAL);
-        }
-        if matches!(kind, Kind::Read | Kind::Write) && bytes > REQUEST_BYTES_MAX {
-            return Some(error::INVAL);
-        }
-        let beyond = offset_bytes.checked_add(u64::from(bytes)).is_none_or(|end| end > self.size.bytes());
-        match kind {
-            _ if !beyond => None,
-            Kind::Write | Kind::WriteZeroes { .. } => Some(error::NOSPC),
-            Kind::Read | Kind::Trim | Kind::Flush => Some(error::INVAL),
-        }
-    }
-
-    /// Throws away the data of a refused write. False: more has to arrive first.
-    fn skip(&mut self, ring: &mut Ring) -> bool {
-        let now = self.skip_bytes.min(self.stream.pending().len() as u64);
-        self.stream.consume(now as usize);
-        self.skip_bytes -= now;
-        if self.skip_bytes > 0 {
-            self.stream.arm(ring, None);
-        }
-        self.skip_bytes == 0
-    }
-
-    /// The next part of the current request.
-    fn next_part(&mut self, slot: u32, ring: &mut Ring, pools: &mut Pools, uppers: &mut UpperTable) -> Part {
-        let Some(current) = self.current else { return Part::Receive };
-        let Some(request) = self.requests[current as usize].as_mut() else { return Part::Receive };
-        if !uppers.has_room() {
-            return Part::Stalled;
-        }
-        let largest = match request.kind {
-            Kind::Read | Kind::Write => limits::REQUEST_BYTES_MAX,
-            Kind::Trim | Kind::WriteZeroes { .. } | Kind::Flush => limits::DISCARD_BYTES_MAX,
-        };
-        let bytes = request.left_bytes.min(largest);
-        let payload = match request.kind {
-            Kind::Write => {
-                if self.filling.is_none() {
-                    let Some(payload) = pools.take(bytes as usize, Share::FrontEnd) else {
-                        return Part::Stalled;
-                    };
-                    let rest = pools.payloads.span(payload).part(0, bytes as usize);
-                    self.filling = Some(Filling { payload, bytes, rest });
-                }
-                let Some(filling) = self.filling.as_mut() else { return Part::Receive };
-                let taken = self.stream.take_into(filling.rest);
-                filling.rest = filling.rest.from(taken);
-                if filling.rest.len() > 0 {
-                    self.stream.arm(ring, Some(filling.rest));
-                    return Part::Receive;
-                }
-                debug_assert_eq!(filling.bytes, bytes);
-                let payload = filling.payload;
-                self.filling = None;
-                payload
-            }
-            Kind::Read => match pools.take(bytes as usize, Share::FrontEnd) {
-                Some(payload) => payload,
-                None => return Part::Stalled,
-            },
-            Kind::Flush | Kind::Trim | Kind::WriteZeroes { .. } => PayloadId::NONE,
-        };
-        let upper = UpperRequest {
-            tag: UpperTag(0),
-            volume: self.volume,
-            op: match request.kind {
-                Kind::Read => UpperOp::Read,
-                Kind::Write => UpperOp::Write,
-                Kind::Flush => UpperOp::Flush,
-                Kind::Trim => UpperOp::Discard,
-                Kind::WriteZeroes { no_hole } => UpperOp::WriteZeroes { unmap: !no_hole },
-            },
-            sector: Sector::from_bytes(request.offset_bytes + u64::from(request.asked_bytes)),
-            bytes,
-            payload,
-            fua: request.fua && request.kind != Kind::Read && request.kind != Kind::Flush,
-        };
-        let offset_bytes = request.asked_bytes;
-        request.outstanding += 1;
-        request.asked_bytes += bytes;
-        request.left_bytes -= bytes;
-        if request.left_bytes == 0 {
-            self.current = None;
-        }
-        Part::Ask(uppers.insert(Waiting { session: slot, request: current, offset_bytes, upper }))
-    }
-
-    fn part_done(&mut self, waiting: &Waiting, result: UpperResult, payload: PayloadId, pools: &mut Pools) {
-        let index = waiting.request;
-        let Some(request) = self.requests[index as usize].as_mut() else { return };
-        request.outstanding -= 1;
-        let failed = error_of(result, request.kind);
-        if request.error == error::NONE {
-            request.error = failed;
-        }
-        let last = request.outstanding == 0 && request.left_bytes == 0;
-        let data = failed == error::NONE && request.kind == Kind::Read;
-        if !data {
-            pools.payloads.release(payload);
-        } else if request.whole && !(last && request.parts.is_empty()) {
-            request.parts.push((waiting.offset_bytes, payload, waiting.upper.bytes));
-        } else {
-            self.send_data(index, waiting, last, payload, pools);
-            if last && self.requests[index as usize].as_ref().is_some_and(|r| r.error == error::NONE) {
-                return self.forget(index);
-            }
-        }
-        if last {
-            self.answer(index, pools);
-        }
-    }
-
-    /// Sends the data of one part; as the last one of a successful request it is the answer.
-    fn send_data(
-        &mut self,
-        index: u32,
-        waiting: &Waiting,
-        last: bool,
-        payload: PayloadId,
-        pools: &mut Pools,
-    ) {
-        let Some(request) = self.requests[index as usize].as_ref() else { return };
-        let bytes = waiting.upper.bytes;
-        let good = request.error == error::NONE;
-        if self.negotiation.structured {
-            let flags = if last && good { CHUNK_DONE } else { 0 };
-            let offset = request.offset_bytes + u64::from(waiting.offset_bytes);
-            let head = data_chunk(flags, request.cookie, offset, bytes);
-            self.stream.push_bytes(pools, &head, 0);
-        } else if good {
-            self.stream.push_bytes(pools, &simple(error::NONE, request.cookie), 0);
-        }
-        // Without chunks there is no data beside an error.
-        if self.negotiation.structured || good {
-            self.stream.push_payload(pools, payload, bytes as usize, 0);
-        }
-        pools.payloads.release(payload);
-    }
-
-    /// All parts are done: the (rest of the) answer.
-    fn answer(&mut self, index: u32, pools: &mut Pools) {
-        let Some(mut request) = self.requests[index as usize].take() else { return };
-        self.free.push(index);
-        let structured = self.negotiation.structured;
-        match request.kind {
-            Kind::Read if request.error == error::NONE => {
-                request.parts.sort_unstable_by_key(|(offset, _, _)| *offset);
-                if structured {
-                    let head =
-                        data_chunk(CHUNK_DONE, request.cookie, request.offset_bytes, request.asked_bytes);
-                    self.stream.push_bytes(pools, &head, 0);
-                } else {
-                    self.stream.push_bytes(pools, &simple(error::NONE, request.cookie), 0);
-                }
-                for (_, payload, bytes) in &request.parts {
-                    self.stream.push_payload(pools, *payload, *bytes as usize, 0);
-                }
-            }
-            Kind::Read if structured => self.error_chunk(request.cookie, request.error, pools),
-            _ => self.reply(request.cookie, request.error, pools),
-        }
-        for (_, payload, _) in request.parts {
-            pools.payloads.release(payload);
-        }
-    }
-
-    fn forget(&mut self, index: u32) {
-        self.requests[index as usize] = None;
-        self.free.push(index);
-    }
-
-    fn reply(&mut self, cookie: u64, error: u32, pools: &mut Pools) {
-        self.stream.push_bytes(pools, &simple(error, cookie), 0);
-    }
-
-    fn error_chunk(&mut self, cookie: u64, error: u32, pools: &mut Pools) {
-        let mut chunk = [0; 26];
-        chunk[..20].copy_from_slice(&chunk_head(CHUNK_DONE, CHUNK_ERROR, cookie, 6));
-        chunk[20..24].copy_from_slice(&error.to_be_bytes());
-        self.stream.push_bytes(pools, &chunk, 0);
-    }
-}
-
-fn error_of(result: UpperResult, kind: Kind) -> u32 {
-    match result {
-        UpperResult::Done => error::NONE,
-        UpperResult::IoError => error::IO,
-        UpperResult::NotPrimary => error::PERM,
-        UpperResult::OutOfRange if kind == Kind::Read => error::INVAL,
-        UpperResult::OutOfRange => error::NOSPC,
-    }
-}
-
-fn simple(error: u32, cookie: u64) -> [u8; 16] {
-    let mut reply = [0; 16];
-    reply[..4].copy_from_slice(&SIMPLE_MAGIC.to_be_bytes());
-    reply[4..8].copy_from_slice(&error.to_be_bytes());
-    reply[8..].copy_from_slice(&cookie.to_be_bytes());
-    reply
-}
-
-fn chunk_head(flags: u16, kind: u16, cookie: u64, bytes: u32) -> [u8; 20] {
-    debug_assert!(kind != CHUNK_NONE || bytes == 0);
-    let mut head = [0; 20];
-    head[..4].copy_from_slice(&CHUNK_MAGIC.to_be_bytes());
-    head[4..6].copy_from_slice(&flags.to_be_bytes());
-    head[6..8].copy_from_slice(&kind.to_be_bytes());
-    head[8..16].copy_from_slice(&cookie.to_be_bytes());
-    head[16..].copy_from_slice(&bytes.to_be_bytes());
-    head
-}
-
-fn data_chunk(flags: u16, cookie: u64, offset_bytes: u64, bytes: u32) -> [u8; 28] {
-    let mut head = [0; 28];
-    head[..20].copy_from_slice(&chunk_head(flags, CHUNK_DATA, cookie, bytes + 8));
-    head[20..].copy_from_slice(&offset_bytes.to_be_bytes());
-    head
 }
 
 fn free_slot<T>(slots: &mut Vec<Option<T>>) -> usize {

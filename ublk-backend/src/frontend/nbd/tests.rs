@@ -1,5 +1,13 @@
 use super::*;
+use crate::frontend::nbd_negotiation::{be32, be64};
+use crate::frontend::nbd_session::{
+    error, CHUNK_DATA, CHUNK_DONE, CHUNK_ERROR, CHUNK_MAGIC, COMMAND_DONT_FRAGMENT, COMMAND_FUA,
+    REQUEST_MAGIC, SIMPLE_MAGIC,
+};
+use crate::frontend::Waiting;
 use crate::ring::Completion;
+use drbd_core::engine::UpperOp;
+use drbd_core::ids::Sector;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;

@@ -8,6 +8,7 @@
 use super::command::{Command, Level};
 use super::connection::PingFor;
 use super::meta_jobs::{Job, Then};
+use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
 use super::session::Fault;
 use super::state_change::Snapshot;
@@ -71,6 +72,7 @@ impl Resource {
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
         let (slot, at) = self.expect_bitmap(d)?;
+        let ignored = self.ignores_bitmap(d);
         let version = self.connection.as_ref().and_then(|c| c.session()).map_or(80, |s| s.version);
         let backing = self.devices[d].backing.as_deref_mut().expect("has a slot");
         let bits = backing.bitmap.bits();
@@ -86,7 +88,9 @@ impl Resource {
         }
         for (n, chunk) in bytes.chunks_exact(8).enumerate() {
             let value = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-            or_word(&mut backing.bitmap, slot, word + n as u64, value);
+            if !ignored {
+                or_word(&mut backing.bitmap, slot, word + n as u64, value);
+            }
         }
         if bytes.is_empty() {
             return self.bitmap_complete(d, out);
@@ -104,11 +108,14 @@ impl Resource {
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
         let (slot, at) = self.expect_bitmap(d)?;
+        let ignored = self.ignores_bitmap(d);
         let backing = self.devices[d].backing.as_deref_mut().expect("has a slot");
         let bits = backing.bitmap.bits();
         let bitmap = &mut backing.bitmap;
         let next = bitmap_code::decode(code, at, bits, |first, len| {
-            bitmap.set_bits(slot, first, first + len);
+            if !ignored {
+                bitmap.set_bits(slot, first, first + len);
+            }
         })
         .map_err(|m| Fault::Protocol(m.to_string()))?;
         self.connection.as_mut().expect("a session").peer_devices[d].bitmap_received = next;
@@ -116,6 +123,12 @@ impl Resource {
             return self.bitmap_complete(d, out);
         }
         Ok(())
+    }
+
+    /// A planted bug: the source does not look at the target's bits.
+    fn ignores_bitmap(&self, d: usize) -> bool {
+        self.planted(Bug::PeerBitmapIgnored)
+            && self.snapshot(Some(d)).replication == ReplicationState::WFBitMapS
     }
 
     fn expect_bitmap(&self, d: usize) -> Result<(usize, u64), Fault> {

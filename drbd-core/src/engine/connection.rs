@@ -101,6 +101,8 @@ pub(super) struct Session {
     pub(super) deadline: Option<Instant>,
     pub(super) last_heard: Instant,
     pub(super) pings: VecDeque<PingFor>,
+    /// The peer pinged before a version was agreed.
+    pub(super) ping_owed: bool,
     pub(super) ping_sent_at: Instant,
     /// When the oldest write without acknowledgement was sent, or the last progress after it.
     pub(super) write_progress_at: Instant,
@@ -213,6 +215,7 @@ impl Session {
             deadline: None,
             last_heard: now,
             pings: VecDeque::new(),
+            ping_owed: false,
             ping_sent_at: now,
             write_progress_at: now,
             ap_in_flight: 0,

@@ -3,6 +3,7 @@
 
 use super::command::{Command, Level};
 use super::meta_jobs::{Job, Then};
+use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
 use super::state::Change;
 use super::state_change::Snapshot;
@@ -250,6 +251,9 @@ fn new_generation_when_contact_to_data_is_lost(
     new: &Snapshot,
     out: &mut Vec<Command>,
 ) {
+    if r.planted(Bug::NoNewGeneration) {
+        return;
+    }
     // The role of the peer as it was: losing the connection makes it unknown.
     let somebody_writes = new.role == Role::Primary || (new.peer_role == Role::Primary);
     if lost_contact(old.peer_disk, new.peer_disk)

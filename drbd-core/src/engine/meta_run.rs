@@ -3,6 +3,7 @@
 use super::command::{Command, DiskOp, Level, MetaOp};
 use super::event::IoResult;
 use super::meta_jobs::{Blocks, Job, Running, Step, Then};
+use super::planted::Bug;
 use super::resource::{IoOwner, Resource};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::TRANSACTION_CONTEXT;
@@ -27,6 +28,10 @@ impl Resource {
 
     /// Writes the pending log transaction, if there is one and none is being written.
     pub(super) fn write_log(&mut self, d: usize, out: &mut Vec<Command>) {
+        if self.planted(Bug::WriteBeforeTransaction) {
+            return;
+        }
+        let bitmap_first = !self.planted(Bug::EvictionBeforeBitmap);
         let device = &mut self.devices[d];
         let Some(backing) = device.usable() else { return };
         if !backing.log.transaction_due() {
@@ -39,7 +44,11 @@ impl Resource {
             flush_data: backing.limits.external_metadata
                 && !evicted.is_empty()
                 && backing.options.disk_flushes,
-            blocks: if evicted.is_empty() { Blocks::None } else { Blocks::OfExtents(evicted) },
+            blocks: if evicted.is_empty() || !bitmap_first {
+                Blocks::None
+            } else {
+                Blocks::OfExtents(evicted)
+            },
             initialise_log: false,
             transaction: true,
             super_block: false,

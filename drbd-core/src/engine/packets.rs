@@ -215,7 +215,7 @@ impl Resource {
         let Frame { volume, packet } = frame;
         match packet {
             Packet::Ping => {
-                self.send_control(VolumeNumber(0), Packet::PingAck, out);
+                self.answer_ping(out);
                 Ok(())
             }
             Packet::PingAck => {

@@ -5,6 +5,7 @@
 //! is remembered until it is written: writes of this node's own front end wait for it.
 
 use super::command::{Command, Level};
+use super::planted::Bug;
 use super::resource::Resource;
 use crate::control::FinishedResync;
 use crate::ids::{Instant, Sector};
@@ -206,7 +207,9 @@ impl Resource {
     /// Blocks that both nodes have alike now.
     pub(super) fn clear_mirrored(&mut self, d: usize, sector: Sector, bytes: u32, out: &mut Vec<Command>) {
         let Some(slot) = self.peer_slot(d) else { return };
+        let outward = self.planted(Bug::PartialBlockCleared);
         let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
+        let (sector, bytes) = if outward { whole_blocks(sector, bytes) } else { (sector, bytes) };
         backing.bitmap.clear_in_sync(slot, sector, bytes);
         self.source_finish_if_done(d, out);
     }
@@ -235,6 +238,13 @@ fn configured_rate(options: &crate::config::PeerDeviceOptions) -> Option<u32> {
         return Some(options.resync_rate);
     }
     options.c_max_rate.filter(|&rate| rate > 0)
+}
+
+/// The blocks a stretch touches (for a planted bug).
+fn whole_blocks(sector: Sector, bytes: u32) -> (Sector, u32) {
+    let first = sector.0 / SECTORS_PER_BIT * SECTORS_PER_BIT;
+    let end = sector.end_of(bytes).0.next_multiple_of(SECTORS_PER_BIT);
+    (Sector(first), ((end - first) * 512) as u32)
 }
 
 fn max_bytes(version: u32) -> u64 {

@@ -206,8 +206,12 @@ impl Resource {
             out.push(Command::SetVersion { socket, version: agreed.version });
         }
         session.stage = if authenticate { Stage::Challenge } else { Stage::Settings };
+        let ping_owed = std::mem::take(&mut session.ping_owed);
         let text = format!("Handshake successful: Agreed network protocol version {}", agreed.version);
         self.log("agreed", Level::Info, self.peer_subject(), text, out);
+        if ping_owed {
+            self.answer_ping(out);
+        }
         self.extend_deadline();
         if authenticate {
             out.push(Command::Challenge { peer });
@@ -415,6 +419,16 @@ impl Resource {
         session.pings.push_back(purpose);
         session.ping_sent_at = now;
         self.send_control(VolumeNumber(0), Packet::Ping, out);
+    }
+
+    /// The answer speaks the agreed version: before there is one it has to wait.
+    pub(super) fn answer_ping(&mut self, out: &mut Vec<Command>) {
+        let session = self.connection.as_mut().and_then(|c| c.session_mut());
+        if let Some(session) = session.filter(|s| s.stage == Stage::Features) {
+            session.ping_owed = true;
+            return;
+        }
+        self.send_control(VolumeNumber(0), Packet::PingAck, out);
     }
 
     pub(super) fn ping_answered(&mut self, out: &mut Vec<Command>) {

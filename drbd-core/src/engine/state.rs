@@ -2,6 +2,7 @@
 
 use super::command::{Command, Level};
 use super::connection::Link;
+use super::planted::Bug;
 use super::resource::Resource;
 use super::state_change::{judge_local, settle, Context, FencingPolicy, Snapshot, Verdict};
 use crate::ids::Sector;
@@ -54,7 +55,8 @@ impl Resource {
         let backing = device.and_then(|device| device.backing.as_deref());
         let configured = connection.is_some_and(|c| !matches!(c.link, Link::Idle));
         Context {
-            two_primaries: connection.is_some_and(|c| c.options.two_primaries),
+            two_primaries: connection.is_some_and(|c| c.options.two_primaries)
+                || self.planted(Bug::BothMayBePrimary),
             fencing: connection
                 .map_or(FencingPolicy::DontCare, |c| FencingPolicy::from_option(&c.options.fencing)),
             suspend_without_data: self.options.suspend_without_data,

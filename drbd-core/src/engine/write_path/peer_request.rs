@@ -7,6 +7,7 @@ use super::conflicts::{ConflictId, Owner};
 use super::transfer::Ack;
 use crate::engine::command::{Command, DiskOp};
 use crate::engine::event::IoResult;
+use crate::engine::planted::Bug;
 use crate::engine::resource::{IoOwner, Resource};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
@@ -157,6 +158,10 @@ impl Resource {
         }
         peer_device.counters.unacked += 1;
         let key = self.peer_requests.insert(request);
+        if request.op == PeerOp::ResyncRead && self.planted(Bug::ResyncOverNewer) {
+            self.peer_request_ready(key, out);
+            return;
+        }
         let (id, free) =
             self.devices[d].conflicts.enter(request.sector, request.bytes, writes, Owner::Peer(key));
         self.peer_requests[key].conflict = Some(id);
@@ -358,8 +363,10 @@ impl Resource {
         barrier: u32,
         out: &mut Vec<Command>,
     ) -> Result<(), String> {
+        let early = self.planted(Bug::BarrierAckedEarly);
         let session =
             self.connection.as_mut().and_then(|c| c.session_mut()).expect("packets come in a session");
+        session.received_epochs.early = early;
         if session.received_epochs.is_full() {
             return Err(format!("more than {EPOCHS_MAX} epochs of the peer are not yet stable"));
         }
@@ -390,6 +397,9 @@ impl Resource {
     }
 
     fn flushes_epochs(&self, d: usize) -> bool {
+        if self.planted(Bug::BarrierWithoutFlush) {
+            return false;
+        }
         let device = &self.devices[d];
         device.disk.has_data() && device.backing.as_ref().is_some_and(|b| b.options.disk_flushes)
     }

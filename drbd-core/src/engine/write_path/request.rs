@@ -12,6 +12,7 @@ use crate::engine::activity_log::Begin;
 use crate::engine::command::{Command, DiskOp, UpperResult};
 use crate::engine::device::{extents, LogWaiter};
 use crate::engine::event::{IoResult, UpperOp, UpperRequest};
+use crate::engine::planted::Bug;
 use crate::engine::resource::{IoOwner, Resource};
 use crate::ids::{PayloadId, Sector, UpperTag};
 use crate::limits::{DISCARD_BYTES_MAX, REQUEST_BYTES_MAX};
@@ -70,6 +71,9 @@ pub(in crate::engine) struct Request {
     /// References to its log extents are held.
     pub(in crate::engine) logged: bool,
     pub(in crate::engine) conflict: Option<ConflictId>,
+    /// Sent in a resync: when both copies have it, its blocks are in sync. Until then it keeps its turn, so that what
+    /// an overlapping write marks after it is not cleared on its account.
+    pub(in crate::engine) may_clear: bool,
     /// The peer said it cleared its bits, or will when we may clear ours.
     pub(in crate::engine) in_sync: bool,
     pub(in crate::engine) submitted: bool,
@@ -213,6 +217,7 @@ impl Resource {
             cookie: self.cookie & 0x7fff_ffff,
             logged: false,
             conflict: None,
+            may_clear: false,
             in_sync: false,
             submitted: false,
             held: false,
@@ -244,6 +249,7 @@ impl Resource {
         bytes: u32,
         out: &mut Vec<Command>,
     ) {
+        let planted = self.planted(Bug::WriteBeforeTransaction);
         let device = &mut self.devices[d];
         let starving = device.log_waiters.iter().any(|w| w.after.is_none());
         let Some(backing) = device.usable().filter(|b| b.options.al_updates && !b.log_suspended) else {
@@ -252,6 +258,7 @@ impl Resource {
         };
         let begun = if starving { Begin::Full } else { backing.log.begin(extents(sector, bytes)) };
         match begun {
+            Begin::Hot | Begin::After(_) if planted => self.submit_owner(owner, true, out),
             Begin::Hot if backing.primary_stable => self.submit_owner(owner, true, out),
             Begin::Hot => device.log_waiters.push_back(LogWaiter { owner, after: Some(0) }),
             Begin::After(n) => device.log_waiters.push_back(LogWaiter { owner, after: Some(n) }),
@@ -405,7 +412,8 @@ impl Resource {
         if !request.submitted {
             return;
         }
-        if request.local_over() && (request.local != Local::None || request.peer_over()) {
+        let turn_over = request.local_over() && (request.local != Local::None || request.peer_over());
+        if turn_over && !request.may_clear {
             if let Some(id) = self.requests[key].conflict.take() {
                 self.leave_conflicts(d, id, out);
             }
@@ -461,6 +469,10 @@ impl Resource {
         let closes = request.is_write() && peer != PeerProgress::NotReplicated;
         out.push(Command::Complete { tag, result, payload: PayloadId::NONE });
         self.devices[d].counters.upper_pending -= 1;
+        if self.planted(Bug::ExtentReleasedEarly) && std::mem::take(&mut self.requests[key].logged) {
+            let Request { sector, bytes, .. } = self.requests[key];
+            self.end_log(d, sector, bytes, out);
+        }
         if closes {
             self.close_epoch_of(epoch, out);
         }
@@ -482,7 +494,7 @@ impl Resource {
         let request = self.requests[key];
         let d = request.device;
         if request.is_write() {
-            if request.in_sync && request.on_both() {
+            if request.may_clear && request.in_sync && request.on_both() {
                 self.clear_mirrored(d, request.sector, request.bytes, out);
             } else if request.peer != PeerProgress::NotReplicated && !request.on_both() {
                 self.mark_request(key);
@@ -521,7 +533,7 @@ impl Resource {
     fn start_flush(&mut self, key: u32, out: &mut Vec<Command>) {
         let d = self.requests[key].device;
         self.requests[key].submitted = true;
-        if let Some(epoch) = self.barrier_for_flush(out) {
+        if let Some(epoch) = self.barrier_for_flush(out).filter(|_| !self.planted(Bug::FlushWithoutPeer)) {
             self.requests[key].epoch = epoch;
             self.requests[key].peer = PeerProgress::Sent;
             self.connection.as_mut().expect("a barrier was sent").flush_waiters.push(key);

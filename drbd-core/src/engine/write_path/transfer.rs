@@ -4,6 +4,7 @@
 use super::request::{Local, PeerProgress, Request};
 use crate::engine::command::{Command, UpperResult};
 use crate::engine::event::UpperOp;
+use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::states::{Conn84, DiskState, Protocol, ReplicationState};
@@ -73,6 +74,7 @@ impl Resource {
         peer_device.counters.sent_sectors += u64::from(request.bytes) / 512;
         peer_device.counters.pending += 1;
         let flags = flags_of(request, conn);
+        request.may_clear = flags & data_flag::MAY_SET_IN_SYNC != 0;
         let packet = packet_of(request, key, seq, flags);
         let payload = if request.op == UpperOp::Write { request.payload } else { PayloadId::NONE };
         connection.transfer_log.push_back(key);
@@ -370,6 +372,10 @@ impl Resource {
         }
         // Mark all first: a completion below must find every bit set.
         for &key in &log {
+            if self.planted(Bug::LostWritesNotMarked) {
+                self.requests[key].peer = PeerProgress::Stable;
+                continue;
+            }
             self.requests[key].peer = PeerProgress::Lost;
             self.mark_failed_at_peer(key);
         }

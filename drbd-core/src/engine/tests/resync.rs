@@ -133,6 +133,33 @@ fn writes_during_a_resync_are_newer_than_what_it_copies() {
 }
 
 #[test]
+fn a_write_behind_one_that_the_resync_counts_keeps_its_mark() {
+    for protocol in ["A", "B", "C"] {
+        let mut lab = Lab::running(protocol);
+        lab.cut();
+        for block in 0..64 {
+            lab.write(0, block * 8, 1);
+        }
+        lab.hold(0, |p| {
+            p.is_write() || matches!(p, Pending::Disk(io) if io.op == crate::engine::DiskOp::Read)
+        });
+        lab.mend();
+        lab.wait("a resync", |lab| lab.replication(0) == ReplicationState::SyncSource);
+        let first = lab.write(0, 4, 2);
+        let second = lab.write(0, 4, 3);
+        // The peer has the first one on stable storage; our own disk is slow.
+        lab.flush(0);
+        lab.cut();
+        lab.let_go(0);
+        assert!(lab.is_done(0, first) && lab.is_done(0, second));
+        assert!(lab.out_of_sync(0).contains(&4), "protocol {protocol}");
+        lab.mend();
+        lab.wait("in sync", |lab| lab.is_in_sync());
+        lab.check_alike();
+    }
+}
+
+#[test]
 fn a_resync_that_is_cut_goes_on_where_it_was() {
     let mut lab = Lab::running("C");
     lab.cut();

@@ -381,6 +381,7 @@ impl Resource {
             session.sent_epochs.closed = true;
         }
         self.send_owed_barrier(out);
+        self.urge_peer(out);
         self.source_finish_if_done(d, out);
     }
 

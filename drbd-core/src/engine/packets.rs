@@ -83,7 +83,11 @@ impl Resource {
         let Frame { volume, packet } = frame;
         match packet {
             Packet::Barrier(barrier) => self.peer_barrier(barrier, out).map_err(Fault::Protocol),
-            Packet::UnplugRemote | Packet::Ignored => Ok(()),
+            Packet::UnplugRemote => {
+                self.peer_urges(out);
+                Ok(())
+            }
+            Packet::Ignored => Ok(()),
             Packet::ProtocolUpdate(_) => Ok(()),
             Packet::ConnStateChangeRequest { mask, val } => {
                 self.peer_asks_change(None, mask, val, out);

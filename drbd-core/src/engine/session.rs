@@ -460,6 +460,11 @@ impl Resource {
         if !matches!(session.stage, Stage::Settings | Stage::Up) {
             return;
         }
+        if session.received_epochs.deadline().is_some_and(|at| at <= now) {
+            self.flush_epochs(out);
+        }
+        let Some(connection) = self.connection.as_deref_mut() else { return };
+        let Some(session) = connection.session_mut() else { return };
         let ping_due = session.ping_sent_at.plus_ms(ping_timeout_ms);
         if !session.pings.is_empty() && ping_due <= now && session.last_heard < session.ping_sent_at {
             self.end_session(ConnectionState::NetworkFailure, "PingAck did not arrive in time.", out);
@@ -483,6 +488,9 @@ impl Resource {
         let session = connection.session()?;
         let mut next = session.deadline;
         let mut sooner = |at: crate::ids::Instant| next = Some(next.map_or(at, |n| n.min(at)));
+        if let Some(at) = session.received_epochs.deadline() {
+            sooner(at);
+        }
         if matches!(session.stage, Stage::Settings | Stage::Up) {
             if session.pings.is_empty() {
                 sooner(session.last_heard.plus_ms(options.ping_int_s * 1000));

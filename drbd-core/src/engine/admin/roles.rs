@@ -58,6 +58,7 @@ impl Resource {
             session.sent_epochs.closed = true;
         }
         self.send_owed_barrier(out);
+        self.urge_peer(out);
         self.continue_demotions(out);
     }
 

@@ -10,8 +10,14 @@
 //! A and B a flush does not wait for this node; only the order of epochs keeps what came after it from being stable
 //! before what came before it. So there an epoch begins when the one before is stable.
 
+use crate::ids::Instant;
 use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
 use std::collections::VecDeque;
+
+/// How long complete epochs may wait for others to share their flush with, if nobody waits for it.
+const FLUSH_DELAY_MS: u64 = 10;
+/// Complete epochs that are flushed without waiting longer.
+const EPOCHS_PER_FLUSH_MAX: usize = 512;
 
 /// The epochs this node sends.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,6 +57,10 @@ pub(in super::super) struct ReceivedEpochs {
     queue: VecDeque<ReceivedEpoch>,
     /// A flush is under way for everything before this epoch, by that many disks.
     flushing: Option<(u64, u32)>,
+    /// The peer said that somebody waits for everything before this epoch.
+    urged_for: u64,
+    /// When complete epochs are flushed although nobody waits.
+    flush_at: Option<Instant>,
     /// A planted bug: epochs count as complete with their barrier.
     pub(in super::super) early: bool,
 }
@@ -59,7 +69,7 @@ impl ReceivedEpochs {
     pub(in super::super) fn new() -> ReceivedEpochs {
         let mut queue = VecDeque::with_capacity(PEER_REQUESTS_MAX + 1);
         queue.push_back(ReceivedEpoch::default());
-        ReceivedEpochs { first: 0, queue, flushing: None, early: false }
+        ReceivedEpochs { first: 0, queue, flushing: None, urged_for: 0, flush_at: None, early: false }
     }
 
     /// A write arrived; returns the number of its epoch for [`ReceivedEpochs::write_done`].
@@ -109,8 +119,34 @@ impl ReceivedEpochs {
         (complete > 0).then(|| self.first + complete as u64)
     }
 
+    /// As [`ReceivedEpochs::flush_due`], but only when somebody waits, enough is waiting, or enough time has passed.
+    pub(in super::super) fn flush_due_at(&mut self, now: Instant) -> Option<u64> {
+        let first = self.queue.front().expect("an open epoch");
+        if self.flushing.is_some() || first.barrier.is_none() || (first.active > 0 && !self.early) {
+            return None;
+        }
+        let at = *self.flush_at.get_or_insert(now.plus_ms(FLUSH_DELAY_MS));
+        let wanted = self.first < self.urged_for || self.queue.len() > EPOCHS_PER_FLUSH_MAX || at <= now;
+        if wanted {
+            self.flush_due()
+        } else {
+            None
+        }
+    }
+
+    /// The next moment [`ReceivedEpochs::flush_due_at`] is to be asked.
+    pub(in super::super) fn deadline(&self) -> Option<Instant> {
+        self.flush_at.filter(|_| self.flushing.is_none())
+    }
+
+    /// Somebody waits for everything that was sent so far.
+    pub(in super::super) fn urge(&mut self) {
+        self.urged_for = self.first + self.queue.len() as u64 - 1;
+    }
+
     /// `disks` flushes begin for everything before epoch `end`.
     pub(in super::super) fn begin_flush(&mut self, end: u64, disks: u32) {
+        self.flush_at = None;
         self.flushing = Some((end, disks));
     }
 

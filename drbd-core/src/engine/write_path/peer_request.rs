@@ -377,11 +377,28 @@ impl Resource {
         Ok(())
     }
 
-    /// Begins a flush for the epochs of which everything is written.
-    fn flush_epochs(&mut self, out: &mut Vec<Command>) {
-        let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else { return };
+    /// P_UNPLUG_REMOTE: somebody waits for what was sent.
+    pub(in crate::engine) fn peer_urges(&mut self, out: &mut Vec<Command>) {
+        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
+            session.received_epochs.urge();
+            self.flush_epochs(out);
+        }
+    }
+
+    /// Begins a flush for the epochs of which everything is written: at once if somebody waits for it, else after a
+    /// while, so that one flush serves many (decision 0006). Under A and B the next epoch always waits for it.
+    pub(in crate::engine) fn flush_epochs(&mut self, out: &mut Vec<Command>) {
+        let now = self.now;
+        let Some(connection) = self.connection.as_mut() else { return };
+        let patient = connection.options.protocol == Protocol::C;
+        let Some(session) = connection.session_mut() else { return };
         let number = session.number;
-        let Some(end) = session.received_epochs.flush_due() else { return };
+        let due = if patient {
+            session.received_epochs.flush_due_at(now)
+        } else {
+            session.received_epochs.flush_due()
+        };
+        let Some(end) = due else { return };
         let disks = (0..self.devices.len()).filter(|&d| self.flushes_epochs(d)).count();
         let session = self.connection.as_mut().and_then(|c| c.session_mut()).expect("looked up above");
         session.received_epochs.begin_flush(end, disks.max(1) as u32);

@@ -264,6 +264,11 @@ impl Resource {
             Begin::After(n) => device.log_waiters.push_back(LogWaiter { owner, after: Some(n) }),
             Begin::Full => device.log_waiters.push_back(LogWaiter { owner, after: None }),
         }
+        if begun == Begin::Full && !starving {
+            // Slots come free when the peer acknowledges barriers.
+            self.send_owed_barrier(out);
+            self.urge_peer(out);
+        }
         self.write_log(d, out);
     }
 

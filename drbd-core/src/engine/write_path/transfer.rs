@@ -98,6 +98,7 @@ impl Resource {
         self.requests[key].packet = number;
         if fua {
             self.send_owed_barrier(out);
+            self.urge_peer(out);
         }
     }
 
@@ -144,7 +145,23 @@ impl Resource {
         let last = connection.epoch.wrapping_sub(1);
         let session = connection.session_mut()?;
         session.sent_epochs.closed = false;
-        (protocol == Protocol::C && session.sent_epochs.unacknowledged > 0).then_some(last)
+        let waits = protocol == Protocol::C && session.sent_epochs.unacknowledged > 0;
+        if waits {
+            self.urge_peer(out);
+        }
+        waits.then_some(last)
+    }
+
+    /// Somebody waits for the barriers sent so far to be acknowledged: the peer need not look for more to flush with.
+    pub(in crate::engine) fn urge_peer(&mut self, out: &mut Vec<Command>) {
+        let unacknowledged = self
+            .connection
+            .as_ref()
+            .and_then(|c| c.session())
+            .is_some_and(|s| s.sent_epochs.unacknowledged > 0);
+        if unacknowledged {
+            self.send(VolumeNumber(0), Packet::UnplugRemote, out);
+        }
     }
 
     /// Tells a peer that is about to get our bitmap of a block that became out of sync after that.

@@ -160,3 +160,33 @@ fn a_sender_waits_for_writes_and_for_barriers() {
     sent.unacknowledged = 1;
     assert!(sent.waits(0));
 }
+
+#[test]
+fn complete_epochs_share_a_flush_unless_somebody_waits() {
+    let mut epochs = ReceivedEpochs::new();
+    let begin = Instant(5);
+    let write = |epochs: &mut ReceivedEpochs, barrier| {
+        let epoch = epochs.write();
+        assert!(epochs.barrier(barrier));
+        epochs.write_done(epoch);
+    };
+    write(&mut epochs, 1);
+    assert_eq!(epochs.flush_due_at(begin), None, "nobody waits");
+    assert_eq!(epochs.deadline(), Some(begin.plus_ms(FLUSH_DELAY_MS)));
+    write(&mut epochs, 2);
+    assert_eq!(epochs.flush_due_at(begin.plus_ms(1)), None);
+    assert_eq!(epochs.flush_due_at(begin.plus_ms(FLUSH_DELAY_MS)), Some(2), "one flush for both");
+    epochs.begin_flush(2, 1);
+    assert_eq!(epochs.deadline(), None);
+    write(&mut epochs, 3);
+    epochs.urge();
+    assert_eq!(epochs.flush_due_at(begin), None, "one flush at a time");
+    assert!(epochs.disk_flushed());
+    while epochs.next_stable().is_some() {}
+    assert_eq!(epochs.flush_due_at(begin), Some(3), "somebody waits for it");
+    epochs.begin_flush(3, 1);
+    assert!(epochs.disk_flushed());
+    while epochs.next_stable().is_some() {}
+    write(&mut epochs, 4);
+    assert_eq!(epochs.flush_due_at(begin), None, "what came after it can wait again");
+}

@@ -1,4 +1,5 @@
-use super::{ReceivedEpochs, SentEpochs};
+use super::{ReceivedEpochs, SentEpochs, FLUSH_DELAY_MS};
+use crate::ids::Instant;
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

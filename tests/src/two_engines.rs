@@ -6,7 +6,7 @@
 
 use drbd_core::config::{DeviceOptions, DiskOptions, NetOptions, OptionSet, OptionSpec, ResourceOptions};
 use drbd_core::engine::{
-    AdminRequest, AttachRequest, Command, DiskLimits, DiskOp, Event, IoResult, Resource, UpperOp,
+    AdminRequest, AttachRequest, Command, DiskLimits, DiskOp, Event, IoResult, Level, Resource, UpperOp,
     UpperRequest, UpperResult,
 };
 use drbd_core::ids::{Instant, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
@@ -47,6 +47,7 @@ pub struct TwoEngines {
     /// Whose socket that is; the other end is the neighbour of the number.
     owners: Vec<usize>,
     refused: Vec<String>,
+    last_warning: String,
     next_block: u64,
     issued: u64,
     /// Writes completed.
@@ -118,6 +119,7 @@ impl TwoEngines {
             out: Vec::with_capacity(1 << 15),
             owners: Vec::new(),
             refused: Vec::new(),
+            last_warning: String::new(),
             next_block: 1,
             issued: 0,
             completed: 0,
@@ -291,7 +293,8 @@ impl TwoEngines {
                 self.happens(n, Event::HandlerExited { handler, status: 0 });
             }
             Command::Reply { result: Err(refusal), .. } => self.refused.push(refusal.to_string()),
-            Command::Close { .. } => panic!("a connection was closed"),
+            Command::Close { .. } => panic!("a connection was closed: {}", self.last_warning),
+            Command::Log(record) if record.level <= Level::Warning => self.last_warning = record.text,
             Command::Challenge { .. } | Command::Hmac { .. } => panic!("nobody configured a secret"),
             Command::Release { .. }
             | Command::SetVersion { .. }

@@ -103,12 +103,11 @@ impl Resource {
         Ok(())
     }
 
-    /// How many further requests of the peer fit: those that wait for an epoch or a gate need their place later.
+    /// How many further requests of the peer fit: those that wait at a gate need their place later.
     fn room_for_peer(&self) -> usize {
         let Some(connection) = self.connection.as_deref() else { return 0 };
         let gated: usize = connection.peer_devices.iter().map(|p| p.gate.len()).sum();
-        let later = connection.session().map_or(0, |s| s.later_epochs.len());
-        self.peer_requests.room().min(self.ios.room()).saturating_sub(gated + later)
+        self.peer_requests.room().min(self.ios.room()).saturating_sub(gated)
     }
 
     fn check_extent(&self, d: usize, sector: Sector, bytes: u32, what: &str) -> Result<(), String> {
@@ -135,11 +134,22 @@ impl Resource {
 
     /// An epoch is stable: the writes of the next one may start.
     fn start_next_epoch(&mut self, out: &mut Vec<Command>) {
-        let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else { return };
-        let waiting = std::mem::take(&mut session.later_epochs);
-        for key in waiting {
+        while let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
+            let Some(&key) = session.later_epochs.front() else { return };
+            if !session.received_epochs.is_first(self.peer_requests[key].epoch) {
+                return;
+            }
+            session.later_epochs.pop_front();
             self.peer_request_ready(key, out);
         }
+    }
+
+    /// Keeps those that wait for their epoch in the order of the epochs.
+    fn wait_for_epoch(&mut self, key: u32) {
+        let epoch = self.peer_requests[key].epoch;
+        let session = self.connection.as_mut().and_then(|c| c.session_mut()).expect("a session");
+        let before = session.later_epochs.iter().rposition(|&k| self.peer_requests[k].epoch <= epoch);
+        session.later_epochs.insert(before.map_or(0, |at| at + 1), key);
     }
 
     /// The session is over: what the peer was told is received is written all the same.
@@ -205,8 +215,7 @@ impl Resource {
         let request = self.peer_requests[key];
         let PeerRequest { device: d, sector, bytes, op, .. } = request;
         if request.is_mirrored_write() && self.waits_for_epoch(&request) {
-            let session = self.connection.as_mut().and_then(|c| c.session_mut()).expect("looked up above");
-            session.later_epochs.push_back(key);
+            self.wait_for_epoch(key);
             return;
         }
         match op {

@@ -12,7 +12,7 @@ as() {
 	local node=$1 program=$2
 	shift 2
 	case $program in drbdadm) set -- -c "${conf_of[$node]:-$conf}" "$@" ;; esac
-	__DRBD_NODE__=$node UDRBD_RUN_DIR=$work/$node/run "$program" "$@" < /dev/null
+	without_pretence env __DRBD_NODE__="$node" UDRBD_RUN_DIR="$work/$node/run" "$program" "$@" < /dev/null
 }
 
 declare -A conf_of port_of

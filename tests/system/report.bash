@@ -4,7 +4,8 @@ set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 programs=${UDRBD_PROGRAMS:-${CARGO_TARGET_DIR:-$top/target}/release}
-export PATH=$programs:$PATH
+# The system's own Python has libnbd's module.
+export PATH=$programs:/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 for program in drbdadm drbdsetup drbdmeta udrbd; do
 	[ -x "$programs/$program" ] || {
 		echo "$programs/$program is not there: cargo build --release" >&2
@@ -65,4 +66,9 @@ wait_for() {
 
 need_root() {
 	[ "$(id -u)" = 0 ] || die "this one needs root (network namespaces, loop devices)"
+}
+
+# without_pretence COMMAND...: without what drbdadm says each time __DRBD_NODE__ is set.
+without_pretence() {
+	{ "$@" 2>&1 >&3 3>&- | sed '/found __DRBD_NODE__ in environment/d; /PRETENDING that I am/d; /^$/d' >&2; } 3>&1
 }

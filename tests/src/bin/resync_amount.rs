@@ -49,9 +49,9 @@ fn measure(nodes: &[Node; 2]) -> Outcome<()> {
     alpha.drbdadm(&["primary", "--force", RESOURCE])?;
     alpha.wait_for(PATIENCE, is_in_sync)?;
     let mut ledger = Ledger::new(alpha.open()?.size_bytes(), 2);
-    after_disconnect(alpha, &mut ledger)?;
-    compare_disks(nodes, alpha.open()?.size_bytes())?;
     after_crash(alpha, beta, &mut ledger)?;
+    compare_disks(nodes, beta.open()?.size_bytes())?;
+    after_disconnect(beta, &mut ledger)?;
     let mut client = beta.open()?;
     ledger.check(&mut client, true)?;
     compare_disks(nodes, client.size_bytes())?;

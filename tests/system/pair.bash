@@ -80,11 +80,11 @@ is_in_sync() { [ "$(alpha drbdadm dstate r0) $(beta drbdadm dstate r0)" = "UpToD
 
 # processes_of NODE: daemons and their parents.
 processes_of() {
-	local entry
-	for entry in /proc/[0-9]*; do
-		[[ $(cat "$entry/comm" 2> /dev/null) == udrbd* ]] || continue
-		tr '\0' '\n' 2> /dev/null < "$entry/environ" | grep -qxF "UDRBD_RUN_DIR=$work/$1/run" && echo "${entry#/proc/}"
+	local pid
+	for pid in $(pgrep -x udrbd); do
+		{ tr '\0' '\n' < "/proc/$pid/environ" | grep -qxF "UDRBD_RUN_DIR=$work/$1/run"; } 2> /dev/null && echo "$pid"
 	done
+	true
 }
 
 kill_node() {

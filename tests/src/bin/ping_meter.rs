@@ -3,8 +3,8 @@
 //! `ping_meter MILLISECONDS TESTED LISTEN-FOR-PEER PEER LISTEN-FOR-TESTED` (all but the first are ports of 127.0.0.1)
 //! relays every connection between the two. On the control stream it adds pings of its own to the tested node, one
 //! every 50 ms, once the peer has sent one; the answers to these are taken out again. Each line on standard input closes
-//! a measurement: so many pings, the longest wait for an answer (a ping not answered yet counts as well). At its end
-//! the exit code tells whether every wait was shorter than MILLISECONDS.
+//! a measurement: so many pings, the longest wait for an answer (a ping not answered yet counts as well). After the line
+//! `end` the exit code tells whether every wait was shorter than MILLISECONDS.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -67,13 +67,16 @@ fn main() -> ExitCode {
 
 fn measure(limit: Duration, meter: &SharedMeter) -> ExitCode {
     let mut all_in_time = true;
-    for _line in io::stdin().lines() {
+    for line in io::stdin().lines().map_while(Result::ok) {
         let mut meter = lock(meter);
         let longest = meter.longest_yet();
         println!("{} pings, longest wait {:.1} ms", meter.answered, longest.as_secs_f64() * 1000.0);
         all_in_time &= meter.answered > 0 && longest < limit;
         meter.answered = 0;
         meter.longest = Duration::ZERO;
+        if line == "end" {
+            break;
+        }
     }
     if all_in_time {
         ExitCode::SUCCESS

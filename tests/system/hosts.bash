@@ -109,7 +109,7 @@ resource_file() {
 pair_up() {
 	local name
 	for name in alpha beta; do
-		on "$name" drbdadm create-md r0
+		quietly on "$name" drbdadm create-md r0
 		on "$name" drbdadm up r0
 	done
 	wait_for 20 "alpha and beta find each other" is_cstate alpha Connected

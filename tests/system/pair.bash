@@ -67,7 +67,7 @@ resource_text() {
 pair_up() {
 	local node
 	for node in alpha beta; do
-		"$node" drbdadm create-md r0
+		quietly "$node" drbdadm create-md r0
 		"$node" drbdadm up r0
 	done
 	wait_for 20 "alpha and beta find each other" is_cstate alpha Connected

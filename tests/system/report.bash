@@ -72,3 +72,12 @@ need_root() {
 without_pretence() {
 	{ "$@" 2>&1 >&3 3>&- | sed '/found __DRBD_NODE__ in environment/d; /PRETENDING that I am/d; /^$/d' >&2; } 3>&1
 }
+
+# quietly COMMAND...: what it says only counts if it fails.
+quietly() {
+	"$@" > "$work/quietly" 2>&1 || {
+		local code=$?
+		cat "$work/quietly" >&2
+		return "$code"
+	}
+}

@@ -121,7 +121,7 @@ impl Diagnostic {
         let line = self.caret.and_then(|at| sources.line(at).map(|line| (at, line)));
         match (line, &self.hint) {
             (Some((at, line)), hint) => {
-                let number = at.line.to_string();
+                let number = format!("{}:{}", at.line, at.column);
                 let (start, visible) = window(line, at.column as usize);
                 let pad = " ".repeat(number.len());
                 let gap = " ".repeat((at.column as usize).saturating_sub(1 + start));

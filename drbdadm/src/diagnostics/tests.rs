@@ -10,7 +10,7 @@ fn points_at_the_word_and_offers_the_nearest() {
         .render(&sources);
     assert_eq!(
         shown,
-        "r0.res:2: Parse error: 'an option keyword' expected\n  2 |  net { ping-itn 5; }\n    |        ^ did you mean 'ping-int'?\n"
+        "r0.res:2: Parse error: 'an option keyword' expected\n  2:8 |  net { ping-itn 5; }\n      |        ^ did you mean 'ping-int'?\n"
     );
 }
 

@@ -106,7 +106,7 @@ fn a_misspelt_option_is_shown_and_the_right_one_offered() {
     let (_, noted) = parse("resource r0 {\n\tnet { protocol C; ping-itn 5; }\n}");
     assert_eq!(
         noted,
-        ["t.conf:2: Parse error: 'an option keyword' expected,\n\tbut got 'ping-itn'\n  2 |  net { protocol C; ping-itn 5; }\n    |                    ^ did you mean 'ping-int'?\n"]
+        ["t.conf:2: Parse error: 'an option keyword' expected,\n\tbut got 'ping-itn'\n  2:20 |  net { protocol C; ping-itn 5; }\n       |                    ^ did you mean 'ping-int'?\n"]
     );
 }
 

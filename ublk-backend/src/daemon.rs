@@ -43,7 +43,9 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     abort_on_panic(resource, &logger);
     write_pid(&run_dir, resource);
     let (data, control, from_data) = mailbox().map_err(|e| file_failed("eventfd", &e))?;
-    lock_memory(resource, &logger);
+    if let Err(sentence) = crate::process::serve_memory_reclaim() {
+        logger.say(Level::Info, "memlock", resource, sentence);
+    }
     let engine = Resource::new(resource, node, (&options).into(), digest::seed());
     let thread = start_data_plane(engine, resource, control, logger.clone())?;
     logger.say(
@@ -115,7 +117,7 @@ fn start_data_plane(
         };
         let _ = started.send(Ok(()));
         if let Err(e) = data.run() {
-            data.failed(format!("the data plane failed: {e}."));
+            data.tell(ToControl::Failed(format!("the data plane failed: {e}.")));
         }
     };
     let thread = std::thread::Builder::new()
@@ -124,12 +126,6 @@ fn start_data_plane(
         .map_err(|e| format!("the data thread cannot start: {e}."))?;
     wait.recv().map_err(|_| "the data thread died at once.".to_owned())??;
     Ok(thread)
-}
-
-impl DataLoop {
-    fn failed(&self, sentence: String) {
-        self.tell(ToControl::Failed(sentence));
-    }
 }
 
 /// Our own bug is the end of the process: the peers keep the data, the supervisor starts afresh.
@@ -147,22 +143,5 @@ fn abort_on_panic(resource: &str, logger: &Logger) {
 fn write_pid(run_dir: &RunDir, resource: &str) {
     if let Ok(mut file) = std::fs::File::create(run_dir.file(&format!("{resource}.pid"))) {
         let _ = writeln!(file, "{}", std::process::id());
-    }
-}
-
-/// A daemon that must be swapped in to serve the swap device would wait for itself.
-fn lock_memory(resource: &str, logger: &Logger) {
-    use nix::sys::mman::{mlockall, MlockAllFlags};
-    let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
-    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
-    let unlimited = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK)
-        .is_ok_and(|(soft, _)| soft == nix::sys::resource::RLIM_INFINITY);
-    if !unlimited && !nix::unistd::geteuid().is_root() {
-        let text = "Memory is not locked: this user may not. The device must not be used for swap.";
-        return logger.say(Level::Info, "memlock", resource, text);
-    }
-    if let Err(e) = mlockall(flags | on_fault) {
-        let text = format!("Memory is not locked ({}): the device must not be used for swap.", e.desc());
-        logger.say(Level::Info, "memlock", resource, text);
     }
 }

@@ -14,12 +14,12 @@ mod disk_io;
 mod event_loop;
 mod frontend;
 mod handlers;
-mod inherited;
 mod journal;
 mod log;
 mod mailbox;
 mod payload_pool;
 mod peer_link;
+mod process;
 mod ring;
 mod run_dir;
 mod stream;
@@ -76,7 +76,7 @@ fn command_line() -> Command {
 }
 
 fn main() -> ExitCode {
-    inherited::close();
+    process::close_inherited();
     let matches = match command_line().try_get_matches() {
         Ok(matches) => matches,
         Err(e) => {

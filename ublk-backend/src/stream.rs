@@ -62,6 +62,7 @@ pub(crate) struct SocketStream {
     receiving: bool,
     queue: VecDeque<Segment>,
     tail: Option<(PayloadId, Span)>,
+    queued_bytes: usize,
     /// Segments handed to the kernel; they keep their length until it answers.
     in_flight: usize,
     closing: bool,
@@ -88,6 +89,7 @@ impl SocketStream {
             receiving: false,
             queue: VecDeque::with_capacity(256),
             tail: None,
+            queued_bytes: 0,
             in_flight: 0,
             closing: false,
         })
@@ -163,6 +165,7 @@ impl SocketStream {
         free.put(bytes);
         self.tail = Some((owner, free.from(bytes.len())));
         let span = free.part(0, bytes.len());
+        self.queued_bytes += bytes.len();
         if self.queue.len() > self.in_flight {
             if let Some(last) = self.queue.back_mut().filter(|last| last.owner == owner && !last.bulk) {
                 last.span = last.span.joined(span);
@@ -182,6 +185,7 @@ impl SocketStream {
         }
         pools.payloads.retain(payload);
         let span = pools.payloads.span(payload).part(0, bytes);
+        self.queued_bytes += bytes;
         self.queue.push_back(Segment { span, owner: payload, bulk: true, packets });
     }
 
@@ -213,6 +217,7 @@ impl SocketStream {
             return if passing { Ok(0) } else { Err(-result) };
         }
         let mut left = result as usize;
+        self.queued_bytes -= left;
         let mut packets = 0;
         while let Some(first) = self.queue.front_mut() {
             if left < first.span.len() {
@@ -226,6 +231,11 @@ impl SocketStream {
             }
         }
         Ok(packets)
+    }
+
+    /// Bytes queued and not yet sent.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queued_bytes
     }
 
     /// Whether everything queued was sent.

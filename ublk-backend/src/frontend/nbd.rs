@@ -18,6 +18,8 @@ use std::os::unix::net::UnixListener;
 const SESSIONS_MAX: usize = 256;
 /// Requests of one session under way.
 const SESSION_REQUESTS_MAX: usize = 1024;
+/// Answers a client may leave unread before no more of its requests are taken: it must not hold all buffers.
+const UNREAD_BYTES_MAX: usize = 16 << 20;
 
 /// What came of looking at a session.
 #[derive(Debug)]
@@ -172,6 +174,10 @@ impl NbdServer {
                     Part::Receive => Next::Wait,
                     Part::Stalled => self.stall(slot),
                 };
+            }
+            if session.stream.queued_bytes() > UNREAD_BYTES_MAX {
+                // Looked at again when a send ends.
+                return Next::Wait;
             }
             if !session.skip(ring) {
                 return Next::Wait;

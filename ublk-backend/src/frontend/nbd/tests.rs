@@ -309,3 +309,19 @@ fn tags_come_back_in_any_order() {
     assert!(table.remove(b.tag).is_none());
     assert_eq!(table.remove(a.tag).unwrap().session, 1);
 }
+
+#[test]
+fn a_client_that_reads_no_answers_does_not_take_all_buffers() {
+    let (mut client, server) = Client::connect("unread", true, None);
+    let asking = 200;
+    for n in 0..asking {
+        client.send(0, 0, n, 0, 1 << 20, &[]);
+    }
+    // More than the pool's share of front ends was asked for; all of it comes once someone reads.
+    let mut chunk = vec![0; 28 + (1 << 20)];
+    for n in 0..asking {
+        client.socket.read_exact(&mut chunk).unwrap();
+        assert_eq!((be32(&chunk), be64(&chunk[8..])), (CHUNK_MAGIC, n));
+    }
+    assert_eq!(client.finish(server).len(), 201);
+}

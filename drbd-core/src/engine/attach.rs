@@ -392,6 +392,10 @@ impl Resource {
 
     /// Lets go of what belongs to the disk of a volume that is to be Diskless.
     pub(super) fn drop_backing(&mut self, d: usize, out: &mut Vec<Command>) {
+        // Nothing can make the peer's writes stable any more: it has to mark what it does not know stable.
+        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
+            session.doomed |= session.received_epochs.has_unstable();
+        }
         let waiting = self.devices[d].backing.as_deref_mut().map(|b| b.jobs.abandon()).unwrap_or_default();
         self.devices[d].backing = None;
         self.forget_log_references(d);

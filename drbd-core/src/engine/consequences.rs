@@ -26,6 +26,7 @@ const RULES: &[Rule] = &[
     greet_attached_peer,
     new_generation_when_contact_to_data_is_lost,
     new_generation_when_diskless_peer_takes_over,
+    new_generation_when_good_data_is_back_alone,
     tell_state_after_handshake,
     tell_sizes_while_negotiating,
     gate_writes_of_target,
@@ -261,6 +262,24 @@ fn new_generation_when_contact_to_data_is_lost(
         && new.disk == DiskState::UpToDate
         && r.bitmap_generation(d) == 0
     {
+        r.new_generation(d, out);
+    }
+}
+
+/// Attached to a device in use, and nobody else has the data: what is written from here on the peer's disk lacks, which
+/// may have been lost while this one was away too.
+fn new_generation_when_good_data_is_back_alone(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    let in_use = |s: &Snapshot| s.role == Role::Primary || s.peer_role == Role::Primary;
+    let back = old.disk != DiskState::UpToDate && new.disk == DiskState::UpToDate;
+    let alone =
+        !new.peer_disk.has_data() || matches!(new.peer_disk, DiskState::DUnknown | DiskState::Outdated);
+    if back && alone && in_use(old) && in_use(new) && r.bitmap_generation(d) == 0 {
         r.new_generation(d, out);
     }
 }

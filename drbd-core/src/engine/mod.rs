@@ -84,6 +84,7 @@ impl Resource {
             Event::Admin { ticket, request } => self.administer(ticket, *request, out),
             Event::Timer => self.tick(out),
         }
+        self.end_doomed_session(out);
         self.admin_tick(out);
     }
 

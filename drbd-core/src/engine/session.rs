@@ -476,7 +476,9 @@ impl Resource {
             self.end_session(ConnectionState::Timeout, text, out);
             return;
         }
-        if session.pings.is_empty() && session.last_heard.plus_ms(ping_int_ms) <= now {
+        // A ping may be unanswered although something was heard since: then silence begins anew.
+        let heard_since = session.last_heard >= session.ping_sent_at;
+        if (session.pings.is_empty() || heard_since) && session.last_heard.plus_ms(ping_int_ms) <= now {
             self.ping(PingFor::Alive, out);
         }
     }
@@ -546,6 +548,14 @@ impl Resource {
             connection.link = Link::Waiting { retry_at };
         }
         self.after_session(out);
+    }
+
+    /// Ends a session whose peer's writes went with a disk.
+    pub(super) fn end_doomed_session(&mut self, out: &mut Vec<Command>) {
+        if self.connection.as_ref().and_then(|c| c.session()).is_some_and(|s| s.doomed) {
+            let text = "The disk was lost with writes of the peer that were not yet stable";
+            self.end_session(ConnectionState::NetworkFailure, text, out);
+        }
     }
 
     /// Goes StandAlone at once.

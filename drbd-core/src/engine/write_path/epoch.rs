@@ -46,6 +46,8 @@ struct ReceivedEpoch {
     writes: u32,
     /// Writes not yet done.
     active: u32,
+    /// Writes on the disk, though perhaps only in its cache.
+    written: u32,
 }
 
 /// The epochs this node receives.
@@ -78,6 +80,18 @@ impl ReceivedEpochs {
         open.writes += 1;
         open.active += 1;
         self.first + self.queue.len() as u64 - 1
+    }
+
+    /// A write is on the disk.
+    pub(in super::super) fn written(&mut self, epoch: u64) {
+        if let Some(epoch) = epoch.checked_sub(self.first).and_then(|n| self.queue.get_mut(n as usize)) {
+            epoch.written += 1;
+        }
+    }
+
+    /// Writes are on the disk that are not known to be stable.
+    pub(in super::super) fn has_unstable(&self) -> bool {
+        self.queue.iter().any(|e| e.written > 0)
     }
 
     /// Every earlier epoch is stable.

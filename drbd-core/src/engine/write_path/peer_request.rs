@@ -47,6 +47,8 @@ pub(in crate::engine) struct PeerRequest {
     pub(in crate::engine) conflict: Option<ConflictId>,
     /// References to its log extents are held.
     pub(in crate::engine) logged: bool,
+    /// The peer had no disk of its own when it sent this: only this node has it.
+    pub(in crate::engine) alone: bool,
 }
 
 impl PeerRequest {
@@ -76,6 +78,7 @@ impl Resource {
             Resource::release(payload, out);
             return Err(format!("more than {PEER_REQUESTS_MAX} requests of the peer are outstanding"));
         }
+        let alone = !self.peer_disk(d).has_data();
         let flags = if version >= 100 { write.flags } else { write.flags | old_ack_flags(protocol) };
         let request = PeerRequest {
             device: d,
@@ -89,6 +92,7 @@ impl Resource {
             epoch,
             conflict: None,
             logged: false,
+            alone,
         };
         if self.devices[d].usable().is_none() {
             Resource::release(payload, out);
@@ -98,6 +102,10 @@ impl Resource {
         }
         if flags & data_flag::SEND_RECEIVE_ACK != 0 {
             self.ack_write(&request, Ack::Received, out);
+        }
+        if alone {
+            // This node keeps the books, and the log, for both: from now on, for the peer may attach before it is written.
+            self.mark_peer_write(&request);
         }
         self.enter_peer_request(request, true, out);
         Ok(())
@@ -219,11 +227,7 @@ impl Resource {
             return;
         }
         match op {
-            PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. } if self.writes_for_diskless_peer(d) => {
-                // The peer has no disk of its own: this node keeps the books, and the log, for both.
-                if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].usable()) {
-                    backing.bitmap.set_out_of_sync(slot, sector, bytes);
-                }
+            PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. } if request.alone => {
                 self.enter_log(d, Owner::Peer(key), sector, bytes, out);
             }
             PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. } | PeerOp::ResyncWrite => {
@@ -245,10 +249,6 @@ impl Resource {
                 );
             }
         }
-    }
-
-    fn writes_for_diskless_peer(&self, d: usize) -> bool {
-        !self.peer_disk(d).has_data()
     }
 
     /// Gives a peer's write to the disk.
@@ -324,13 +324,16 @@ impl Resource {
         let resyncing =
             (16..=21).contains(&Conn84::of(crate::states::ConnectionState::Connected, replication).0);
         let asked = request.flags & data_flag::SEND_WRITE_ACK != 0;
+        // What reached a disk that was given up since was never made stable.
+        let written = written && self.devices[d].usable().is_some();
+        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()).filter(|_| written) {
+            session.received_epochs.written(request.epoch);
+        }
         if !written {
             self.ack_write(request, Ack::Failed, out);
         } else if asked {
             // Only together with the ack: else the peer, not told, would keep its bits for ever.
-            let in_sync = resyncing
-                && request.flags & data_flag::MAY_SET_IN_SYNC != 0
-                && !self.writes_for_diskless_peer(d);
+            let in_sync = resyncing && request.flags & data_flag::MAY_SET_IN_SYNC != 0 && !request.alone;
             if in_sync {
                 self.clear_mirrored(d, request.sector, request.bytes, out);
             }
@@ -400,7 +403,7 @@ impl Resource {
         let now = self.now;
         let Some(connection) = self.connection.as_mut() else { return };
         let patient = connection.options.protocol == Protocol::C;
-        let Some(session) = connection.session_mut() else { return };
+        let Some(session) = connection.session_mut().filter(|s| !s.doomed) else { return };
         let number = session.number;
         let due = if patient {
             session.received_epochs.flush_due_at(now)
@@ -427,7 +430,7 @@ impl Resource {
             return false;
         }
         let device = &self.devices[d];
-        device.disk.has_data() && device.backing.as_ref().is_some_and(|b| b.options.disk_flushes)
+        device.backing.as_ref().is_some_and(|b| b.options.disk_flushes)
     }
 
     /// A disk is flushed for the epochs of a session.
@@ -479,6 +482,7 @@ impl Resource {
             epoch: 0,
             conflict: None,
             logged: false,
+            alone: false,
         };
         if self.devices[d].disk != DiskState::UpToDate || self.room_for_peer() == 0 {
             self.refuse_read(&request, out);
@@ -575,6 +579,7 @@ impl Resource {
             epoch: 0,
             conflict: None,
             logged: false,
+            alone: false,
         };
         if self.devices[d].usable().is_none() || self.room_for_peer() == 0 {
             Resource::release(payload, out);

@@ -11,7 +11,6 @@ use drbd_core::metadata::{load, Index, Loaded, MetadataError, Place, SuperBlock}
 use drbd_core::refusal::{Reason, Refusal};
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -277,8 +276,8 @@ fn sentence(e: &std::io::Error) -> String {
 
 impl OpenDisk {
     /// Where metadata goes.
-    pub(crate) fn meta_fd(&self) -> std::os::fd::RawFd {
-        self.metadata.as_ref().unwrap_or(&self.data).file.as_raw_fd()
+    pub(crate) fn meta_file(&self) -> &OpenFile {
+        self.metadata.as_ref().unwrap_or(&self.data)
     }
 
     /// Capacity for data.

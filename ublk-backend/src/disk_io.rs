@@ -36,6 +36,8 @@ struct DiskOperation {
     volume: VolumeNumber,
     io: DiskIoId,
     fd: RawFd,
+    /// The file may hold whoever hands an operation in.
+    apart: bool,
     step: Step,
     offset_bytes: u64,
     bytes: u64,
@@ -128,7 +130,7 @@ impl Disks {
             return self.fail(io.io, libc::EINVAL);
         }
         let alignment = u64::from(attached.disk.data.alignment);
-        let fd = attached.disk.data.file.as_raw_fd();
+        let (fd, apart) = (attached.disk.data.file.as_raw_fd(), attached.disk.data.facts.may_block);
         let step = match io.op {
             DiskOp::Read => Step::Read,
             DiskOp::Write => Step::Write,
@@ -142,6 +144,7 @@ impl Disks {
             volume: io.volume,
             io: io.io,
             fd,
+            apart,
             step,
             offset_bytes: io.sector.bytes(),
             bytes: u64::from(io.bytes),
@@ -186,12 +189,14 @@ impl Disks {
             }
             MetaOp::BitmapBlock { block } => place.bitmap_offset_bytes + u64::from(block) * 4096,
         };
-        let fd = attached.disk.meta_fd();
+        let (fd, apart) =
+            (attached.disk.meta_file().file.as_raw_fd(), attached.disk.meta_file().facts.may_block);
         let flush_only = io.op == MetaOp::Flush;
         let mut operation = DiskOperation {
             volume: io.volume,
             io: io.io,
             fd,
+            apart,
             step: if flush_only {
                 Step::Sync
             } else if io.barrier {
@@ -378,7 +383,12 @@ impl Disks {
     fn queue(&mut self, slot: u32, ring: &mut Ring) {
         let zeroes = *self.zeroes.get_or_insert_with(zero_span);
         let Some(operation) = self.operations[slot as usize].as_ref() else { return };
-        ring.queue(Source::Disk.token(slot), operation.fd, operation.op(zeroes));
+        let (token, op) = (Source::Disk.token(slot), operation.op(zeroes));
+        if operation.apart {
+            ring.queue_apart(token, operation.fd, op);
+        } else {
+            ring.queue(token, operation.fd, op);
+        }
     }
 
     fn insert(&mut self, operation: DiskOperation) -> u32 {

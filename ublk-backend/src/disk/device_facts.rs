@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use nix::sys::statfs::{FsType, BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -11,6 +12,9 @@ mod ioctl {
     nix::ioctl_read_bad!(logical_block_bytes, nix::request_code_none!(0x12, 104), libc::c_int);
     nix::ioctl_read_bad!(physical_block_bytes, nix::request_code_none!(0x12, 123), libc::c_uint);
 }
+
+/// File systems that take an operation without waiting for it when asked to.
+const NEVER_BLOCKING: [FsType; 4] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC];
 
 /// Facts about a device or file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,6 +27,8 @@ pub(crate) struct BlockFacts {
     pub(crate) alignment_bytes: u32,
     /// A hole reads as zeroes and can be made.
     pub(crate) discard_zeroes: bool,
+    /// Whoever hands in an operation may be held until a server elsewhere answers (FUSE, NFS, what is not known).
+    pub(crate) may_block: bool,
 }
 
 impl BlockFacts {
@@ -48,6 +54,7 @@ impl BlockFacts {
             alignment_bytes: logical_block_bytes,
             discard_zeroes: queue_limit(number, "write_zeroes_max_bytes") > 0
                 && queue_limit(number, "discard_max_bytes") > 0,
+            may_block: false,
         }
     }
 
@@ -63,6 +70,8 @@ impl BlockFacts {
             physical_block_bytes: 4096,
             alignment_bytes,
             discard_zeroes: punched == 0,
+            may_block: !nix::sys::statfs::fstatfs(file)
+                .is_ok_and(|f| NEVER_BLOCKING.contains(&f.filesystem_type())),
         }
     }
 }

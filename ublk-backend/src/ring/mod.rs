@@ -94,7 +94,15 @@ impl Ring {
     /// Queues an operation.
     pub(crate) fn queue(&mut self, token: Token, fd: RawFd, op: Op<'_>) {
         match self {
-            Ring::Uring(ring) => ring.queue(token, fd, op),
+            Ring::Uring(ring) => ring.queue(token, fd, op, false),
+            Ring::Threads(threads) => threads.queue(token, fd, op),
+        }
+    }
+
+    /// Queues an operation on a file that may hold whoever hands it in: never this thread.
+    pub(crate) fn queue_apart(&mut self, token: Token, fd: RawFd, op: Op<'_>) {
+        match self {
+            Ring::Uring(ring) => ring.queue(token, fd, op, true),
             Ring::Threads(threads) => threads.queue(token, fd, op),
         }
     }

@@ -49,7 +49,8 @@ impl Uring {
         Ok(Uring { ring, messages: Vec::new(), free: Vec::new() })
     }
 
-    pub(crate) fn queue(&mut self, token: Token, fd: RawFd, op: Op<'_>) {
+    /// `apart`: carried out by a worker of the kernel from the beginning.
+    pub(crate) fn queue(&mut self, token: Token, fd: RawFd, op: Op<'_>, apart: bool) {
         debug_assert!(token.0 >> MESSAGE_SHIFT == 0, "tokens have 48 bits");
         let fd = Fd(fd);
         let entry = match op {
@@ -79,7 +80,8 @@ impl Uring {
                 return self.queue_message(token, fd, spans, send);
             }
         };
-        self.push(&entry.user_data(token.0));
+        let flags = if apart { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
+        self.push(&entry.user_data(token.0).flags(flags));
     }
 
     pub(crate) fn cancel(&mut self, token: Token) {

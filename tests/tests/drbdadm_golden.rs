@@ -76,7 +76,8 @@ struct Answer {
 /// the pretended host name.
 fn drbd_text(err: &str) -> String {
     let ours = |line: &&str| {
-        let quote = line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(" | ");
+        let quote =
+            line.trim_start().trim_start_matches(|c: char| c.is_ascii_digit() || c == ':').starts_with(" | ");
         let caret = line.starts_with("  ") && line.trim_start().starts_with("| ");
         quote || caret || line.starts_with("  hint: ") || line.trim().is_empty()
     };

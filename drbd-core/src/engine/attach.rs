@@ -357,6 +357,8 @@ impl Resource {
             && device.disk == DiskState::Diskless
         {
             out.push(Command::CloseDisk { volume: device.volume });
+            // `down` waits for the last operation.
+            self.admin.state_changed = true;
         }
     }
 

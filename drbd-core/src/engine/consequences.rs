@@ -98,6 +98,7 @@ impl Resource {
         if let Some(backing) = self.devices[d].backing.as_deref_mut() {
             backing.logged_for_peer = false;
         }
+        self.wake_log_waiters(d, out);
         if self.update_flags(d) {
             self.write_super_block(d, None, out);
         }
@@ -362,7 +363,11 @@ fn end_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &
 fn tell_failed_disk(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
     let gone =
         |s: &Snapshot| matches!(s.disk, DiskState::Failed | DiskState::Detaching | DiskState::Diskless);
-    if old.disk != new.disk && gone(new) && new.connection == ConnectionState::Connected {
+    let resync_aborted = old.replication.is_target()
+        && new.replication == ReplicationState::Established
+        && new.disk == DiskState::Inconsistent;
+    let told = old.disk != new.disk && (gone(new) || resync_aborted);
+    if told && new.connection == ConnectionState::Connected {
         r.send_state(d, out);
     }
 }

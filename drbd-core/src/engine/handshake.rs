@@ -198,6 +198,8 @@ impl Resource {
         let mut peer_disk = match peer.disk {
             DiskState::Negotiating if peer_inconsistent => DiskState::Inconsistent,
             DiskState::Negotiating => DiskState::Consistent,
+            // Without data of its own this node cannot vouch for data the peer calls old: it is not to be used.
+            DiskState::Outdated if !old.disk.has_data() => DiskState::Inconsistent,
             other => other,
         };
         let conn = old.conn84();

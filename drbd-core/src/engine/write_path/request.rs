@@ -250,6 +250,10 @@ impl Resource {
         out: &mut Vec<Command>,
     ) {
         let planted = self.planted(Bug::WriteBeforeTransaction);
+        if self.needs_no_log(d) {
+            self.submit_owner(owner, false, out);
+            return;
+        }
         let device = &mut self.devices[d];
         let starving = device.log_waiters.iter().any(|w| w.after.is_none());
         let Some(backing) = device.usable().filter(|b| b.options.al_updates && !b.log_suspended) else {
@@ -272,8 +276,16 @@ impl Resource {
         self.write_log(d, out);
     }
 
+    /// A write of a Primary without disk that comes to its turn when that Primary has a disk again, or is gone, and its
+    /// bits are kept.
+    fn needs_no_log(&self, d: usize) -> bool {
+        let logged = self.devices[d].backing.as_ref().is_some_and(|b| b.logged_for_peer);
+        self.role != Role::Primary && !self.admin.is_demoting() && !logged
+    }
+
     /// Lets every waiter go whose extents are hot, and tries again for those that found no room.
     pub(in crate::engine) fn wake_log_waiters(&mut self, d: usize, out: &mut Vec<Command>) {
+        let needless = self.needs_no_log(d);
         let mut at = 0;
         while at < self.devices[d].log_waiters.len() {
             let LogWaiter { owner, after } = self.devices[d].log_waiters[at];
@@ -294,7 +306,7 @@ impl Resource {
                 },
             };
             match after {
-                Some(n) if n <= backing.log.done() && backing.primary_stable => {
+                Some(n) if n <= backing.log.done() && (backing.primary_stable || needless) => {
                     device.log_waiters.remove(at);
                     self.submit_owner(owner, true, out);
                 }

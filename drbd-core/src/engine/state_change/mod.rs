@@ -1,4 +1,4 @@
-//! How any state may change: propose, [`settle`], [`judge`], then commit (by the engine).
+//! How any state may change: propose, [`settle`](settle()), [`judge`](mod@judge), then commit (by the engine).
 //!
 //! `settle` turns what is wanted into what follows from it, `judge` says whether that may be. Both are lists of small
 //! named rules on a [`Snapshot`]; neither knows sockets, disks or timers. The rules are those of DRBD 8.4 (5.5 to 5.7

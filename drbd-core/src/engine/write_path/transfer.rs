@@ -8,7 +8,7 @@ use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::states::{Conn84, DiskState, Protocol, ReplicationState};
-use crate::wire::{data_flag, feature, BlockAck, BlockRequest, Data, Extent, Packet, Trim};
+use crate::wire::{data_flag, feature, header, BlockAck, BlockRequest, Data, Extent, Packet, Trim};
 
 /// How a peer acknowledged a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,10 +45,13 @@ impl Resource {
         }
     }
 
-    /// Whether the peer understands that operation. Discards it does not understand are dropped everywhere; zeroes
-    /// it does not understand stay local and are copied by the next resync.
-    pub(in crate::engine) fn can_send(&self, op: UpperOp) -> bool {
+    /// Whether the peer understands that operation. What it does not understand, or what is larger than its protocol
+    /// version can carry (below 100), stays local, is marked, and is copied by the next resync.
+    pub(in crate::engine) fn can_send(&self, op: UpperOp, bytes: u32) -> bool {
         let Some(session) = self.connection.as_ref().and_then(|c| c.session()) else { return false };
+        if op == UpperOp::Write && bytes > header::request_bytes_max(session.version) {
+            return false;
+        }
         match op {
             UpperOp::Discard | UpperOp::WriteZeroes { .. } => {
                 session.version >= 95 && session.has(feature::TRIM)

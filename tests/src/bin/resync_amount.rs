@@ -61,8 +61,8 @@ fn measure(nodes: &[Node; 2]) -> Outcome<()> {
 fn after_disconnect(primary: &Node, ledger: &mut Ledger) -> Outcome<()> {
     primary.drbdadm(&["disconnect", RESOURCE])?;
     let before = ledger.snapshot();
-    ledger
-        .write(&mut primary.open()?, WRITES_IN_FLIGHT, u64::MAX, |l| l.acknowledged_bytes >= CHANGED_BYTES)?;
+    let enough = ledger.acknowledged_bytes + CHANGED_BYTES;
+    ledger.write(&mut primary.open()?, WRITES_IN_FLIGHT, u64::MAX, |l| l.acknowledged_bytes >= enough)?;
     primary.drbdadm(&["connect", RESOURCE])?;
     let status = primary.wait_for(PATIENCE, |status| is_connected(status) && is_in_sync(status))?;
     let account = Account::of(&status, "").ok_or("the status tells of no resync")?;
@@ -72,6 +72,9 @@ fn after_disconnect(primary: &Node, ledger: &mut Ledger) -> Outcome<()> {
         account.copied_kib,
         account.device_kib
     );
+    if account.copied_kib < ledger.changed_kib_since(&before) {
+        return Err("less was copied than changed".into());
+    }
     Ok(account.demand_at_most(COPIED_KIB_MAX)?)
 }
 

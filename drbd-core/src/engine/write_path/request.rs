@@ -117,10 +117,11 @@ impl Request {
         }
     }
 
+    /// What went to a disk that was given up since does not count: nothing there says that it is newer than the peer's.
     /// What a peer without good data acknowledged is overwritten when good data returns: alone it does not count.
-    fn has_good_copy(&self, peer_disk: DiskState) -> bool {
+    fn has_good_copy(&self, has_disk: bool, peer_disk: DiskState) -> bool {
         let peer = matches!(self.peer, PeerProgress::Acknowledged | PeerProgress::Stable);
-        self.local == Local::Done || (peer && peer_disk == DiskState::UpToDate)
+        (self.local == Local::Done && has_disk) || (peer && peer_disk == DiskState::UpToDate)
     }
 
     /// Both copies are known to have it.
@@ -477,9 +478,10 @@ impl Resource {
 
     fn complete(&mut self, key: u32, out: &mut Vec<Command>) {
         let peer_disk = self.peer_disk(self.requests[key].device);
+        let has_disk = self.devices[self.requests[key].device].backing.is_some();
         let request = &mut self.requests[key];
         request.completed = true;
-        let good = request.has_good_copy(peer_disk)
+        let good = request.has_good_copy(has_disk, peer_disk)
             || (request.op == UpperOp::Flush && request.local == Local::None);
         let result = if good { UpperResult::Done } else { UpperResult::IoError };
         let Request { tag, epoch, device: d, peer, .. } = *request;

@@ -3,6 +3,7 @@
 pub mod drbdmeta;
 pub mod programs;
 pub mod scratch;
+pub mod sim;
 pub mod system;
 pub mod transcript;
 pub mod two_engines;

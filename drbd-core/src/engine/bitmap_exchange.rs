@@ -72,7 +72,7 @@ impl Resource {
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
         let (slot, at) = self.expect_bitmap(d)?;
-        let ignored = self.ignores_bitmap(d);
+        let ignored = self.planted(Bug::PeerBitmapIgnored);
         let version = self.connection.as_ref().and_then(|c| c.session()).map_or(80, |s| s.version);
         let backing = self.devices[d].backing.as_deref_mut().expect("has a slot");
         let bits = backing.bitmap.bits();
@@ -108,7 +108,7 @@ impl Resource {
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
         let (slot, at) = self.expect_bitmap(d)?;
-        let ignored = self.ignores_bitmap(d);
+        let ignored = self.planted(Bug::PeerBitmapIgnored);
         let backing = self.devices[d].backing.as_deref_mut().expect("has a slot");
         let bits = backing.bitmap.bits();
         let bitmap = &mut backing.bitmap;
@@ -123,12 +123,6 @@ impl Resource {
             return self.bitmap_complete(d, out);
         }
         Ok(())
-    }
-
-    /// A planted bug: the source does not look at the target's bits.
-    fn ignores_bitmap(&self, d: usize) -> bool {
-        self.planted(Bug::PeerBitmapIgnored)
-            && self.snapshot(Some(d)).replication == ReplicationState::WFBitMapS
     }
 
     fn expect_bitmap(&self, d: usize) -> Result<(usize, u64), Fault> {

@@ -1,0 +1,200 @@
+//! The user of the device: asks on the Primary, remembers what was asked, and checks what is answered.
+
+use super::clock::US;
+use super::cluster::{Cluster, Happening};
+use super::disk::Tag;
+use super::node::Asked;
+use super::workload::Wish;
+use drbd_core::engine::{Event, UpperOp, UpperRequest, UpperResult};
+use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
+use drbd_core::states::Protocol;
+use std::rc::Rc;
+
+impl Cluster {
+    /// The application begins on a node.
+    pub(crate) fn start_application(&mut self, node: usize) {
+        if self.daemon(node).open {
+            return;
+        }
+        self.daemon(node).open = true;
+        self.daemon(node).closing = false;
+        for volume in 0..self.sizes.len() {
+            self.handle(node, Event::Opened { volume: VolumeNumber(volume as u16) });
+        }
+        self.next_tick(node);
+    }
+
+    /// The application is to end; `true`: it has.
+    pub(crate) fn stop_application(&mut self, node: usize) -> bool {
+        let daemon = self.daemon(node);
+        if !daemon.open {
+            return true;
+        }
+        daemon.closing = true;
+        if !daemon.asked.is_empty() {
+            return false;
+        }
+        daemon.open = false;
+        for volume in 0..self.sizes.len() {
+            self.handle(node, Event::Closed { volume: VolumeNumber(volume as u16) });
+        }
+        true
+    }
+
+    fn next_tick(&mut self, node: usize) {
+        let usual = self.setup.request_gap;
+        let gap = self.dice.application.skewed(usual / 10, usual, usual * 20);
+        let run = self.nodes[node].run;
+        self.clock.after(gap.max(US), Happening::Application { node, run });
+    }
+
+    /// The application wants something, if it may go on.
+    pub(crate) fn application(&mut self, node: usize, run: u32) {
+        if !self.is_run(node, run) || !self.daemon(node).open || self.daemon(node).closing {
+            return;
+        }
+        if self.healed_at.is_some() {
+            return;
+        }
+        if (self.daemon(node).asked.len() as u64) < self.setup.depth {
+            let burst = self.dice.application.between(1, 2 * self.setup.burst - 1);
+            for _ in 0..burst {
+                let wish = self.workload.next(&mut self.dice.application);
+                self.ask(node, wish);
+                if self.failure.is_some() {
+                    return;
+                }
+            }
+        }
+        self.next_tick(node);
+    }
+
+    fn ask(&mut self, node: usize, wish: Wish) {
+        let ledger = &mut self.ledgers[wish.volume];
+        let begun = ledger.now();
+        let write = match wish.op {
+            UpperOp::Read | UpperOp::Flush => None,
+            UpperOp::Write => Some(ledger.begin(node, wish.sector, wish.count, false)),
+            UpperOp::Discard | UpperOp::WriteZeroes { .. } => {
+                Some(ledger.begin(node, wish.sector, wish.count, true))
+            }
+        };
+        let mark = write.map_or(0, |number| ledger.write(number).content);
+        let daemon = self.daemon(node);
+        let count = wish.count as usize;
+        let payload = match wish.op {
+            UpperOp::Write => daemon.payloads.take(Rc::new(vec![mark; count]), 1),
+            UpperOp::Read => {
+                // Its one reference comes back with the completion, or the engine drops it.
+                daemon.payloads.take(Rc::new(vec![Tag::MAX; count]), 1)
+            }
+            UpperOp::Flush | UpperOp::Discard | UpperOp::WriteZeroes { .. } => PayloadId::NONE,
+        };
+        let tag = daemon.next_tag;
+        daemon.next_tag += 1;
+        daemon.asked.insert(tag, Asked { wish, write, begun });
+        let request = UpperRequest {
+            tag: UpperTag(tag),
+            volume: VolumeNumber(wish.volume as u16),
+            op: wish.op,
+            sector: Sector(wish.sector),
+            bytes: (wish.count * 512) as u32,
+            payload,
+            fua: wish.fua,
+        };
+        self.handle(node, Event::Upper(request));
+    }
+
+    /// A request of the application is answered.
+    pub(crate) fn complete(&mut self, node: usize, tag: UpperTag, result: UpperResult, payload: PayloadId) {
+        self.note(Some(node), "complete", format_args!("{tag} {result:?}"));
+        let Some(asked) = self.daemon(node).asked.remove(&tag.0) else {
+            self.fail("contract", format!("n{node} completes request {tag}, which is not outstanding"));
+            return;
+        };
+        match asked.wish.op {
+            UpperOp::Read => self.read_done(node, &asked, result, payload),
+            UpperOp::Flush => {
+                if result == UpperResult::Done {
+                    self.flush_done(node, &asked);
+                }
+            }
+            UpperOp::Write | UpperOp::Discard | UpperOp::WriteZeroes { .. } => {
+                self.write_done(node, &asked, result);
+            }
+        }
+        // A script may wait for the last request; it goes on when the engine has finished this event.
+        let run = self.nodes[node].run;
+        self.clock.after(0, Happening::Operator { node, run });
+    }
+
+    fn read_done(&mut self, node: usize, asked: &Asked, result: UpperResult, payload: PayloadId) {
+        if result == UpperResult::Done {
+            self.report.reads += 1;
+            let local = self.claims(node, asked.wish.volume).is_some_and(|c| c.disk.has_data());
+            let tags = self.daemon(node).payloads.tags(payload);
+            for (n, tag) in tags.iter().enumerate() {
+                let sector = asked.wish.sector + n as u64;
+                let verdict = self.ledgers[asked.wish.volume].read(node, local, sector, *tag, asked.begun);
+                if verdict.is_err() {
+                    self.judge("durability", verdict);
+                    return;
+                }
+            }
+        }
+        if payload != PayloadId::NONE {
+            self.daemon(node).payloads.release(payload);
+        }
+    }
+
+    fn write_done(&mut self, node: usize, asked: &Asked, result: UpperResult) {
+        let number = asked.write.expect("a write is in the ledger");
+        let volume = asked.wish.volume;
+        if result != UpperResult::Done {
+            self.ledgers[volume].give_up(number);
+            return;
+        }
+        self.report.writes += 1;
+        let protocol = self.setup.net.protocol;
+        let Some(claims) = self.claims(node, volume) else { return };
+        if self.claims(1 - node, volume).is_some_and(|c| c.primary) {
+            self.ledgers[volume].diverged = true;
+        }
+        let (own, peer) = (1 << node, 1 << (1 - node));
+        let must = if claims.holds() { own } else { 0 };
+        let peer_holds = claims.peer_holds() && !self.gave_up_disk(1 - node, volume);
+        let synchronous = protocol == Protocol::C && peer_holds;
+        let later = if protocol == Protocol::B && peer_holds { peer } else { 0 };
+        let must = if synchronous { must | peer } else { must };
+        let nodes = &self.nodes;
+        let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
+        let verdict = self.ledgers[volume].acknowledge(number, must, later, protocol, &look);
+        self.judge("durability", verdict);
+        if asked.wish.fua && self.failure.is_none() {
+            let nodes = &self.nodes;
+            let stable = |n: usize, sector: u64| nodes[n].volumes[volume].data.stable_at(sector);
+            let verdict = self.ledgers[volume].is_stable_now(number, must, &stable);
+            self.judge("durability", verdict);
+        }
+    }
+
+    /// The disk of a node failed and was given up. It says so with the ack of a write, before it tells its state.
+    fn gave_up_disk(&self, node: usize, volume: usize) -> bool {
+        self.claims(node, volume).is_some_and(|c| !c.disk.has_data())
+    }
+
+    fn flush_done(&mut self, node: usize, asked: &Asked) {
+        self.report.flushes += 1;
+        let volume = asked.wish.volume;
+        let Some(claims) = self.claims(node, volume) else { return };
+        let mut on = if claims.holds() { 1 << node } else { 0 };
+        let peer_holds = claims.peer_holds() && !self.gave_up_disk(1 - node, volume);
+        if self.setup.net.protocol == Protocol::C && peer_holds {
+            on |= 1 << (1 - node);
+        }
+        let nodes = &self.nodes;
+        let stable = |n: usize, sector: u64| nodes[n].volumes[volume].data.stable_at(sector);
+        let verdict = self.ledgers[volume].flushed(node, asked.begun, on, &stable);
+        self.judge("durability", verdict);
+    }
+}

@@ -1,0 +1,596 @@
+//! An acknowledged write survives.
+//!
+//! The ledger keeps, per volume and sector, every write that was asked for, and of the acknowledged ones which disks
+//! hold them (or something newer): the disks themselves are looked at whenever a write reaches one, at every
+//! acknowledgement and after every loss of power. From then on that disk must hold it. What may be lost:
+//!
+//! - C: what both disks lost with their caches; or, where the Primary came back from a loss of power before the other
+//!   was promoted, what it had lost then (the application died with it and never had a flush).
+//! - B: additionally what the Secondary had received but not written when it went down itself.
+//! - A: additionally what had not reached the Secondary when it was promoted. It then holds a prefix of the order of
+//!   sending, never a hole.
+//! - all: what was written on the losing side of a divergence the operator made (promoting a node apart) and resolved
+//!   with `--discard-my-data`.
+//! - An acknowledged flush makes everything acknowledged before it stable at once: C on both disks, A and B on the
+//!   Primary's.
+//!
+//! A write is newer than another if it was asked for after the other had been acknowledged; else any order is good.
+
+use super::super::disk::Tag;
+use drbd_core::states::Protocol;
+
+/// Mark of what was on a disk at the beginning.
+pub(crate) const BEGINNING: Tag = 1 << 62;
+
+/// A write the front end asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write {
+    /// The node that was asked.
+    origin: u8,
+    /// First sector.
+    pub(crate) first: u64,
+    /// Sectors.
+    pub(crate) count: u64,
+    /// What each of its sectors holds afterwards: its own mark, or 0.
+    pub(crate) content: Tag,
+    /// When it was asked for.
+    begun: u64,
+    /// When it was acknowledged, or was known to have no chance any more.
+    ended: Option<u64>,
+    acknowledged: bool,
+    /// When a flush that covers it was acknowledged.
+    flushed: Option<u64>,
+}
+
+/// A write's fate in one sector.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    write: u32,
+    /// Disks that hold it.
+    held: u8,
+    /// Since when each of them does.
+    since: [u64; 2],
+    /// Disks that will hold it unless their node goes down (B).
+    due: u8,
+    /// A promotion of the other side may lose it.
+    weak: bool,
+    /// That node lost it with its power while Primary: if it returns unpromoted-over, it may stay lost.
+    returning: Option<u8>,
+}
+
+/// The ledger of one volume.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    writes: Vec<Write>,
+    heads: Vec<u32>,
+    lists: Vec<Vec<Entry>>,
+    touched: Vec<u64>,
+    moment: u64,
+    all: u8,
+    /// Acknowledged and not yet seen stable by an acknowledged flush.
+    unflushed: Vec<u32>,
+    /// A node was promoted that lacked something acknowledged.
+    pub(crate) diverged: bool,
+    /// Nodes whose side the operator gave up.
+    discarded: u8,
+    /// Nodes that went down since they were last in sync.
+    torn: u8,
+    /// When each node last lost its power: an acknowledgement of before may still be on its way.
+    lost_at: [u64; 8],
+}
+
+/// What a disk holds, by node and sector.
+pub(crate) type Look<'a> = &'a dyn Fn(usize, u64) -> Tag;
+
+impl Ledger {
+    /// An empty ledger of a volume of that many sectors on that many nodes.
+    pub(crate) fn new(sectors: u64, nodes: usize) -> Ledger {
+        Ledger {
+            writes: Vec::new(),
+            heads: vec![0; sectors as usize],
+            lists: vec![Vec::new()],
+            touched: Vec::new(),
+            moment: 0,
+            all: (1 << nodes) - 1,
+            unflushed: Vec::new(),
+            diverged: false,
+            discarded: 0,
+            torn: 0,
+            lost_at: [0; 8],
+        }
+    }
+
+    /// Time moves on.
+    pub(crate) fn now(&mut self) -> u64 {
+        self.moment += 1;
+        self.moment
+    }
+
+    /// A write is asked for. Its content is its number plus 1, or 0.
+    pub(crate) fn begin(&mut self, node: usize, first: u64, count: u64, zero: bool) -> u32 {
+        let number = self.writes.len() as u32;
+        let begun = self.now();
+        let content = if zero { 0 } else { u64::from(number) + 1 };
+        self.writes.push(Write {
+            origin: node as u8,
+            first,
+            count,
+            content,
+            begun,
+            ended: None,
+            acknowledged: false,
+            flushed: None,
+        });
+        for sector in first..first + count {
+            let entry = Entry { write: number, held: 0, since: [0; 2], due: 0, weak: false, returning: None };
+            let head = &mut self.heads[sector as usize];
+            if *head == 0 {
+                *head = self.lists.len() as u32;
+                self.lists.push(Vec::new());
+                self.touched.push(sector);
+            }
+            self.lists[*head as usize].push(entry);
+        }
+        number
+    }
+
+    /// A write asked for.
+    pub(crate) fn write(&self, number: u32) -> Write {
+        self.writes[number as usize]
+    }
+
+    /// A write failed, or its node's daemon died before it was acknowledged: it may have happened.
+    pub(crate) fn give_up(&mut self, number: u32) {
+        let now = self.now();
+        self.writes[number as usize].ended = Some(now);
+    }
+
+    /// A write is acknowledged by node `by`; `must` are the disks the engine claims hold it, `later` those that will.
+    pub(crate) fn acknowledge(
+        &mut self,
+        number: u32,
+        must: u8,
+        later: u8,
+        protocol: Protocol,
+        look: Look<'_>,
+    ) -> Result<(), String> {
+        let now = self.now();
+        let write = &mut self.writes[number as usize];
+        write.ended = Some(now);
+        write.acknowledged = true;
+        let write = *write;
+        self.unflushed.push(number);
+        for sector in write.first..write.first + write.count {
+            let mut held = 0;
+            for node in nodes(self.all) {
+                if self.is_held(look(node, sector), sector, number) {
+                    held |= 1 << node;
+                } else if must >> node & 1 == 1
+                    && self.lost_at[node] < write.begun
+                    && self.is_older(look(node, sector), sector, number)
+                {
+                    return Err(format!(
+                        "write {number} ({}+{}) is acknowledged, but sector {sector} of n{node}, which the engine \
+                         claims in sync, holds {}",
+                        write.first,
+                        write.count,
+                        self.describe(look(node, sector)),
+                    ));
+                }
+            }
+            let list = &mut self.lists[self.heads[sector as usize] as usize];
+            let entry = list.iter_mut().find(|e| e.write == number).expect("made when it was asked for");
+            entry.held = held;
+            entry.since = [now; 2];
+            entry.due = later & !held;
+            entry.weak = protocol == Protocol::A;
+        }
+        Ok(())
+    }
+
+    /// A disk was written. A resync target may pass from newer to older data, and on to the newest, as long as
+    /// somebody else holds what it had: what is mirrored in order may come after what was copied out of order.
+    pub(crate) fn written(
+        &mut self,
+        node: usize,
+        first: u64,
+        count: u64,
+        content: &dyn Fn(u64) -> Tag,
+        target: bool,
+    ) -> Result<(), String> {
+        let bit = 1 << node;
+        for sector in first..first + count {
+            let new = content(sector);
+            self.belongs(new, sector)?;
+            let head = self.heads[sector as usize] as usize;
+            for at in 0..self.lists[head].len() {
+                let entry = self.lists[head][at];
+                let gone = entry.held == 0 && entry.due == 0;
+                if !self.writes[entry.write as usize].acknowledged || gone {
+                    continue;
+                }
+                let older = self.is_older(new, sector, entry.write);
+                if !older {
+                    if entry.held & bit == 0 && self.is_held(new, sector, entry.write) {
+                        self.lists[head][at].held |= bit;
+                        self.lists[head][at].since[node] = self.moment;
+                    }
+                    self.lists[head][at].due &= !bit;
+                } else if entry.held & bit != 0 {
+                    let excused = entry.returning.is_some_and(|n| usize::from(n) != node)
+                        || self.discarded & bit != 0
+                        || (entry.weak && self.diverged)
+                        || (target && entry.held & !bit != 0);
+                    if !excused {
+                        return Err(format!(
+                            "n{node} had acknowledged write {} in sector {sector} and overwrites it with older {} \
+                             (held by {:#b}, diverged {})",
+                            entry.write,
+                            self.describe(new),
+                            entry.held,
+                            self.diverged
+                        ));
+                    }
+                    self.lists[head][at].held &= !bit;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A node's daemon went down: what was due there may be lost.
+    pub(crate) fn went_down(&mut self, node: usize) {
+        self.torn |= 1 << node;
+        self.forget_due(node);
+    }
+
+    /// A node let go of its disk: what was due there is not written.
+    pub(crate) fn forget_due(&mut self, node: usize) {
+        for list in &mut self.lists {
+            for entry in list.iter_mut().filter(|e| e.due >> node & 1 == 1) {
+                entry.due &= !(1 << node);
+                entry.weak = true;
+            }
+        }
+    }
+
+    /// A node lost its power; its disk was looked at since.
+    pub(crate) fn lost_power(&mut self, node: usize, was_primary: bool, look: Look<'_>) {
+        let bit = 1 << node;
+        self.lost_at[node] = self.now();
+        for at in 0..self.touched.len() {
+            let sector = self.touched[at];
+            let now = look(node, sector);
+            let head = self.heads[sector as usize] as usize;
+            for at in 0..self.lists[head].len() {
+                let entry = self.lists[head][at];
+                if entry.held & bit != 0 && self.is_older(now, sector, entry.write) {
+                    let entry = &mut self.lists[head][at];
+                    entry.held &= !bit;
+                    entry.weak = true;
+                    if was_primary {
+                        entry.returning = Some(node as u8);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Both nodes are in sync: what was torn is mended.
+    pub(crate) fn in_sync(&mut self) {
+        self.torn = 0;
+    }
+
+    /// The operator gives up the side of that node.
+    pub(crate) fn discard(&mut self, node: usize) {
+        self.discarded |= 1 << node;
+    }
+
+    /// A node became Primary. `good`: on its own good copy, not as the target of a resync that the other's return began;
+    /// `replica`: it stands alone with it.
+    pub(crate) fn promoted(
+        &mut self,
+        node: usize,
+        good: bool,
+        replica: bool,
+        look: Look<'_>,
+    ) -> Result<(), String> {
+        let bit = 1 << node;
+        let torn = self.torn & bit != 0;
+        let replica = replica && !self.diverged;
+        let mut oldest_missing: Option<(u64, u32)> = None;
+        for at in 0..self.touched.len() {
+            let sector = self.touched[at];
+            let now = look(node, sector);
+            let head = self.heads[sector as usize] as usize;
+            for at in 0..self.lists[head].len() {
+                let entry = self.lists[head][at];
+                let write = self.writes[entry.write as usize];
+                if !write.acknowledged || entry.held == 0 && entry.due == 0 {
+                    continue;
+                }
+                if entry.held & bit != 0 {
+                    if good && entry.returning.is_some_and(|n| usize::from(n) != node) {
+                        self.lists[head][at].returning = None;
+                    }
+                    continue;
+                }
+                if !self.is_older(now, sector, entry.write) || entry.returning == Some(node as u8) {
+                    continue;
+                }
+                if entry.due & bit != 0 {
+                    return Err(format!(
+                        "n{node} is promoted without write {} in sector {sector}, whose receipt it had acknowledged",
+                        entry.write
+                    ));
+                }
+                self.diverged = true;
+                // A node that went down keeps the order only where a flush stood between.
+                let Some(ended) = (if torn { write.flushed } else { write.ended }) else { continue };
+                if oldest_missing.is_none_or(|(oldest, _)| ended < oldest) {
+                    oldest_missing = Some((ended, entry.write));
+                }
+            }
+        }
+        match oldest_missing {
+            Some((ended, missing)) if replica => self.no_hole(node, ended, missing, look),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Nothing that was asked for after `missing` was acknowledged (or flushed) is there.
+    fn no_hole(&self, node: usize, ended: u64, missing: u32, look: Look<'_>) -> Result<(), String> {
+        for &sector in &self.touched {
+            let content = look(node, sector);
+            if content == 0 || content >= BEGINNING {
+                continue;
+            }
+            if self.writes[(content - 1) as usize].begun > ended {
+                return Err(format!(
+                    "n{node} is promoted with a hole: it has write {} (sector {sector}) but not the earlier write {missing}",
+                    content - 1
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A read that was asked for at `begun` returned that. `local`: the node has a disk, else it serves its peer's data.
+    pub(crate) fn read(
+        &self,
+        node: usize,
+        local: bool,
+        sector: u64,
+        content: Tag,
+        begun: u64,
+    ) -> Result<(), String> {
+        self.belongs(content, sector)?;
+        for entry in &self.lists[self.heads[sector as usize] as usize] {
+            let write = &self.writes[entry.write as usize];
+            let counts = write.acknowledged && write.ended.is_some_and(|ended| ended < begun);
+            let own = !self.diverged || usize::from(write.origin) == node;
+            let here = own && local && entry.held >> node & 1 == 1 && entry.since[node] < begun;
+            let elsewhere = entry.held != 0 && !self.diverged && entry.returning != Some(node as u8);
+            if counts && (here || elsewhere) && self.is_older(content, sector, entry.write) {
+                return Err(format!(
+                    "a read of sector {sector} on n{node} returned {}, older than acknowledged write {}",
+                    self.describe(content),
+                    entry.write
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A flush asked for at `begun` is acknowledged: everything acknowledged before it is stable on those disks.
+    pub(crate) fn flushed(
+        &mut self,
+        node: usize,
+        begun: u64,
+        on: u8,
+        stable: Look<'_>,
+    ) -> Result<(), String> {
+        let on = nodes(on).filter(|n| self.lost_at[*n] < begun).fold(0, |mask, n| mask | 1 << n);
+        let mut later = Vec::new();
+        for number in std::mem::take(&mut self.unflushed) {
+            let write = self.writes[number as usize];
+            if write.ended.is_none_or(|ended| ended >= begun) {
+                later.push(number);
+                continue;
+            }
+            if self.diverged && usize::from(write.origin) != node {
+                continue;
+            }
+            self.is_stable(number, begun, on, stable)?;
+            let now = self.now();
+            self.writes[number as usize].flushed = Some(now);
+        }
+        self.unflushed = later;
+        Ok(())
+    }
+
+    /// A write that is acknowledged as stable is so on those disks.
+    pub(crate) fn is_stable_now(&self, number: u32, on: u8, stable: Look<'_>) -> Result<(), String> {
+        let begun = self.writes[number as usize].begun;
+        let on = nodes(on).filter(|n| self.lost_at[*n] < begun).fold(0, |mask, n| mask | 1 << n);
+        self.is_stable(number, u64::MAX, on, stable)
+    }
+
+    /// A write is stable on those disks.
+    fn is_stable(&self, number: u32, before: u64, on: u8, stable: Look<'_>) -> Result<(), String> {
+        let write = self.writes[number as usize];
+        let step = (write.count / 32).max(1);
+        for sector in (write.first..write.first + write.count).step_by(step as usize) {
+            let list = &self.lists[self.heads[sector as usize] as usize];
+            let entry = list.iter().find(|e| e.write == number).expect("made when it was asked for");
+            for node in nodes(on & entry.held).filter(|n| entry.since[*n] < before) {
+                let holds = stable(node, sector);
+                if self.is_older(holds, sector, number) {
+                    return Err(format!(
+                        "a flush is acknowledged, but write {number} in sector {sector} is not stable on n{node}: a loss of \
+                         power would leave {}",
+                        self.describe(holds)
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The disks are equal and in sync: everything acknowledged and not excused is there.
+    pub(crate) fn converged(&mut self, look: Look<'_>) -> Result<(), String> {
+        for at in 0..self.touched.len() {
+            let sector = self.touched[at];
+            let head = self.heads[sector as usize] as usize;
+            for at in 0..self.lists[head].len() {
+                let entry = self.lists[head][at];
+                if !self.writes[entry.write as usize].acknowledged || entry.held == 0 {
+                    continue;
+                }
+                if self.is_older(look(0, sector), sector, entry.write) {
+                    return Err(format!(
+                        "write {} was acknowledged and is lost in sector {sector}: all disks hold {}",
+                        entry.write,
+                        self.describe(look(0, sector))
+                    ));
+                }
+                let all = self.all;
+                let entry = &mut self.lists[head][at];
+                *entry = Entry {
+                    held: all,
+                    since: [self.moment; 2],
+                    due: 0,
+                    weak: false,
+                    returning: None,
+                    ..*entry
+                };
+            }
+        }
+        self.diverged = false;
+        self.discarded = 0;
+        self.torn = 0;
+        Ok(())
+    }
+
+    /// Whether a content certainly is a write in a sector, or something newer. Zeroes do not tell whose they are.
+    fn is_held(&self, content: Tag, sector: u64, write: u32) -> bool {
+        if self.is_older(content, sector, write) {
+            return false;
+        }
+        let begun = self.writes[write as usize].begun;
+        let list = &self.lists[self.heads[sector as usize] as usize];
+        let zeroes = list.iter().map(|e| &self.writes[e.write as usize]).filter(|w| w.content == 0);
+        content != 0 || zeroes.into_iter().all(|w| w.begun >= begun)
+    }
+
+    /// Whether a content is certainly older than a write in a sector.
+    fn is_older(&self, content: Tag, sector: u64, than: u32) -> bool {
+        let begun = self.writes[than as usize].begun;
+        let before = |write: &Write| write.ended.is_some_and(|ended| ended < begun);
+        if content >= BEGINNING {
+            return true;
+        }
+        if content != 0 {
+            return before(&self.writes[(content - 1) as usize]);
+        }
+        let list = &self.lists[self.heads[sector as usize] as usize];
+        list.iter().map(|e| &self.writes[e.write as usize]).filter(|w| w.content == 0).all(before)
+    }
+
+    /// A content was once written to that sector.
+    fn belongs(&self, content: Tag, sector: u64) -> Result<(), String> {
+        let known = match content {
+            0 => true,
+            _ if content >= BEGINNING => content & 0xff_ffff_ffff == sector,
+            _ => self
+                .writes
+                .get((content - 1) as usize)
+                .is_some_and(|w| w.content == content && (w.first..w.first + w.count).contains(&sector)),
+        };
+        if known {
+            return Ok(());
+        }
+        Err(format!("sector {sector} holds {}, which was never written there", self.describe(content)))
+    }
+
+    fn describe(&self, content: Tag) -> String {
+        match content {
+            0 => "zeroes".to_owned(),
+            _ if content >= BEGINNING => "what was there at the beginning".to_owned(),
+            _ => format!("write {}", content - 1),
+        }
+    }
+}
+
+fn nodes(mask: u8) -> impl Iterator<Item = usize> {
+    (0..8).filter(move |n| mask >> n & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ledger, BEGINNING};
+    use drbd_core::states::Protocol;
+
+    /// Two disks of 8 sectors.
+    fn look(disks: &[[u64; 8]; 2]) -> impl Fn(usize, u64) -> u64 + '_ {
+        |node, sector| disks[node][sector as usize]
+    }
+
+    fn acknowledged(ledger: &mut Ledger, disks: &mut [[u64; 8]; 2], must: u8) -> Result<u32, String> {
+        let number = ledger.begin(0, 0, 1, false);
+        for (node, disk) in disks.iter_mut().enumerate() {
+            if must >> node & 1 == 1 {
+                disk[0] = u64::from(number) + 1;
+                ledger.written(node, 0, 1, &|_| u64::from(number) + 1, false)?;
+            }
+        }
+        ledger.acknowledge(number, must, 0, Protocol::C, &look(disks))?;
+        Ok(number)
+    }
+
+    #[test]
+    fn an_acknowledgement_without_the_peers_copy_is_objected_to() {
+        let mut ledger = Ledger::new(8, 2);
+        let number = ledger.begin(0, 0, 1, false);
+        let disks = [[1; 8], [BEGINNING; 8]];
+        assert!(ledger.acknowledge(number, 0b11, 0, Protocol::C, &look(&disks)).is_err());
+    }
+
+    #[test]
+    fn an_acknowledged_write_may_not_be_overwritten_with_older_data() {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+        acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+        assert!(ledger.written(1, 0, 1, &|_| 1, false).is_err());
+        assert!(ledger.written(0, 0, 1, &|_| BEGINNING, false).is_err());
+    }
+
+    #[test]
+    fn a_stale_read_is_objected_to() {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+        let begun = ledger.now();
+        assert!(ledger.read(0, true, 0, 1, begun).is_ok());
+        assert!(ledger.read(0, true, 0, BEGINNING, begun).is_err());
+        assert!(ledger.read(0, true, 0, 77, begun).is_err());
+    }
+
+    #[test]
+    fn a_promotion_without_what_was_acknowledged_alone_is_a_divergence() {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        acknowledged(&mut ledger, &mut disks, 0b01).expect("on its own disk");
+        ledger.promoted(1, true, false, &look(&disks)).expect("no hole");
+        assert!(ledger.diverged);
+    }
+
+    #[test]
+    fn a_write_lost_by_a_primary_must_survive_the_promotion_of_the_other() {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+        disks[0][0] = BEGINNING;
+        ledger.lost_power(0, true, &look(&disks));
+        ledger.promoted(1, true, true, &look(&disks)).expect("nothing is missing");
+        assert!(ledger.written(1, 0, 1, &|_| BEGINNING, false).is_err());
+        assert!(!ledger.diverged);
+    }
+}

@@ -1,0 +1,283 @@
+//! The world: nodes, network, clock and checkers, and the loop that lets one thing happen after the other.
+
+use super::checkers::durability::Ledger;
+use super::checkers::liveness::{Spin, EVENTS_MAX};
+use super::clock::{Clock, Time, MS, SECOND};
+use super::disk::{Disk, Tag};
+use super::faults::{self, Fault, Kind};
+use super::image::Image;
+use super::network::Network;
+use super::node::{Node, VolumeDisks};
+use super::prng::Prng;
+use super::setup::Setup;
+use super::trace::Trace;
+use super::workload::Workload;
+use super::{Failure, Limits, Report};
+use drbd_core::engine::Event;
+use drbd_core::ids::Sector;
+use drbd_core::wire::header::request_bytes_max;
+
+/// Something that is going to happen.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// A deadline of an engine.
+    Timer { node: usize, run: u32, at: u64 },
+    /// An operation of a disk is done.
+    Disk { node: usize, run: u32, number: u64 },
+    /// Bytes of a direction arrive.
+    Deliver { connection: usize, side: usize },
+    /// A side of a connection learns of it.
+    Announce { connection: usize, side: usize },
+    /// A dial reaches the other node.
+    Dial { from: usize, to: usize, run: u32, attempt: u32, give_up_at: Time },
+    /// Something else an engine is told.
+    Post { node: usize, run: u32, event: Box<Event> },
+    /// The application wants something.
+    Application { node: usize, run: u32 },
+    /// A fault.
+    Fault(Fault),
+    /// A fault ends.
+    FaultEnds(Fault),
+    /// A daemon (and if need be its node) starts.
+    Start { node: usize },
+    /// The operator goes on with the script of a node.
+    Operator { node: usize, run: u32 },
+    /// A daemon that was told to go down ends.
+    Ended { node: usize, run: u32 },
+    /// The operator looks after everything.
+    Tend,
+    /// The last fault is over.
+    Heal,
+}
+
+/// The dice, a stream for each concern.
+#[derive(Debug)]
+pub(crate) struct Dice {
+    pub(crate) disk: Prng,
+    pub(crate) network: Prng,
+    pub(crate) application: Prng,
+    pub(crate) operator: Prng,
+}
+
+/// The world.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) seed: u64,
+    pub(crate) setup: Setup,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock<Happening>,
+    pub(crate) dice: Dice,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) network: Network,
+    pub(crate) workload: Workload,
+    /// By volume.
+    pub(crate) ledgers: Vec<Ledger>,
+    pub(crate) sizes: Vec<Sector>,
+    pub(crate) trace: Trace,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) events: u64,
+    pub(crate) spin: Spin,
+    pub(crate) next_operation: u64,
+    /// The node the operator wants to be Primary.
+    pub(crate) wanted: usize,
+    /// `--force` may be used to get it so.
+    pub(crate) may_force: bool,
+    pub(crate) healed_at: Option<Time>,
+    /// Round of power loss and recovery after the first convergence.
+    pub(crate) encores: u32,
+    pub(crate) done: bool,
+    pub(crate) report: Report,
+}
+
+impl Cluster {
+    /// The world of a seed.
+    pub(crate) fn new(seed: u64, limits: Limits) -> Cluster {
+        let mut dice = Prng::new(seed, 1);
+        let setup = Setup::draw(&mut dice);
+        let images: Vec<Vec<Image>> = setup
+            .nodes
+            .iter()
+            .map(|node| setup.volumes.iter().map(|sectors| Image::plan(node, *sectors)).collect())
+            .collect();
+        let size = |v: usize| images.iter().map(|i: &Vec<Image>| i[v].capacity.0).min().expect("two nodes");
+        let sizes: Vec<Sector> = (0..setup.volumes.len()).map(|v| Sector(size(v))).collect();
+        let slots = setup.nodes.iter().map(|n| n.disk.al_extents).min().expect("two nodes");
+        // Older peers know neither discards nor zeroes, nor large requests: what they cannot be sent is kept on one node.
+        let version = setup.nodes.iter().map(|n| n.protocol_max).min().expect("two nodes");
+        let discard_max = if version >= 95 { u64::from(slots.min(4) - 2) * 8192 } else { 0 };
+        let request_max = u64::from(request_bytes_max(version) / 512).min(2048);
+        let workload = Workload::draw(&mut dice, &sizes, discard_max, request_max);
+        let nodes =
+            images.into_iter().enumerate().map(|(n, images)| make_node(&setup, n, images, &sizes)).collect();
+        let network = Network::new(setup.nodes.len(), &mut dice);
+        let faults = faults::plan(&mut Prng::new(seed, 2), setup.heal_at, limits.kinds);
+        let mut cluster = Cluster {
+            seed,
+            limits,
+            clock: Clock::new(),
+            dice: Dice {
+                disk: Prng::new(seed, 3),
+                network: Prng::new(seed, 4),
+                application: Prng::new(seed, 5),
+                operator: Prng::new(seed, 6),
+            },
+            nodes,
+            network,
+            workload,
+            ledgers: sizes.iter().map(|s| Ledger::new(s.0, 2)).collect(),
+            sizes,
+            trace: Trace::new(limits.print),
+            failure: None,
+            events: 0,
+            spin: Spin::default(),
+            next_operation: 1,
+            wanted: dice.below(2) as usize,
+            may_force: !setup.born_in_sync,
+            healed_at: None,
+            encores: 0,
+            done: false,
+            report: Report::default(),
+            setup,
+        };
+        cluster.arrange(&faults);
+        cluster
+    }
+
+    fn arrange(&mut self, faults: &[Fault]) {
+        let setup = format!("{:?}", self.setup);
+        self.note(None, "setup", format_args!("{setup}"));
+        for node in 0..self.nodes.len() {
+            self.nodes[node].starting = true;
+            let delay = self.dice.operator.below(500 * MS);
+            self.clock.at(delay, Happening::Start { node });
+        }
+        for fault in faults.iter().take(self.limits.faults) {
+            self.clock.at(fault.at, Happening::Fault(*fault));
+        }
+        self.clock.at(SECOND, Happening::Tend);
+        self.clock.at(self.setup.heal_at, Happening::Heal);
+    }
+
+    /// Lets everything happen.
+    pub(crate) fn run(&mut self) {
+        while self.failure.is_none() && !self.done {
+            let Some(happening) = self.clock.next() else { break };
+            self.happen(happening);
+            self.events += 1;
+            if let Err(text) = self.spin.event(self.clock.now()) {
+                self.fail("liveness", text);
+            }
+            if self.events >= self.limits.events.min(EVENTS_MAX) {
+                if self.events >= EVENTS_MAX {
+                    self.fail("liveness", format!("{EVENTS_MAX} events and no end"));
+                }
+                break;
+            }
+            if self.events % 64 == 0 {
+                self.watch();
+            }
+        }
+        self.report.events = self.events;
+        self.report.hash = self.trace.hash();
+        self.report.lines = self.trace.lines();
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Timer { node, run, at } => self.timer(node, run, at),
+            Happening::Disk { node, run, number } => self.disk_done(node, run, number),
+            Happening::Deliver { connection, side } => self.deliver(connection, side),
+            Happening::Announce { connection, side } => self.announce(connection, side),
+            Happening::Dial { from, to, run, attempt, give_up_at } => {
+                self.dial_arrives(from, to, run, attempt, give_up_at);
+            }
+            Happening::Post { node, run, event } => {
+                if self.is_run(node, run) {
+                    self.handle(node, *event);
+                }
+            }
+            Happening::Application { node, run } => self.application(node, run),
+            Happening::Fault(fault) => self.fault(fault),
+            Happening::FaultEnds(fault) => self.fault_ends(fault),
+            Happening::Start { node } => self.start(node),
+            Happening::Operator { node, run } => {
+                if self.is_run(node, run) {
+                    self.advance(node);
+                }
+            }
+            Happening::Ended { node, run } => {
+                if self.is_run(node, run) {
+                    self.end_daemon(node, false);
+                }
+            }
+            Happening::Tend => self.tend(),
+            Happening::Heal => self.heal(),
+        }
+    }
+
+    /// That run of a node's daemon is the present one.
+    pub(crate) fn is_run(&self, node: usize, run: u32) -> bool {
+        self.nodes[node].daemon.is_some() && self.nodes[node].run == run
+    }
+
+    /// A line of the trace.
+    pub(crate) fn note(&mut self, node: Option<usize>, kind: &str, detail: std::fmt::Arguments<'_>) {
+        self.trace.line(self.clock.now(), node, kind, detail);
+    }
+
+    /// A checker objects; the first one counts.
+    pub(crate) fn fail(&mut self, checker: &'static str, text: String) {
+        self.note(None, "FAILURE", format_args!("{checker}: {text}"));
+        if self.failure.is_none() {
+            self.failure = Some(Failure { checker, text });
+        }
+    }
+
+    /// What a checker says.
+    pub(crate) fn judge(&mut self, checker: &'static str, verdict: Result<(), String>) {
+        if let Err(text) = verdict {
+            self.fail(checker, text);
+        }
+    }
+
+    /// A fault was injected.
+    pub(crate) fn count(&mut self, kind: Kind) {
+        self.report.faults[kind.index()] += 1;
+    }
+}
+
+fn make_node(setup: &Setup, n: usize, images: Vec<Image>, sizes: &[Sector]) -> Node {
+    let node = &setup.nodes[n];
+    let volumes = images.into_iter().enumerate().map(|(v, image)| {
+        let first = if setup.born_in_sync { 0 } else { n as u64 };
+        let content: Vec<Tag> = (0..image.capacity.0).map(|s| super::beginning(first, s)).collect();
+        let meta = image.create(setup, n, setup.born_in_sync.then_some(sizes[v]));
+        let make = |content, meta| {
+            let mut disk = Disk::new(content, meta);
+            disk.write_through = node.write_through;
+            disk.tears_at = node.tears_at;
+            disk
+        };
+        if node.external {
+            VolumeDisks { image, data: make(content, Vec::new()), meta: Some(make(Vec::new(), meta)) }
+        } else {
+            VolumeDisks { image, data: make(content, meta), meta: None }
+        }
+    });
+    Node {
+        power: true,
+        run: 0,
+        daemon: None,
+        volumes: volumes.collect(),
+        clock: node.clock,
+        died_primary: false,
+        recovers: false,
+        starting: false,
+        wants_attached: vec![true; sizes.len()],
+        wants_connected: true,
+        refuses_until: 0,
+        was_good: Vec::new(),
+        connects_tried: 0,
+        attaches_tried: 0,
+    }
+}

@@ -1,0 +1,146 @@
+//! The deterministic simulator: two nodes of the real engine on a virtual clock, with simulated disks, network,
+//! applications and operators, and every fault of [the fault model](faults) between them.
+//!
+//! One seed decides everything; the same seed gives the same trace, byte for byte. A run has two phases: faults, during
+//! which the [checkers] guard safety, then healing, after which the nodes must find together again.
+//!
+//! Code map: [`cluster`] is the world and its loop, [`setup`] what a seed makes of it, [`shell`] carries out what an engine
+//! commands (as the daemon does), [`node`], [`disk`], [`image`] and [`network`] are what it is carried out on,
+//! [`application`] and [`workload`] the user of the device, [`operator`] the administrator, [`injection`] the bringer of faults, [`watch`] asks the
+//! checkers. [`planted`] lists the bugs put in on purpose, [`shrink`] makes a failing run smaller.
+
+mod application;
+mod checkers;
+mod clock;
+mod cluster;
+mod disk;
+mod faults;
+mod image;
+mod injection;
+mod network;
+mod node;
+mod operator;
+mod payload;
+pub mod planted;
+mod prng;
+mod setup;
+mod shell;
+mod shrink;
+mod trace;
+mod watch;
+mod workload;
+
+pub use shrink::shrink;
+
+use cluster::Cluster;
+use std::cell::RefCell;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// How far a run may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Kinds of faults allowed, by bit.
+    pub kinds: u32,
+    /// So many faults at most.
+    pub faults: usize,
+    /// So many events at most.
+    pub events: u64,
+    /// The trace goes to stderr.
+    pub print: bool,
+    /// A bug to put in.
+    pub bug: Option<planted::Bug>,
+}
+
+impl Limits {
+    /// Everything allowed.
+    pub const ALL: Limits =
+        Limits { kinds: u32::MAX, faults: usize::MAX, events: u64::MAX, print: false, bug: None };
+}
+
+/// Why a run failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Which checker objects; `engine` for an assertion of the engine.
+    pub checker: &'static str,
+    /// A sentence.
+    pub text: String,
+}
+
+/// What a run was.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Events that happened.
+    pub events: u64,
+    /// Lines of the trace.
+    pub lines: u64,
+    /// Hash of the trace.
+    pub hash: u64,
+    /// Faults injected, by kind.
+    pub faults: [u64; FAULT_KINDS],
+    /// Writes acknowledged.
+    pub writes: u64,
+    /// Reads checked.
+    pub reads: u64,
+    /// Flushes acknowledged.
+    pub flushes: u64,
+    /// Sessions established.
+    pub sessions: u64,
+    /// Splits of brain resolved.
+    pub splits: u64,
+    /// Virtual nanoseconds.
+    pub time: u64,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
+}
+
+/// How many kinds of faults there are.
+pub const FAULT_KINDS: usize = faults::Kind::ALL.len();
+
+/// Name of a kind of fault.
+pub fn fault_name(kind: usize) -> String {
+    format!("{:?}", faults::Kind::ALL[kind])
+}
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, limits: Limits) -> Report {
+    quiet_panics();
+    let mut cluster = None;
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        cluster.insert(Cluster::new(seed, limits)).run();
+    }));
+    let Some(mut cluster) = cluster else {
+        let text = PANIC.take().unwrap_or_default();
+        return Report { failure: Some(Failure { checker: "simulator", text }), ..Report::default() };
+    };
+    if ended.is_err() {
+        let text = PANIC.take().unwrap_or_default();
+        cluster.fail("engine", text);
+    }
+    Report { failure: cluster.failure.take(), time: cluster.clock.now(), ..cluster.report }
+}
+
+/// Panics of this thread are kept for the report instead of printed; only the simulator panics on such threads.
+fn quiet_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let inside = info
+                .location()
+                .is_some_and(|l| l.file().contains("drbd-core") || l.file().contains("src/sim"));
+            PANIC.set(Some(info.to_string()));
+            if !inside {
+                before(info);
+            }
+        }));
+    });
+}
+
+/// The mark of what is in a sector of a node at the beginning.
+fn beginning(node: u64, sector: u64) -> u64 {
+    checkers::durability::BEGINNING | node << 48 | sector
+}

@@ -1,0 +1,453 @@
+//! The administrator, who brings nodes up, switches roles and resolves splits, and the bringer of faults.
+
+use super::checkers::liveness::FIND_TOGETHER;
+use super::checkers::Claims;
+use super::clock::{MS, SECOND};
+use super::cluster::{Cluster, Happening};
+use super::node::{Daemon, Step};
+use drbd_core::config::{DeviceOptions, DiskOptions, OptionSet, ResourceOptions};
+use drbd_core::control::Done;
+use drbd_core::engine::Event;
+use drbd_core::engine::{AdminRequest, AttachRequest, DiskLimits, Resource};
+use drbd_core::ids::{Minor, NodeId, Ticket, VolumeNumber};
+use drbd_core::refusal::Refusal;
+use drbd_core::states::{ConnectionState, DiskState, ReplicationState};
+use std::net::{Ipv4Addr, SocketAddr};
+
+impl Cluster {
+    // ---- bringing up ----
+
+    /// A daemon, and if need be its node, starts, and the operator brings the resource up.
+    pub(crate) fn start(&mut self, node: usize) {
+        self.nodes[node].starting = false;
+        if self.nodes[node].daemon.is_some() {
+            return;
+        }
+        let recovers = self.nodes[node].recovers;
+        self.note(Some(node), "start", format_args!("recovery {recovers}"));
+        if !self.nodes[node].power {
+            self.nodes[node].power = true;
+            self.forget_silent(node);
+        }
+        self.nodes[node].run += 1;
+        let options = ResourceOptions::from(&OptionSet::default());
+        let seed = self.seed ^ (node as u64) << 56 ^ u64::from(self.nodes[node].run) << 40;
+        let mut resource = Resource::new("r0", NodeId(node as u8), options, seed);
+        resource.cap_protocol(self.setup.nodes[node].protocol_max);
+        if let Some(bug) = self.limits.bug {
+            super::planted::plant(&mut resource, bug);
+        }
+        let mut daemon = Daemon::new(resource);
+        let recovery = std::mem::take(&mut self.nodes[node].recovers);
+        let volumes = self.sizes.len();
+        daemon.script.extend((0..volumes).map(Step::NewMinor));
+        daemon.script.extend([Step::NewPeer, Step::NewPath]);
+        daemon.script.extend((0..volumes).map(Step::PeerDeviceOptions));
+        for volume in 0..volumes {
+            if self.nodes[node].wants_attached[volume] {
+                daemon.script.push_back(Step::Attach { volume, recovery });
+            }
+        }
+        if self.nodes[node].wants_connected {
+            daemon.script.push_back(Step::Connect { discard: false });
+        }
+        self.nodes[node].daemon = Some(daemon);
+        self.advance(node);
+    }
+
+    /// The operator goes on with the script of a node.
+    pub(crate) fn advance(&mut self, node: usize) {
+        while self.failure.is_none() {
+            let Some(daemon) = &mut self.nodes[node].daemon else { return };
+            if daemon.waiting.is_some() {
+                return;
+            }
+            let Some(step) = daemon.script.front().copied() else { return };
+            if step == Step::CreateMetadata {
+                self.daemon(node).script.pop_front();
+                self.create_metadata(node);
+                continue;
+            }
+            if step == Step::StopApplication {
+                if !self.stop_application(node) {
+                    return;
+                }
+                self.daemon(node).script.pop_front();
+                continue;
+            }
+            daemon.script.pop_front();
+            let Some(request) = self.request(node, step) else { continue };
+            let daemon = self.daemon(node);
+            let ticket = daemon.next_ticket;
+            daemon.next_ticket += 1;
+            daemon.waiting = Some((ticket, step));
+            self.note(Some(node), "admin", format_args!("{step:?} ticket {ticket}"));
+            self.post(node, MS, Event::Admin { ticket: Ticket(ticket), request: Box::new(request) });
+        }
+    }
+
+    /// What a step asks of the engine; `None` if there is nothing to ask.
+    fn request(&mut self, node: usize, step: Step) -> Option<AdminRequest> {
+        let peer = NodeId(1 - node as u8);
+        let number = |volume: usize| VolumeNumber(volume as u16);
+        Some(match step {
+            Step::NewMinor(volume) => AdminRequest::NewMinor {
+                minor: Minor(volume as u32),
+                volume: number(volume),
+                options: DeviceOptions::from(&OptionSet::default()),
+            },
+            Step::Attach { volume, recovery } => {
+                AdminRequest::Attach(self.attach_request(node, volume, recovery)?)
+            }
+            Step::NewPeer => AdminRequest::NewPeer { peer, options: self.setup.net.clone() },
+            Step::NewPath => AdminRequest::NewPath { peer, local: address(node), remote: address(1 - node) },
+            Step::PeerDeviceOptions(volume) => AdminRequest::PeerDeviceOptions {
+                peer,
+                volume: number(volume),
+                options: self.setup.peer_device.clone(),
+            },
+            Step::Connect { discard } => {
+                self.nodes[node].wants_connected = true;
+                if discard {
+                    self.ledgers.iter_mut().for_each(|ledger| ledger.discard(node));
+                }
+                AdminRequest::Connect { peer, tentative: false, discard_my_data: discard }
+            }
+            Step::Disconnect { force } => AdminRequest::Disconnect { peer, force },
+            Step::Primary { force } => {
+                let good = |c: Claims| matches!(c.disk, DiskState::UpToDate | DiskState::Consistent);
+                let volumes = 0..self.sizes.len();
+                self.nodes[node].was_good = volumes.map(|v| self.claims(node, v).is_some_and(good)).collect();
+                AdminRequest::Primary { force }
+            }
+            Step::Secondary { force } => AdminRequest::Secondary { force },
+            Step::Detach { volume, force } => {
+                AdminRequest::Detach { volume: number(volume), force, diskless: false }
+            }
+            Step::Down => AdminRequest::Down,
+            Step::StopApplication | Step::CreateMetadata => return None,
+        })
+    }
+
+    fn attach_request(&mut self, node: usize, volume: usize, recovery: bool) -> Option<AttachRequest> {
+        self.nodes[node].wants_attached[volume] = true;
+        self.ledgers[volume].forget_due(node);
+        let disks = &mut self.nodes[node].volumes[volume];
+        if !recovery {
+            let image = disks.image.clone();
+            match image.apply_log(disks.meta_disk()) {
+                Ok(0) => {}
+                Ok(extents) => {
+                    self.note(Some(node), "apply-al", format_args!("volume {volume}: {extents} extents"));
+                }
+                Err(error) => {
+                    self.fail("metadata", format!("apply-al on n{node}, volume {volume}: {error}"));
+                    return None;
+                }
+            }
+        }
+        let disks = &self.nodes[node].volumes[volume];
+        let metadata = match disks.image.load(disks.meta_area()) {
+            Ok(loaded) => Box::new(loaded),
+            Err(error) => {
+                self.fail("metadata", format!("attach on n{node}, volume {volume}: {error}"));
+                return None;
+            }
+        };
+        Some(AttachRequest {
+            volume: VolumeNumber(volume as u16),
+            backing_dev: format!("/dev/sim{volume}"),
+            disk: DiskLimits {
+                capacity: disks.image.capacity,
+                max_bio_bytes: 1 << 20,
+                logical_block_size: 512,
+                physical_block_size: 512,
+                discard_zeroes: true,
+                external_metadata: disks.meta.is_some(),
+            },
+            metadata,
+            options: DiskOptions {
+                size_sectors: if self.setup.born_in_sync { 0 } else { self.sizes[volume].0 },
+                ..self.setup.nodes[node].disk.clone()
+            },
+            recovery,
+        })
+    }
+
+    /// The metadata of every volume of a node is made anew, if it is not attached.
+    fn create_metadata(&mut self, node: usize) {
+        for volume in 0..self.sizes.len() {
+            if self.claims(node, volume).is_some_and(|c| c.disk != DiskState::Diskless) {
+                continue;
+            }
+            self.note(Some(node), "create-md", format_args!("volume {volume}"));
+            let fresh = self.nodes[node].volumes[volume].image.create(&self.setup, node, None);
+            self.nodes[node].volumes[volume].meta_disk().rewrite_meta(|area| area.copy_from_slice(&fresh));
+            self.ledgers[volume].discard(node);
+        }
+    }
+
+    /// An engine answers the operator.
+    pub(crate) fn replied(&mut self, node: usize, ticket: Ticket, result: &Result<Box<Done>, Box<Refusal>>) {
+        match result {
+            Ok(_) => self.note(Some(node), "reply", format_args!("{ticket} done")),
+            Err(refusal) => self.note(Some(node), "reply", format_args!("{ticket} refused: {refusal}")),
+        }
+        let Some((waiting, step)) = self.daemon(node).waiting else {
+            self.fail("contract", format!("n{node} answers request {ticket}, which nobody asked"));
+            return;
+        };
+        if waiting != ticket.0 {
+            self.fail("contract", format!("n{node} answers request {ticket}, awaited is {waiting}"));
+            return;
+        }
+        self.daemon(node).waiting = None;
+        let run = self.nodes[node].run;
+        // What follows, follows when the engine has finished this event.
+        self.clock.after(0, Happening::Operator { node, run });
+        let Ok(done) = result else { return };
+        match step {
+            Step::Primary { .. } if done.changed => self.promoted(node),
+            Step::Attach { .. } => self.nodes[node].died_primary = false,
+            Step::Down => self.clock.after(0, Happening::Ended { node, run }),
+            _ => {}
+        }
+    }
+
+    /// A node became Primary: its data is the data now.
+    fn promoted(&mut self, node: usize) {
+        for volume in 0..self.sizes.len() {
+            let nodes = &self.nodes;
+            let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
+            let claims = self.claims(node, volume);
+            let has_data = claims.is_some_and(|c| c.disk.has_data());
+            let good = self.nodes[node].was_good.get(volume) == Some(&true);
+            let replica = good && claims.is_some_and(|c| c.replication == ReplicationState::Off);
+            // Diskless, it serves the peer's data.
+            let serves = if has_data { node } else { 1 - node };
+            let verdict = self.ledgers[volume].promoted(serves, good, replica, &look);
+            self.judge("durability", verdict);
+        }
+    }
+
+    // ---- looking after everything ----
+
+    /// The operator looks what there is to do.
+    pub(crate) fn tend(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.tend_node(node);
+            if self.failure.is_some() {
+                return;
+            }
+        }
+        self.watch();
+        if let Some(healed_at) = self.healed_at {
+            if self.is_together() && self.is_quiet() {
+                self.together();
+            } else if self.clock.now() > healed_at + FIND_TOGETHER {
+                let state: Vec<_> = (0..2).map(|n| self.claims(n, 0)).collect();
+                let waiting: Vec<_> = self
+                    .nodes
+                    .iter()
+                    .map(|n| n.daemon.as_ref().map(|d| (d.waiting, d.asked.len())))
+                    .collect();
+                for node in self.nodes.iter().filter(|_| self.limits.print) {
+                    eprintln!("{:#?}", node.daemon.as_ref().map(|d| &d.resource));
+                }
+                self.fail(
+                    "liveness",
+                    format!(
+                        "the nodes did not find together in {} s: {state:?}, waiting {waiting:?}",
+                        FIND_TOGETHER / SECOND
+                    ),
+                );
+            }
+        }
+        let pause = self.dice.operator.between(300 * MS, 1200 * MS);
+        self.clock.after(pause, Happening::Tend);
+    }
+
+    fn tend_node(&mut self, node: usize) {
+        let Some(daemon) = &self.nodes[node].daemon else {
+            if self.healed_at.is_some() && !self.nodes[node].starting {
+                self.nodes[node].starting = true;
+                self.clock.after(MS, Happening::Start { node });
+            }
+            return;
+        };
+        if daemon.waiting.is_some() || !daemon.script.is_empty() {
+            self.advance(node);
+            return;
+        }
+        let Some(claims) = self.claims(node, 0) else { return };
+        self.tend_disks(node);
+        self.tend_connection(node, claims.connection);
+        self.tend_role(node, claims.primary);
+        self.advance(node);
+    }
+
+    fn tend_disks(&mut self, node: usize) {
+        let mut diskless = false;
+        for volume in 0..self.sizes.len() {
+            if self.claims(node, volume).is_none_or(|c| c.disk != DiskState::Diskless) {
+                continue;
+            }
+            diskless = true;
+            let wanted = self.nodes[node].wants_attached[volume] && self.dice.operator.chance(300);
+            if wanted || self.healed_at.is_some() {
+                self.daemon(node).script.push_back(Step::Attach { volume, recovery: false });
+            }
+        }
+        self.nodes[node].attaches_tried = if diskless { self.nodes[node].attaches_tried + 1 } else { 0 };
+        if self.healed_at.is_some() && self.nodes[node].attaches_tried > 8 {
+            self.give_up_side(node);
+        }
+    }
+
+    /// Its disks are refused time and again, for they hold another generation than the peer's: the node begins anew,
+    /// and what it had apart is given up.
+    fn give_up_side(&mut self, node: usize) {
+        self.note(Some(node), "split", format_args!("gives its data up to attach"));
+        self.nodes[node].attaches_tried = 0;
+        let attaches = (0..self.sizes.len()).map(|volume| Step::Attach { volume, recovery: false });
+        let script = &mut self.daemon(node).script;
+        script.clear();
+        script.extend([
+            Step::StopApplication,
+            Step::Secondary { force: true },
+            Step::Disconnect { force: true },
+        ]);
+        script.extend(attaches);
+        script.push_back(Step::Connect { discard: true });
+    }
+
+    /// StandAlone although it should not be: a split, or a peer that refused.
+    fn tend_connection(&mut self, node: usize, connection: ConnectionState) {
+        if connection == ConnectionState::Connected {
+            self.nodes[node].connects_tried = 0;
+        }
+        let wants = self.nodes[node].wants_connected || self.healed_at.is_some();
+        if connection != ConnectionState::StandAlone || !wants {
+            return;
+        }
+        self.nodes[node].connects_tried += 1;
+        let status = self.daemon(node).resource.status();
+        let split = status.connections.iter().any(|c| c.connection.last_error.contains("plit-Brain"));
+        if !split && self.healed_at.is_some() && self.nodes[node].connects_tried > 10 && node != self.wanted {
+            self.begin_anew(node);
+            return;
+        }
+        if !split || self.nodes[node].connects_tried < 3 {
+            self.daemon(node).script.push_back(Step::Connect { discard: false });
+            return;
+        }
+        // A split: the side of the node that is not wanted as Primary is given up.
+        let victim = 1 - self.wanted;
+        self.note(Some(node), "split", format_args!("n{victim} gives its data up"));
+        self.report.splits += 1;
+        self.nodes[node].connects_tried = 0;
+        for n in 0..2 {
+            let Some(daemon) = &mut self.nodes[n].daemon else { continue };
+            if n == victim {
+                daemon.script.extend([Step::StopApplication, Step::Secondary { force: false }]);
+                daemon.script.extend([Step::Disconnect { force: true }, Step::Connect { discard: true }]);
+            } else if n == node {
+                daemon.script.push_back(Step::Connect { discard: false });
+            }
+            self.nodes[n].connects_tried = 0;
+        }
+        self.advance(1 - node);
+    }
+
+    /// The nodes cannot tell whose data is newer, as old dialects sometimes cannot: this one gets new metadata.
+    fn begin_anew(&mut self, node: usize) {
+        self.note(Some(node), "split", format_args!("begins anew"));
+        self.nodes[node].connects_tried = 0;
+        let volumes = self.sizes.len();
+        let script = &mut self.daemon(node).script;
+        script.clear();
+        script.extend([
+            Step::StopApplication,
+            Step::Secondary { force: true },
+            Step::Disconnect { force: true },
+        ]);
+        script.extend((0..volumes).map(|volume| Step::Detach { volume, force: true }));
+        script.push_back(Step::CreateMetadata);
+        script.extend((0..volumes).map(|volume| Step::Attach { volume, recovery: false }));
+        script.push_back(Step::Connect { discard: false });
+    }
+
+    fn tend_role(&mut self, node: usize, primary: bool) {
+        if primary && node == self.wanted && self.healed_at.is_none() {
+            let daemon = self.daemon(node);
+            let stopping = daemon.script.contains(&Step::StopApplication);
+            if !stopping {
+                daemon.closing = false;
+                self.start_application(node);
+            }
+        } else if primary
+            && self.daemon(node).open
+            && self.healed_at.is_none()
+            && self.dice.operator.chance(300)
+        {
+            // Promoted apart: it goes on until it is told to give way.
+            let both = self.claims(1 - node, 0).is_some_and(|c| c.primary);
+            if !both {
+                self.daemon(node).script.extend([Step::StopApplication, Step::Secondary { force: false }]);
+            }
+        } else if !primary && node == self.wanted {
+            let others = self.claims(1 - node, 0);
+            let good = (0..2).any(|n| self.claims(n, 0).is_some_and(|c| c.disk == DiskState::UpToDate));
+            // Once healed, force is for data that no node calls good any more.
+            let force = if self.healed_at.is_some() {
+                let late = self.healed_at.is_some_and(|at| self.clock.now() > at + 60 * SECOND);
+                if good || others.is_none() || !late {
+                    return;
+                }
+                true
+            } else {
+                self.may_force
+            };
+            self.daemon(node).script.push_back(Step::Primary { force });
+        }
+    }
+
+    /// Everything is over: from here on nothing goes wrong any more.
+    pub(crate) fn heal(&mut self) {
+        self.note(None, "heal", format_args!(""));
+        self.healed_at = Some(self.clock.now());
+        self.network.heal();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].refuses_until = 0;
+            for volume in &mut self.nodes[node].volumes {
+                for meta in [false, true] {
+                    let disk = volume.disk(meta);
+                    disk.errors_per_mille = 0;
+                    disk.stalled_until = 0;
+                }
+            }
+        }
+    }
+
+    /// The nodes found together. Once or twice more they lose their power at rest and must find together again.
+    fn together(&mut self) {
+        self.note(None, "together", format_args!(""));
+        self.converged();
+        if self.failure.is_some() {
+            return;
+        }
+        if self.encores == 0 && self.dice.operator.chance(300) {
+            self.encores += 1;
+            self.healed_at = Some(self.clock.now());
+            for node in 0..2 {
+                self.lose_power(node);
+            }
+            return;
+        }
+        self.done = true;
+    }
+}
+
+fn address(node: usize) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(10, 0, 0, node as u8 + 1), 7788))
+}

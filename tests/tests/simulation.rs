@@ -1,0 +1,95 @@
+//! Many seeds of the simulator. `SEED=n` replays one with its trace on stderr; `SEEDS=n` runs that many;
+//! `SHRINK=1 SEED=n` also looks for a smaller run that fails the same way.
+
+use drbd_tests::sim::{self, fault_name, planted, Limits, FAULT_KINDS};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+
+/// Seeds of one CI run, and bound for finding a planted bug.
+const SEEDS: u64 = 2000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs seeds on all cores until one answers true; returns those that did.
+fn any(seeds: u64, found: impl Fn(u64) -> bool + Sync, stop_at_first: bool) -> Vec<u64> {
+    let next = AtomicU64::new(0);
+    let hits = Mutex::new(Vec::new());
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds || stop_at_first && !hits.lock().expect("no panic").is_empty() {
+                    return;
+                }
+                if found(seed) {
+                    hits.lock().expect("no panic").push(seed);
+                }
+            });
+        }
+    });
+    hits.into_inner().expect("no panic")
+}
+
+#[test]
+fn seeds_are_clean() {
+    if let Some(seed) = number("SEED") {
+        replay(seed);
+        return;
+    }
+    let failed = any(
+        number("SEEDS").unwrap_or(SEEDS),
+        |seed| {
+            let report = sim::run(seed, Limits::ALL);
+            if let Some(failure) = &report.failure {
+                eprintln!(
+                    "SEED={seed} cargo test -p drbd-tests --test simulation   # {}: {}",
+                    failure.checker, failure.text
+                );
+            }
+            report.failure.is_some()
+        },
+        false,
+    );
+    assert!(failed.is_empty(), "{} seeds failed, see the commands above", failed.len());
+}
+
+fn replay(seed: u64) {
+    let bug = number("BUG").map(|n| planted::BUGS[n as usize - 1].0);
+    let mut limits = Limits { print: true, bug, ..Limits::ALL };
+    if number("SHRINK").is_some() {
+        let (smaller, runs) = sim::shrink(seed, Limits { print: false, ..limits });
+        let kinds: Vec<String> =
+            (0..FAULT_KINDS).filter(|k| smaller.kinds >> k & 1 == 1).map(fault_name).collect();
+        eprintln!(
+            "after {runs} runs: at most {} faults of {kinds:?}, {} events",
+            smaller.faults, smaller.events
+        );
+        limits = Limits { print: true, ..smaller };
+    }
+    let report = sim::run(seed, limits);
+    eprintln!("{report:?}");
+    assert_eq!(report.failure, None, "seed {seed}");
+}
+
+#[test]
+fn a_seed_replays_byte_for_byte() {
+    for seed in 0..20 {
+        assert_eq!(sim::run(seed, Limits::ALL), sim::run(seed, Limits::ALL), "seed {seed}");
+    }
+}
+
+/// Every planted bug is found. The first seeds that find it are looked for anew each time.
+#[test]
+fn planted_bugs_are_found() {
+    for (n, (bug, place, what)) in planted::BUGS.into_iter().enumerate() {
+        let limits = Limits { bug: Some(bug), ..Limits::ALL };
+        let finds =
+            |seed| sim::run(seed, limits).failure.is_some() && sim::run(seed, Limits::ALL).failure.is_none();
+        let found = any(SEEDS, finds, true);
+        assert!(!found.is_empty(), "bug {} ({place}: {what}) is not found in {SEEDS} seeds", n + 1);
+        eprintln!("bug {:>2} {bug:?} ({place}): found by seed {}", n + 1, found[0]);
+    }
+}

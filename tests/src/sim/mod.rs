@@ -1,13 +1,13 @@
 //! The deterministic simulator: two nodes of the real engine on a virtual clock, with simulated disks, network,
-//! applications and operators, and every fault of [the fault model](faults) between them.
+//! applications and operators, and every fault of the fault model (`faults`) between them.
 //!
 //! One seed decides everything; the same seed gives the same trace, byte for byte. A run has two phases: faults, during
-//! which the [checkers] guard safety, then healing, after which the nodes must find together again.
+//! which the `checkers` guard safety, then healing, after which the nodes must find together again.
 //!
-//! Code map: [`cluster`] is the world and its loop, [`setup`] what a seed makes of it, [`shell`] carries out what an engine
-//! commands (as the daemon does), [`node`], [`disk`], [`image`] and [`network`] are what it is carried out on,
-//! [`application`] and [`workload`] the user of the device, [`operator`] the administrator, [`injection`] the bringer of faults, [`watch`] asks the
-//! checkers. [`planted`] lists the bugs put in on purpose, [`shrink`] makes a failing run smaller.
+//! Code map: `cluster` is the world and its loop, `setup` what a seed makes of it, `shell` carries out what an engine
+//! commands (as the daemon does), `node`, `disk`, `image` and `network` are what it is carried out on,
+//! `application` and `workload` the user of the device, `operator` the administrator, `injection` the bringer of faults, `watch` asks the
+//! checkers. `planted` lists the bugs put in on purpose, `shrink` makes a failing run smaller.
 
 mod application;
 mod checkers;

@@ -220,3 +220,16 @@ fn the_goldens_are_small() {
     let bytes: u64 = files.iter().filter_map(|path| path.metadata().ok()).map(|m| m.len()).sum();
     assert!(bytes < GOLDEN_BYTES_MAX, "{bytes} bytes in {} goldens", files.len());
 }
+
+#[test]
+fn planted_bugs_are_no_part_of_what_is_shipped() {
+    for name in CRATES {
+        let manifest =
+            fs::read_to_string(top().join(name).join("Cargo.toml")).expect("a manifest can be read");
+        let shipped = manifest.split("[dev-dependencies]").next().expect("the part before");
+        let enabled = shipped
+            .lines()
+            .any(|line| line.contains("planted-bugs") && !line.starts_with("planted-bugs = []"));
+        assert!(!enabled, "{name}/Cargo.toml enables planted-bugs outside of [dev-dependencies]");
+    }
+}

@@ -9,7 +9,7 @@ use super::event::AttachRequest;
 use super::meta_jobs::{Blocks, Job, MetaJobs, Then};
 use super::resource::{HandlerOwner, Resource};
 use super::state::Mode;
-use super::state_change::FencingPolicy;
+use super::state_change::{found_at_attach, FencingPolicy};
 use crate::control::Done;
 use crate::ids::{Sector, Ticket};
 use crate::metadata::{apply_log, device_flag, peer_flag, Format, Loaded, UUID_JUST_CREATED};
@@ -40,7 +40,7 @@ impl Resource {
             return Err(Reason::AttachNoBitmap.into());
         }
         let volume = request.volume;
-        let backing = self.prepare_backing(d, request)?;
+        let backing = self.prepare_backing(request)?;
         let first_size = backing.super_block.effective_size == 0;
         let size = self.attach_size(d, &backing)?;
         self.check_generation(d, &backing)?;
@@ -77,7 +77,7 @@ impl Resource {
         Ok(())
     }
 
-    fn prepare_backing(&self, d: usize, request: AttachRequest) -> Result<Backing, Refusal> {
+    fn prepare_backing(&self, request: AttachRequest) -> Result<Backing, Refusal> {
         let AttachRequest { backing_dev, disk, metadata, options, recovery, .. } = request;
         let mut metadata = *metadata;
         let block = &metadata.super_block;
@@ -98,7 +98,7 @@ impl Resource {
         let record = self.assign_slot(&mut metadata)?;
         let Loaded { mut super_block, bitmaps, .. } = metadata;
         super_block.node_id = i32::from(self.node_id.0);
-        let at_attach = found_states(&super_block.flags, super_block.peers[record].flags, self.fencing());
+        let found = found_at_attach(super_block.flags, super_block.peers[record].flags, self.fencing());
         let size = Sector(super_block.effective_size);
         let mut bitmap = Bitmap::new(bitmaps, size);
         if replayed.0 > 0 {
@@ -106,7 +106,6 @@ impl Resource {
         }
         let slots = options.al_extents.min(self.log_slots_max(&super_block)).min(65_534);
         super_block.al_nr_extents = slots;
-        let _ = d;
         Ok(Backing {
             name: backing_dev,
             limits: disk,
@@ -116,7 +115,7 @@ impl Resource {
             log: ActivityLog::new(slots),
             log_suspended: false,
             jobs: MetaJobs::default(),
-            at_attach,
+            at_attach: (found.disk, found.peer_disk),
             crashed_primary: crashed,
             replayed_extents: replayed.0,
             replayed_bits: replayed.1,
@@ -468,19 +467,4 @@ fn give_slot(block: &mut crate::metadata::SuperBlock, record: usize) -> Result<(
     block.peers[record].bitmap_index = slot;
     block.peers[record].flags |= peer_flag::NODE_EXISTS;
     Ok(())
-}
-
-/// Disk and peer disk as the flags tell (5.9 of the wire reference).
-fn found_states(flags: &u32, peer_flags: u32, fencing: FencingPolicy) -> (DiskState, DiskState) {
-    let peer = if peer_flags & peer_flag::OUTDATED != 0 { DiskState::Outdated } else { DiskState::DUnknown };
-    let own = if flags & device_flag::CONSISTENT == 0 {
-        DiskState::Inconsistent
-    } else if flags & device_flag::WAS_UP_TO_DATE == 0 {
-        DiskState::Outdated
-    } else if peer == DiskState::Outdated || fencing == FencingPolicy::DontCare {
-        DiskState::UpToDate
-    } else {
-        DiskState::Consistent
-    };
-    (own, peer)
 }

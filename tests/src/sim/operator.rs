@@ -131,6 +131,14 @@ impl Cluster {
 
     fn attach_request(&mut self, node: usize, volume: usize, recovery: bool) -> Option<AttachRequest> {
         self.nodes[node].wants_attached[volume] = true;
+        if !recovery && self.is_disk_open(node, volume) {
+            self.note(
+                Some(node),
+                "apply-al",
+                format_args!("volume {volume}: refused, the daemon has it open"),
+            );
+            return None;
+        }
         self.ledgers[volume].forget_due(node);
         let disks = &mut self.nodes[node].volumes[volume];
         if !recovery {
@@ -174,10 +182,18 @@ impl Cluster {
         })
     }
 
+    /// The daemon has the disk of a volume open, attached or not: it lets go when the last operation ended. `drbdmeta`
+    /// does not get hold of it until then.
+    fn is_disk_open(&self, node: usize, volume: usize) -> bool {
+        let attached = self.claims(node, volume).is_some_and(|c| c.disk != DiskState::Diskless);
+        let jobs = self.nodes[node].daemon.iter().flat_map(|d| d.jobs.values());
+        attached || jobs.into_iter().any(|job| job.volume == volume)
+    }
+
     /// The metadata of every volume of a node is made anew, if it is not attached.
     fn create_metadata(&mut self, node: usize) {
         for volume in 0..self.sizes.len() {
-            if self.claims(node, volume).is_some_and(|c| c.disk != DiskState::Diskless) {
+            if self.is_disk_open(node, volume) {
                 continue;
             }
             self.note(Some(node), "create-md", format_args!("volume {volume}"));

@@ -298,10 +298,6 @@ impl Resource {
             let (d, ticket) = self.admin.detaching[at];
             if self.disk_is_quiet(d) {
                 self.admin.detaching.remove(at);
-                if let Some(backing) = self.devices[d].backing.as_deref_mut() {
-                    // Everything is in the bitmap: the log has nothing to tell.
-                    backing.super_block.flags &= !device_flag::PRIMARY_IND;
-                }
                 self.meta_job(d, Job::everything(Some(Then::Detached(ticket))), out);
                 if self.devices[d].backing.is_none() {
                     self.detached(d, ticket, out);

@@ -7,7 +7,7 @@ use super::planted::Bug;
 use super::resource::{IoOwner, Resource};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::TRANSACTION_CONTEXT;
-use crate::metadata::{encode_initialised, ring_block, LogTransaction, BLOCK_BYTES};
+use crate::metadata::{device_flag, encode_initialised, ring_block, LogTransaction, BLOCK_BYTES};
 
 /// Bitmap blocks in flight at once.
 const BLOCKS_IN_FLIGHT_MAX: u32 = 32;
@@ -195,6 +195,7 @@ impl Resource {
     }
 
     fn step_super_block(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        self.forget_log_before_detach(d);
         let job = &self.running(d).job;
         let op = match (job.super_block, &job.blocks, job.transaction) {
             (true, _, _) => Some(MetaOp::SuperBlock),
@@ -205,6 +206,16 @@ impl Resource {
         match op {
             Some(op) => self.one_operation(d, true, Some(op), out),
             None => self.running(d).in_flight > 0,
+        }
+    }
+
+    /// A super block that goes out before the bitmap must still say that the log counts: only the last one of a disk that
+    /// is let go, which makes the bitmap before it stable, says that the log has nothing to tell.
+    fn forget_log_before_detach(&mut self, d: usize) {
+        let backing = self.devices[d].backing.as_deref_mut().expect("a job belongs to a disk");
+        let running = backing.jobs.running.as_ref().expect("a job is running");
+        if running.job.then.iter().any(|then| matches!(then, Then::Detached(_))) {
+            backing.super_block.flags &= !device_flag::PRIMARY_IND;
         }
     }
 

@@ -74,6 +74,20 @@ fn replay(seed: u64) {
     assert_eq!(report.failure, None, "seed {seed}");
 }
 
+/// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
+const REGRESSIONS: [(u64, &str); 3] = [
+    (4058, "a write that only the disk of a resync target had was done"),
+    (4764, "apply-al while old operations of the daemon were still on the disk"),
+    (58441, "a detach forgot the log before the bitmap was kept"),
+];
+
+#[test]
+fn what_failed_once_stays_clean() {
+    for (seed, cause) in REGRESSIONS {
+        assert_eq!(sim::run(seed, Limits::ALL).failure, None, "seed {seed}, formerly: {cause}");
+    }
+}
+
 #[test]
 fn a_seed_replays_byte_for_byte() {
     for seed in 0..20 {

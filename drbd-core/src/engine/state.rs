@@ -6,6 +6,7 @@ use super::planted::Bug;
 use super::resource::Resource;
 use super::state_change::{judge_local, settle, Context, FencingPolicy, Snapshot, Verdict};
 use crate::ids::Sector;
+use crate::metadata::device_flag;
 use crate::refusal::Reason;
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
 
@@ -227,6 +228,17 @@ impl Resource {
         match (self.peer_slot(d), &self.devices[d].backing) {
             (Some(slot), Some(backing)) => backing.bitmap.set_count(slot),
             _ => 0,
+        }
+    }
+
+    /// What is on the own disk is good data, and will be when a disk that is being let go comes back.
+    pub(super) fn disk_is_good(&self, d: usize) -> bool {
+        let Some(backing) = self.devices[d].backing.as_deref() else { return false };
+        let was_good = backing.super_block.flags & device_flag::WAS_UP_TO_DATE != 0;
+        match self.devices[d].disk {
+            DiskState::UpToDate => true,
+            DiskState::Detaching => was_good,
+            _ => false,
         }
     }
 

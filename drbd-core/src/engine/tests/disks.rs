@@ -247,3 +247,71 @@ fn a_disconnect_in_the_middle_of_a_resync_ends_it() {
         lab.check_alike();
     }
 }
+
+/// A super block written before the bitmap must not say that the log has nothing to tell.
+#[test]
+fn a_detach_keeps_the_bits_before_the_log_is_forgotten() {
+    use crate::metadata::device_flag::PRIMARY_IND;
+    let mut lab = Lab::running("C");
+    lab.detach(0).expect("the peer has good data");
+    let tag = lab.write(0, 2, 2);
+    assert!(lab.is_done(0, tag));
+    lab.hold(1, |p| matches!(p, Pending::Meta(..)));
+    lab.begin(1, AdminRequest::Down);
+    lab.wait("the disk is on its way", |lab| !lab.nodes[1].pending.is_empty());
+    while !lab.nodes[1].pending.is_empty() {
+        lab.let_one_go(1, IoResult::Done);
+        let named = lab.nodes[1].kept().flags & PRIMARY_IND != 0;
+        let marked = lab.nodes[1].bitmap[0] & 1 << 2 != 0;
+        assert!(named || marked, "after a crash now nothing would tell of block 2");
+    }
+    lab.let_go(1);
+    lab.wait("it is down", |lab| lab.disk(1) == DiskState::Diskless);
+    assert_eq!(lab.nodes[1].kept().flags & PRIMARY_IND, 0);
+}
+
+/// A Primary whose own disk is the target of a resync loses the source: what only its old disk has will be overwritten.
+#[test]
+fn a_write_that_only_a_target_has_is_not_done() {
+    let mut lab = Lab::running("C");
+    lab.detach(0).expect("the peer has good data");
+    for block in 0..256 {
+        lab.write(0, block * 8, 1);
+    }
+    lab.hold(1, |p| matches!(p, Pending::Disk(_)));
+    lab.attach(0).expect("its own disk");
+    lab.wait("a resync", |lab| lab.replication(0) == ReplicationState::SyncTarget);
+    let tag = lab.write(0, 9000, 5);
+    let flush = lab.flush(0);
+    assert_eq!((lab.result(0, tag), lab.result(0, flush)), (None, None), "the peer has the say");
+    lab.cut();
+    assert_eq!(lab.result(0, tag), Some(UpperResult::IoError));
+    assert_eq!(lab.result(0, flush), Some(UpperResult::IoError));
+    lab.let_go(1);
+    lab.mend();
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
+}
+
+/// Under A and B a flush need not wait for the peer, unless the peer has the only good copy.
+#[test]
+fn a_flush_without_a_good_disk_waits_for_the_peer() {
+    for protocol in ["A", "B", "C"] {
+        let mut lab = Lab::running(protocol);
+        lab.detach(0).expect("the peer has good data");
+        let tag = lab.write(0, 2, 2);
+        assert!(lab.is_done(0, tag));
+        lab.pass_ms(1000);
+        lab.hold(1, Pending::is_flush);
+        let tag = lab.write(0, 3, 3);
+        assert!(lab.is_done(0, tag));
+        let flush = lab.flush(0);
+        assert_eq!(lab.result(0, flush), None, "protocol {protocol}");
+        lab.let_go(1);
+        assert!(lab.is_done(0, flush), "protocol {protocol}");
+        lab.cut();
+        let flush = lab.flush(0);
+        assert_eq!(lab.result(0, flush), Some(UpperResult::IoError), "nobody can say, protocol {protocol}");
+        lab.check_buffers();
+    }
+}

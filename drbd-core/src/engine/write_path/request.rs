@@ -118,10 +118,17 @@ impl Request {
     }
 
     /// What went to a disk that was given up since does not count: nothing there says that it is newer than the peer's.
-    /// What a peer without good data acknowledged is overwritten when good data returns: alone it does not count.
-    fn has_good_copy(&self, has_disk: bool, peer_disk: DiskState) -> bool {
+    /// Neither does what is only on a disk without good data, this node's or the peer's: it is overwritten when good
+    /// data returns.
+    fn has_good_copy(&self, disk_is_good: bool, peer_disk: DiskState) -> bool {
         let peer = matches!(self.peer, PeerProgress::Acknowledged | PeerProgress::Stable);
-        (self.local == Local::Done && has_disk) || (peer && peer_disk == DiskState::UpToDate)
+        (self.local == Local::Done && disk_is_good) || (peer && peer_disk == DiskState::UpToDate)
+    }
+
+    /// As above, for a flush: where this node has no good disk, everything it was ever told is done is on the peer's.
+    fn is_good_flush(&self, disk_is_good: bool, peer_disk: DiskState) -> bool {
+        let nothing_unstable = matches!(self.peer, PeerProgress::NotReplicated | PeerProgress::Stable);
+        (self.local == Local::Done && disk_is_good) || (nothing_unstable && peer_disk == DiskState::UpToDate)
     }
 
     /// Both copies are known to have it.
@@ -478,11 +485,15 @@ impl Resource {
 
     fn complete(&mut self, key: u32, out: &mut Vec<Command>) {
         let peer_disk = self.peer_disk(self.requests[key].device);
-        let has_disk = self.devices[self.requests[key].device].backing.is_some();
+        let disk_is_good = self.disk_is_good(self.requests[key].device);
         let request = &mut self.requests[key];
         request.completed = true;
-        let good = request.has_good_copy(has_disk, peer_disk)
-            || (request.op == UpperOp::Flush && request.local == Local::None);
+        let good = match request.op {
+            UpperOp::Flush => request.is_good_flush(disk_is_good, peer_disk),
+            UpperOp::Write | UpperOp::Discard | UpperOp::WriteZeroes { .. } | UpperOp::Read => {
+                request.has_good_copy(disk_is_good, peer_disk)
+            }
+        };
         let result = if good { UpperResult::Done } else { UpperResult::IoError };
         let Request { tag, epoch, device: d, peer, .. } = *request;
         let closes = request.is_write() && peer != PeerProgress::NotReplicated;
@@ -552,7 +563,7 @@ impl Resource {
     fn start_flush(&mut self, key: u32, out: &mut Vec<Command>) {
         let d = self.requests[key].device;
         self.requests[key].submitted = true;
-        if let Some(epoch) = self.barrier_for_flush(out).filter(|_| !self.planted(Bug::FlushWithoutPeer)) {
+        if let Some(epoch) = self.barrier_for_flush(d, out).filter(|_| !self.planted(Bug::FlushWithoutPeer)) {
             self.requests[key].epoch = epoch;
             self.requests[key].peer = PeerProgress::Sent;
             self.connection.as_mut().expect("a barrier was sent").flush_waiters.push(key);

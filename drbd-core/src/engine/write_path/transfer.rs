@@ -138,8 +138,9 @@ impl Resource {
     }
 
     /// Closes the current epoch at once. Returns the epoch a flush has to wait for: protocol C promises that a
-    /// flush covers both nodes, A and B do not wait.
-    pub(in crate::engine) fn barrier_for_flush(&mut self, out: &mut Vec<Command>) -> Option<u32> {
+    /// flush covers both nodes, A and B do not wait, unless the peer has the only good copy.
+    pub(in crate::engine) fn barrier_for_flush(&mut self, d: usize, out: &mut Vec<Command>) -> Option<u32> {
+        let peer_only = !self.disk_is_good(d);
         let connection = self.connection.as_mut()?;
         let protocol = connection.options.protocol;
         connection.session_mut()?.sent_epochs.closed = true;
@@ -148,7 +149,7 @@ impl Resource {
         let last = connection.epoch.wrapping_sub(1);
         let session = connection.session_mut()?;
         session.sent_epochs.closed = false;
-        let waits = protocol == Protocol::C && session.sent_epochs.unacknowledged > 0;
+        let waits = (protocol == Protocol::C || peer_only) && session.sent_epochs.unacknowledged > 0;
         if waits {
             self.urge_peer(out);
         }

@@ -71,6 +71,12 @@ pub struct NetOptions {
     pub compress_bitmap: bool,
     /// max-buffers, in 4 KiB pages.
     pub max_buffers: u32,
+    /// on-congestion.
+    pub on_congestion: OnCongestion,
+    /// congestion-fill: sectors mirrored and not yet stable, 0 = does not count.
+    pub congestion_fill: u64,
+    /// congestion-extents: extents of the activity log in use.
+    pub congestion_extents: u32,
     /// Bytes, 0 = the system's own tuning.
     pub sndbuf_size: u32,
     /// Bytes, 0 = the system's own tuning.
@@ -108,11 +114,29 @@ impl From<&OptionSet> for NetOptions {
             fencing: set.text("fencing").to_owned(),
             compress_bitmap: set.boolean("use-rle"),
             max_buffers: set.unsigned("max-buffers") as u32,
+            on_congestion: match set.text("on-congestion") {
+                "pull-ahead" => OnCongestion::PullAhead,
+                "disconnect" => OnCongestion::Disconnect,
+                _ => OnCongestion::Block,
+            },
+            congestion_fill: set.unsigned("congestion-fill"),
+            congestion_extents: set.unsigned("congestion-extents") as u32,
             sndbuf_size: set.unsigned("sndbuf-size") as u32,
             rcvbuf_size: set.unsigned("rcvbuf-size") as u32,
             name: set.text("_name").to_owned(),
         }
     }
+}
+
+/// What a Primary does when the link cannot follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnCongestion {
+    /// It waits.
+    Block,
+    /// It goes on alone, marks what it writes, and lets the peer catch up later.
+    PullAhead,
+    /// It lets the peer go.
+    Disconnect,
 }
 
 /// Options of a backing disk the engine acts on (`disk { }`).

@@ -64,6 +64,8 @@ pub(super) struct ActivityLog {
     begun: u64,
     done: u64,
     context_start: u32,
+    /// Slots with references.
+    referenced: u32,
 }
 
 impl ActivityLog {
@@ -82,6 +84,7 @@ impl ActivityLog {
             begun: 0,
             done: 0,
             context_start: 0,
+            referenced: 0,
         };
         for slot in 0..slots {
             log.link_newest(slot);
@@ -125,9 +128,15 @@ impl ActivityLog {
             let entry = &mut self.slots[slot as usize];
             entry.references -= 1;
             if entry.references == 0 {
+                self.referenced -= 1;
                 self.link_newest(slot);
             }
         }
+    }
+
+    /// Extents with writes under way.
+    pub(super) fn referenced(&self) -> u32 {
+        self.referenced
     }
 
     /// Whether a transaction is waiting to be written and none is being written.
@@ -201,6 +210,7 @@ impl ActivityLog {
         let entry = &mut self.slots[slot as usize];
         entry.extent = extent;
         entry.references = 1;
+        self.referenced += 1;
         entry.hot_after = self.begun + 1;
         entry.chain = self.heads[bucket];
         self.heads[bucket] = slot;
@@ -210,6 +220,7 @@ impl ActivityLog {
 
     fn reference(&mut self, slot: u32) {
         if self.slots[slot as usize].references == 0 {
+            self.referenced += 1;
             self.unlink(slot);
         }
         self.slots[slot as usize].references += 1;

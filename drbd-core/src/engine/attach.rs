@@ -433,6 +433,7 @@ impl Resource {
             | Then::PeerWritesKept
             | Then::TargetBitmapStable
             | Then::SourceBitmapStable
+            | Then::AheadBitmapStable
             | Then::TargetBegins
             | Then::TargetCopied
             | Then::TargetFinished => {}

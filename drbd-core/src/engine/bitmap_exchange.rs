@@ -183,15 +183,16 @@ impl Resource {
         }
         let replication = self.snapshot(Some(d)).replication;
         let name = match replication {
-            ReplicationState::WFBitMapS => "before-resync-source",
-            ReplicationState::WFSyncUUID => "before-resync-target",
+            ReplicationState::WFBitMapS | ReplicationState::Ahead => "before-resync-source",
+            ReplicationState::WFSyncUUID | ReplicationState::Behind => "before-resync-target",
             _ => return,
         };
-        let tolerated = status <= 0 || (status == 3 && replication == ReplicationState::WFBitMapS);
+        let source = matches!(replication, ReplicationState::WFBitMapS | ReplicationState::Ahead);
+        let tolerated = status <= 0 || (status == 3 && source);
         if !tolerated {
             let text = format!("{name} handler returned {status}, dropping connection.");
             self.fault(Fault::Fatal(text), out);
-        } else if replication == ReplicationState::WFBitMapS {
+        } else if source {
             self.begin_as_source(d, out);
         } else {
             self.begin_as_target(d, out);

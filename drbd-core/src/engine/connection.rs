@@ -23,6 +23,8 @@ pub(super) struct Connection {
     pub(super) peer_devices: Vec<PeerDevice>,
     /// Mirrored writes (slab keys) whose epoch is not yet acknowledged, in the order sent.
     pub(super) transfer_log: VecDeque<u32>,
+    /// Sectors of those writes.
+    pub(super) log_sectors: u64,
     /// How many writes at the head of the transfer log are known to be in the kernel's buffer (protocol A).
     pub(super) acknowledged_a: usize,
     /// Flushes (slab keys) that wait for a barrier to be acknowledged.
@@ -145,6 +147,7 @@ impl Connection {
             peer_role: Role::Unknown,
             link: Link::Idle,
             peer_devices: Vec::new(),
+            log_sectors: 0,
             transfer_log: VecDeque::with_capacity(2 * crate::limits::REQUESTS_MAX),
             acknowledged_a: 0,
             flush_waiters: Vec::with_capacity(64),

@@ -31,6 +31,7 @@ const RULES: &[Rule] = &[
     tell_sizes_while_negotiating,
     gate_writes_of_target,
     send_bitmap_as_source,
+    forget_to_catch_up,
     end_resync,
     tell_failed_disk,
     keep_bitmap_after_resync,
@@ -161,7 +162,8 @@ fn new_generation_when_target_is_lost_before_resync(
     new: &Snapshot,
     out: &mut Vec<Command>,
 ) {
-    let lost = old.replication == ReplicationState::WFBitMapS && !new.is_replicating();
+    let only_bits_tell = matches!(old.replication, ReplicationState::WFBitMapS | ReplicationState::Ahead);
+    let lost = only_bits_tell && !new.is_replicating();
     if !lost || new.disk != DiskState::UpToDate {
         return;
     }
@@ -343,6 +345,14 @@ fn send_bitmap_as_source(r: &mut Resource, d: usize, old: &Snapshot, new: &Snaps
     if old.replication != ReplicationState::WFBitMapS && new.replication == ReplicationState::WFBitMapS {
         // Everything set is kept first, so that a crash of this node leaves no block forgotten.
         r.meta_job(d, Job { flush_data: false, ..Job::everything(Some(Then::SourceBitmapStable)) }, out);
+    }
+}
+
+fn forget_to_catch_up(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, _: &mut Vec<Command>) {
+    if old.replication == ReplicationState::Ahead && new.replication != ReplicationState::Ahead {
+        if let Some(connection) = r.connection.as_mut() {
+            connection.peer_devices[d].catch_up_at = None;
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) enum Then {
     TargetBitmapStable,
     /// As source: the bits of a full sync are kept; tell them.
     SourceBitmapStable,
+    /// As source that had pulled ahead: its marks are kept; the resync may begin.
+    AheadBitmapStable,
     /// As target: the disk is called Inconsistent; blocks may change.
     TargetBegins,
     /// As target: data and bitmap are stable.

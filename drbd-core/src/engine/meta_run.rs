@@ -249,6 +249,7 @@ impl Resource {
             Then::RoleStable(ticket) => self.role_stable(d, ticket, out),
             Then::TargetBitmapStable => self.target_bitmap_stable(d, out),
             Then::SourceBitmapStable => self.source_bitmap_stable(d, out),
+            Then::AheadBitmapStable => self.ahead_bitmap_stable(d, out),
             Then::TargetFinished => self.target_finished(d, out),
             Then::Detached(ticket) => self.detached(d, ticket, out),
             Then::TargetBegins => self.target_begins(d, out),

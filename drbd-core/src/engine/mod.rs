@@ -22,6 +22,7 @@ mod admin;
 mod attach;
 mod bitmap;
 mod bitmap_exchange;
+mod congestion;
 mod connection;
 mod consequences;
 mod device;
@@ -99,7 +100,8 @@ impl Resource {
         });
         let resyncs = connection.into_iter().flat_map(|c| c.peer_devices.iter());
         let resync = resyncs.filter_map(|p| p.resync.as_deref().map(|r| r.next_tick)).min();
-        [link, resync, self.admin.deadline()].into_iter().flatten().min()
+        let ahead = connection.and_then(|c| c.peer_devices.iter().filter_map(|p| p.catch_up_at).min());
+        [link, resync, ahead, self.admin.deadline()].into_iter().flatten().min()
     }
 
     fn tick(&mut self, out: &mut Vec<Command>) {
@@ -110,6 +112,7 @@ impl Resource {
                 self.session_tick(out);
                 for d in 0..self.devices.len() {
                     self.resync_tick(d, out);
+                    self.congestion_tick(d, out);
                 }
             }
             Some(Link::Waiting { .. } | Link::Idle) | None => {}

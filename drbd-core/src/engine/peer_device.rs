@@ -4,6 +4,7 @@ use super::resync::Resync;
 use super::write_path::peer_request::PeerRequest;
 use crate::config::PeerDeviceOptions;
 use crate::control::FinishedResync;
+use crate::ids::Instant;
 use crate::states::{DiskState, ReplicationState, ResyncSuspended};
 use crate::wire::{Sizes, Uuids};
 use std::collections::VecDeque;
@@ -39,6 +40,8 @@ pub(super) struct PeerDevice {
     pub(super) gated: bool,
     pub(super) gate: VecDeque<PeerRequest>,
     pub(super) resync: Option<Box<Resync>>,
+    /// Ahead, and everything mirrored is stable: the peer is to catch up then.
+    pub(super) catch_up_at: Option<Instant>,
     pub(super) last_resync: Option<FinishedResync>,
     pub(super) counters: PeerCounters,
 }
@@ -72,6 +75,7 @@ impl PeerDevice {
             gated: false,
             gate: VecDeque::new(),
             resync: None,
+            catch_up_at: None,
             last_resync: None,
             counters: PeerCounters::default(),
         }

@@ -1,6 +1,7 @@
 //! Making, changing and deleting the objects of a resource, and connecting.
 
 use super::*;
+use crate::config::OnCongestion;
 
 impl Resource {
     pub(super) fn new_minor(
@@ -251,6 +252,10 @@ fn check_net_options(options: &NetOptions) -> Result<(), Refusal> {
     }
     if options.two_primaries {
         return Err(not_yet("allow-two-primaries"));
+    }
+    let goes_on = options.on_congestion != OnCongestion::Block;
+    if goes_on && options.protocol != crate::states::Protocol::A {
+        return Err(Reason::CongestionNotProtocolA.into());
     }
     if !options.cram_hmac_alg.is_empty() && options.shared_secret.is_empty() {
         return Err(Refusal::because(Reason::AuthAlgorithm, "cram-hmac-alg needs a shared-secret"));

@@ -4,6 +4,7 @@
 //! [`command`](super::command) is checked with every command.
 
 mod chaos;
+mod congestion;
 mod connecting;
 mod dialects;
 mod disks;

@@ -375,6 +375,7 @@ impl Resource {
         let Request { device: d, sector, bytes, payload, op, fua, .. } = self.requests[key];
         self.requests[key].submitted = true;
         let local = self.devices[d].usable().is_some();
+        self.look_at_congestion(d, out);
         let mirrored = self.mirrors(d) && self.can_send(op, bytes);
         if local && !mirrored {
             self.mark_unmirrored(d, sector, bytes, out);

@@ -81,6 +81,7 @@ impl Resource {
         let packet = packet_of(request, key, seq, flags);
         let payload = if request.op == UpperOp::Write { request.payload } else { PayloadId::NONE };
         connection.transfer_log.push_back(key);
+        connection.log_sectors += u64::from(request.bytes) / 512;
         let session = connection.session_mut().expect("as above");
         let packet = match packet {
             Packet::Zeroes(trim) if !session.has(feature::ZEROES) => {
@@ -337,10 +338,12 @@ impl Resource {
         for _ in 0..members {
             let connection = self.connection.as_mut().expect("as above");
             let key = connection.transfer_log.pop_front().expect("counted above");
+            connection.log_sectors -= u64::from(self.requests[key].bytes) / 512;
             connection.acknowledged_a = connection.acknowledged_a.saturating_sub(1);
             self.stable_at_peer(key, out)?;
         }
         self.flushes_covered(barrier, out);
+        self.look_for_drained_log();
         Ok(())
     }
 
@@ -386,6 +389,7 @@ impl Resource {
         let Some(connection) = self.connection.as_mut() else { return };
         connection.acknowledged_a = 0;
         let log = std::mem::take(&mut connection.transfer_log);
+        connection.log_sectors = 0;
         let flushes = std::mem::take(&mut connection.flush_waiters);
         let reads = std::mem::take(&mut connection.remote_reads);
         for peer_device in &mut connection.peer_devices {

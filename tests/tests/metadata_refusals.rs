@@ -85,7 +85,10 @@ fn metadata_of_another_size_is_named() {
     file.write_all_at(&block, 1024 * MIB - 4096).unwrap();
     let step = drbdmeta.say("- v09 disk internal dstate");
     assert_eq!(step.exit, 1);
-    assert!(step.err[0].contains("was made for a device of another size: bm_offset is -72"), "{step:?}");
+    let sentence = "No valid meta data found on disk: the metadata was made for a device of another size: \
+        of up to 134217728 bytes, this one has 1073741824 (bm_offset is -72, not -128); \
+        give the device its old size back, or make new metadata with create-md";
+    assert_eq!(step.err[0], sentence);
     assert_eq!(step.err.len(), 1);
 }
 

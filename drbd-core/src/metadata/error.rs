@@ -24,6 +24,8 @@ pub enum MetadataError {
         got: i64,
         /// Value for this device.
         expected: i64,
+        /// Size of the largest device that the metadata could be of.
+        made_for_bytes: u64,
         /// Size of this device.
         device_bytes: u64,
     },
@@ -84,10 +86,11 @@ impl fmt::Display for MetadataError {
             MetadataError::BadField { field, got, expected } => {
                 write!(f, "the super block is damaged: {field} is {got}, expected {expected}")
             }
-            MetadataError::OtherSize { field, got, expected, device_bytes } => write!(
+            MetadataError::OtherSize { field, got, expected, made_for_bytes, device_bytes } => write!(
                 f,
-                "the metadata was made for a device of another size: {field} is {got}, \
-                 on a device of {device_bytes} bytes it is {expected}"
+                "the metadata was made for a device of another size: of up to {made_for_bytes} bytes, \
+                 this one has {device_bytes} ({field} is {got}, not {expected}); \
+                 give the device its old size back, or make new metadata with create-md"
             ),
             MetadataError::OldFormat { name } => {
                 write!(f, "this is {name} metadata, which udrbd does not convert")

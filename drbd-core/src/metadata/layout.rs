@@ -154,6 +154,17 @@ impl Geometry {
     fn log_sectors(&self) -> u64 {
         self.log_blocks() * BLOCK_SECTORS
     }
+
+    /// Size of the largest metadata device (internal: backing disk) with an area as the super block's.
+    fn made_for_bytes(&self, super_block: &SuperBlock, index: Index) -> u64 {
+        if !index.is_internal() {
+            return u64::from(super_block.md_size_sect) * Sector::BYTES;
+        }
+        let bitmap_sectors = i64::from(super_block.al_offset) - i64::from(super_block.bm_offset);
+        let bitmap_bytes = u64::try_from(bitmap_sectors).unwrap_or(0) * Sector::BYTES;
+        let slot_bits = bitmap_bytes / u64::from(self.max_peers.max(1)) / 8 * 64;
+        slot_bits.saturating_mul(u64::from(self.bm_bytes_per_bit))
+    }
 }
 
 /// Positions for a device, as create-md writes them and as an attach expects them.
@@ -295,9 +306,21 @@ impl Place {
             if got == expected {
                 return Ok(());
             }
-            Err(MetadataError::OtherSize { field, got, expected, device_bytes: meta_device_bytes })
+            let made_for_bytes = geometry.made_for_bytes(super_block, index);
+            Err(MetadataError::OtherSize {
+                field,
+                got,
+                expected,
+                made_for_bytes,
+                device_bytes: meta_device_bytes,
+            })
         };
-        same("al_offset", super_block.al_offset.into(), layout.al_offset.into())?;
+        if super_block.al_offset != layout.al_offset {
+            // It does not depend on the device.
+            let got = super_block.al_offset.into();
+            let expected = "what the index and the log's size give";
+            return Err(MetadataError::BadField { field: "al_offset", got, expected });
+        }
         same("bm_offset", super_block.bm_offset.into(), layout.bm_offset.into())?;
         // A flexible external device may have grown since: its area is what the super block says, if that still fits.
         let shrunk = super_block.md_size_sect > layout.md_size_sect;

@@ -136,7 +136,31 @@ fn metadata_of_another_size_is_refused() {
     assert!(Place::of(&super_block, Index::Internal, GIB, GIB).is_ok());
     let error = Place::of(&super_block, Index::Internal, 2 * GIB, 2 * GIB).unwrap_err();
     assert!(matches!(error, MetadataError::OtherSize { field: "bm_offset", got: -128, .. }), "{error}");
-    assert!(error.to_string().contains("another size"));
+    let sizes = "of up to 1073741824 bytes, this one has 2147483648 (bm_offset is -128, not -192)";
+    assert!(error.to_string().contains(sizes), "{error}");
+}
+
+#[test]
+fn an_external_area_cut_off_is_told_with_both_sizes() {
+    let geometry = Geometry::usual(3);
+    let layout = Layout::new(Index::FlexExternal, GIB, &geometry).unwrap();
+    let super_block = SuperBlock::fresh(Format::V09, &layout, &geometry);
+    let error = Place::of(&super_block, Index::FlexExternal, GIB / 2, GIB).unwrap_err();
+    let sizes = "of up to 1073741824 bytes, this one has 536870912 (md_size_sect is 2097152, not 1048576)";
+    assert!(error.to_string().contains(sizes), "{error}");
+}
+
+#[test]
+fn a_misplaced_log_is_damage_and_no_other_size() {
+    let geometry = Geometry::usual(1);
+    let layout = Layout::new(Index::Internal, GIB, &geometry).unwrap();
+    let super_block =
+        SuperBlock { al_offset: i32::MIN, ..SuperBlock::fresh(Format::V09, &layout, &geometry) };
+    let error = Place::of(&super_block, Index::Internal, GIB, GIB).unwrap_err();
+    assert!(matches!(error, MetadataError::BadField { field: "al_offset", .. }), "{error}");
+    let super_block =
+        SuperBlock { bm_offset: i32::MIN, ..SuperBlock::fresh(Format::V09, &layout, &geometry) };
+    assert!(Place::of(&super_block, Index::Internal, GIB, GIB).is_err());
 }
 
 proptest! {

@@ -27,6 +27,8 @@ pub(crate) enum Verb {
     CreateMd,
     ForgetPeer,
     RepairMd,
+    RestoreMd,
+    VerifyDump,
 }
 
 /// How the bitmap is initialised.
@@ -48,7 +50,7 @@ const INIT_WORDS: [(&str, BitmapInit); 5] = [
 ];
 
 /// Name, verb, whether it takes `--node-id`, whether it writes.
-const VERBS: [(&str, Verb, bool, bool); 15] = [
+const VERBS: [(&str, Verb, bool, bool); 17] = [
     ("get-gi", Verb::GetGi, true, false),
     ("show-gi", Verb::ShowGi, true, false),
     ("dump-md", Verb::DumpMd, false, false),
@@ -64,11 +66,12 @@ const VERBS: [(&str, Verb, bool, bool); 15] = [
     ("md-create", Verb::CreateMd, false, true),
     ("forget-peer", Verb::ForgetPeer, true, true),
     ("repair-md", Verb::RepairMd, false, true),
+    ("restore-md", Verb::RestoreMd, false, true),
+    ("verify-dump", Verb::VerifyDump, false, false),
 ];
 
 /// Commands of DRBD's drbdmeta that this one does not have yet.
-const NOT_YET: [&str; 5] =
-    ["dump-superblock", "hexdump-superblock", "restore-md", "verify-dump", "check-resize"];
+const NOT_YET: [&str; 3] = ["dump-superblock", "hexdump-superblock", "check-resize"];
 
 /// Options of create-md.
 #[derive(Debug)]
@@ -76,6 +79,7 @@ pub(crate) struct CreateOptions {
     pub(crate) peer_max_bio_size: u32,
     pub(crate) al_stripes: u32,
     pub(crate) al_stripe_size_4k: u32,
+    pub(crate) al_stripes_given: bool,
     pub(crate) bitmap_block_size: u32,
     pub(crate) initialize_bitmap: BitmapInit,
     pub(crate) effective_size_sectors: u64,
@@ -203,6 +207,7 @@ impl Words {
             al_stripe_size_4k: self
                 .number("al-stripe-size-kB", Unit::KiB)?
                 .map_or(8, |kib| saturated(kib / 4)),
+            al_stripes_given: self.value("al-stripes").is_some() || self.value("al-stripe-size-kB").is_some(),
             bitmap_block_size: self.number("bitmap-block-size", Unit::Bytes)?.map_or(0, saturated),
             initialize_bitmap: init,
             effective_size_sectors: self.number("effective-size", Unit::Sectors)?.unwrap_or(0),
@@ -265,7 +270,7 @@ impl Words {
             return Err(Failure::value("The --peer-max-bio-size option is only allowed with create-md"));
         }
         self.check_bitmap_block_size(create.bitmap_block_size)?;
-        if (given("al-stripes") || given("al-stripe-size-kB")) && !creates {
+        if create.al_stripes_given && !creates && self.verb != Verb::RestoreMd {
             return Err(Failure::value(
                 "The --al-stripe* options are only allowed with create-md and restore-md",
             ));

@@ -300,7 +300,7 @@ fn initialise_bitmap(opened: &Opened, layout: &Layout) -> Result<(), Failure> {
 }
 
 /// Where the parts of metadata about to be written go.
-fn place_of(super_block: &SuperBlock, layout: &Layout) -> Place {
+pub(crate) fn place_of(super_block: &SuperBlock, layout: &Layout) -> Place {
     let geometry = Geometry::of(super_block);
     let capacity = drbd_core::ids::Sector(super_block.effective_size);
     Place {

@@ -111,7 +111,7 @@ impl<'a> Opened<'a> {
     }
 
     /// The size agreed with the peer cannot be more than what is left for data.
-    fn clip_size(&self, super_block: &mut SuperBlock) -> Result<(), Failure> {
+    pub(crate) fn clip_size(&self, super_block: &mut SuperBlock) -> Result<(), Failure> {
         let index = self.arguments.index;
         let geometry = Geometry::of(super_block);
         let usable = self.layout(&geometry)?.usable_sectors(index, &geometry);

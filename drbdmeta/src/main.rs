@@ -18,6 +18,7 @@ mod last_known;
 mod minor;
 mod numbers;
 mod places;
+mod restore;
 mod state;
 mod terminal;
 
@@ -54,7 +55,11 @@ fn run() -> Result<(), Failure> {
     let _lock = minor.map(minor::lock).transpose()?;
     let attached = minor.map(minor::is_attached).transpose()?.unwrap_or(false);
     if attached && words.modifies() {
-        return Err(Failure::usage(format!("Device '{}' is configured!", words.drbd_device())));
+        let device = words.drbd_device();
+        return Err(Failure::usage(format!(
+            "Device '{device}' is configured!\n\
+             # A running resource has its disk attached: drbdadm detach it first, or down. Nothing was changed."
+        )));
     }
     let arguments = words.finish(create)?;
     let terminal = Terminal::new(arguments.force, arguments.quiet);
@@ -69,7 +74,8 @@ fn run() -> Result<(), Failure> {
 fn dispatch(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
     let words_taken = match arguments.verb {
         Verb::CreateMd => return create::create(arguments, terminal),
-        Verb::SetGi | Verb::WriteDevUuid => 1,
+        Verb::VerifyDump => return restore::verify(arguments),
+        Verb::SetGi | Verb::WriteDevUuid | Verb::RestoreMd => 1,
         Verb::GetGi
         | Verb::ShowGi
         | Verb::DumpMd
@@ -103,6 +109,7 @@ fn dispatch(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
         Verb::WriteDevUuid => state::write_dev_uuid(&mut opened),
         Verb::ForgetPeer => state::forget_peer(&mut opened),
         Verb::RepairMd => state::repair(&mut opened),
-        Verb::CreateMd => Ok(()),
+        Verb::RestoreMd => restore::restore(&mut opened),
+        Verb::CreateMd | Verb::VerifyDump => Ok(()),
     }
 }

@@ -77,6 +77,21 @@ impl SuperBlock {
         }
     }
 
+    /// Takes the device flags as the format stores them.
+    pub fn set_flags_on_disk(&mut self, flags: u32) {
+        self.flags = flags;
+        if self.format == Format::V08 {
+            let known = V08_PEER_FLAGS.iter().fold(0, |known, (_, of_peer)| known | of_peer);
+            self.peers[0].flags &= !known;
+            for (device, of_peer) in V08_PEER_FLAGS {
+                if flags & device != 0 {
+                    self.peers[0].flags |= of_peer;
+                    self.flags &= !device;
+                }
+            }
+        }
+    }
+
     /// Reads a super block. `None`: these are not the bytes of one.
     pub fn decode(block: &Block) -> Result<Option<SuperBlock>, MetadataError> {
         let (format, unclean_magic) = match u32_at(block, MAGIC_AT) {
@@ -202,12 +217,7 @@ fn decode_v08(block: &Block, decoded: &mut SuperBlock) {
     let peer = &mut decoded.peers[0];
     peer.bitmap_index = 0;
     peer.bitmap_uuid = u64_at(block, 16);
-    for (device, of_peer) in V08_PEER_FLAGS {
-        if decoded.flags & device != 0 {
-            peer.flags |= of_peer;
-            decoded.flags &= !device;
-        }
-    }
+    decoded.set_flags_on_disk(decoded.flags);
 }
 
 fn decode_v09(block: &Block, decoded: &mut SuperBlock) {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Exit code when a program cannot be run at all.
 const E_EXEC_ERROR: i32 = 20;
+/// drbdsetup outdate: the disk is Inconsistent or worse. It stays that if drbdmeta finds nothing to outdate either.
+const E_LOWER_THAN_OUTDATED: i32 = 5;
 
 /// How calls are made.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +148,11 @@ impl Runner {
                 if code == 0 || unless.contains(&code) || second.is_empty() {
                     return code;
                 }
-                second.iter().map(|c| self.call(c)).find(|code| *code != 0).unwrap_or(0)
+                match second.iter().map(|c| self.call(c)).find(|code| *code != 0) {
+                    Some(_) if code == E_LOWER_THAN_OUTDATED => code,
+                    Some(other) => other,
+                    None => 0,
+                }
             }
             Step::Create { create, read, write } => self.create(create, read, write),
         }

@@ -138,6 +138,26 @@ fn what_does_not_run_is_asked_of_the_disk() {
 }
 
 #[test]
+fn an_inconsistent_disk_may_be_no_disk_and_is_outdated_where_it_lies() {
+    let diskless = Node::new("outdate-diskless", "'drbdsetup outdate'*) exit 5;;");
+    let answer = diskless.drbdadm(&["outdate", "r0"]);
+    assert_eq!((answer.code, answer.calls.len()), (0, 2));
+    let inconsistent = Node::new("outdate", "'drbdsetup outdate'*) exit 5;; drbdmeta*) exit 20;;");
+    assert_eq!(inconsistent.drbdadm(&["outdate", "r0"]).code, 5);
+}
+
+#[test]
+fn invalidate_turns_to_the_disk_unless_the_resource_has_refused() {
+    for (code, calls) in [(11, 1), (17, 1), (10, 2), (16, 2), (20, 2)] {
+        let node = Node::new("invalidate", &format!("'drbdsetup invalidate'*) exit {code};;"));
+        let answer = node.drbdadm(&["invalidate", "r0"]);
+        assert_eq!((answer.code, answer.calls.len()), (if calls == 1 { code } else { 0 }, calls), "{code}");
+    }
+    let attached = Node::new("invalidate-attached", "drbdsetup*) exit 10;; drbdmeta*) exit 20;;");
+    assert_eq!(attached.drbdadm(&["invalidate", "r0"]).code, 20);
+}
+
+#[test]
 fn new_metadata_get_a_device_uuid_once() {
     let fresh = Node::new("fresh", "*read-dev-uuid) echo 0000000000000000;;");
     let answer = fresh.drbdadm(&["md-create", "r0"]);

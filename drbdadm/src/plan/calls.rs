@@ -7,8 +7,8 @@ use crate::wanted::{BackingDisk, Wanted, WantedConnection, WantedVolume};
 
 /// Exit codes of `invalidate` that are answers: the resource runs and refuses.
 const INVALIDATE_ANSWERS: &[i32] = &[11, 17];
-/// Exit codes of `outdate` that are answers.
-const OUTDATE_ANSWERS: &[i32] = &[5, 17];
+/// Exit codes of `outdate` that are answers. 5 is one only if there is no disk to outdate: the resource may be diskless.
+const OUTDATE_ANSWERS: &[i32] = &[17];
 
 /// Commands of drbdsetup that may have to wait: for a process to start, for disks, for peers.
 const MAY_WAIT: &[&str] =

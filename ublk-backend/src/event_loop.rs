@@ -13,7 +13,7 @@ use crate::peer_link::{self, PeerLinks};
 use crate::ring::{Completion, Op, Ring, Token};
 use crate::stream::Pools;
 use drbd_core::config::NetOptions;
-use drbd_core::engine::{AdminRequest, Command, Event, Level, Resource};
+use drbd_core::engine::{AdminRequest, Command, Event, Level, RequestLimits, Resource};
 use drbd_core::ids::{Instant, Sector, Ticket, VolumeNumber};
 use drbd_core::refusal::{Reason, Refusal};
 use std::collections::VecDeque;
@@ -296,8 +296,10 @@ impl DataLoop {
                 None
             }
             Command::Complete { tag, result, payload } => {
-                if let Some(slot) = self.nbd.complete(tag, result, payload, pools) {
-                    let gate = EngineGate(&self.engine);
+                let gate = EngineGate(&self.engine);
+                let ending = self.nbd.complete(tag, result, payload, &gate, pools);
+                self.events.extend(self.nbd.take_again().map(Event::Upper));
+                if let Some(slot) = ending {
                     if let nbd::Next::Closed(volume) = self.nbd.next(slot, &gate, ring, pools) {
                         self.events.push_back(Event::Closed { volume });
                     }
@@ -459,5 +461,9 @@ struct EngineGate<'a>(&'a Resource);
 impl Gate for EngineGate<'_> {
     fn may_open(&self, volume: VolumeNumber) -> Result<Sector, String> {
         self.0.may_open(volume)
+    }
+
+    fn limits(&self, volume: VolumeNumber) -> RequestLimits {
+        self.0.request_limits(volume)
     }
 }

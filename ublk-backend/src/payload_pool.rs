@@ -204,6 +204,22 @@ impl PayloadPool {
         self.merge(payload.0, order);
     }
 
+    /// Makes buffers of `part_bytes` (a power of two pages) out of one, in order of their bytes, each with one reference.
+    pub(crate) fn divide(&mut self, payload: PayloadId, part_bytes: usize) -> Vec<PayloadId> {
+        let page = *self.taken(payload);
+        assert!(page.refs == 1, "payload {payload} is nobody else's");
+        let order = usize::from(page.order);
+        let part_order = order_of(part_bytes).min(order);
+        let starts = (0..1 << (order - part_order)).map(|n| payload.0 + (n << part_order));
+        let part = Page { order: part_order as u8, ..page };
+        starts
+            .map(|first| {
+                self.pages[first as usize] = part;
+                PayloadId(first)
+            })
+            .collect()
+    }
+
     /// The whole memory of a buffer.
     pub(crate) fn span(&self, payload: PayloadId) -> Span {
         let page = self.pages[payload.0 as usize];

@@ -38,13 +38,13 @@ pub enum Command {
         payload: PayloadId,
     },
     /// The front end's request is done. For a read, `payload` holds the bytes (the request's own buffer, or another
-    /// one whose reference passes to the front end).
+    /// one whose reference passes to the front end). With [`UpperResult::Split`] it is the request's own buffer.
     Complete {
         /// Of the request.
         tag: UpperTag,
         /// How it went.
         result: UpperResult,
-        /// For a read, see above; else NONE.
+        /// See above; else NONE.
         payload: PayloadId,
     },
     /// The engine's reference to a buffer is dropped.
@@ -226,6 +226,9 @@ pub enum UpperResult {
     NotPrimary,
     /// Beyond the end of the device.
     OutOfRange,
+    /// Nothing was done: a peer came that cannot be sent this, or not in one piece. To be asked again in parts as
+    /// [`request_limits`](super::Resource::request_limits) are now.
+    Split,
 }
 
 /// Addresses and settings of a link.

@@ -27,6 +27,8 @@ pub(super) struct Device {
     pub(super) conflicts: Conflicts,
     /// Requests that came while none may be started, in order.
     pub(super) held: VecDeque<UpperRequest>,
+    /// They are being started.
+    pub(super) starting_held: bool,
     /// Writes (slab keys) waiting for the activity log, in order; they hold their place in `conflicts`.
     pub(super) log_waiters: VecDeque<LogWaiter>,
     /// Completions that wait until a new generation is on stable storage.
@@ -94,6 +96,7 @@ impl Device {
             backing: None,
             conflicts: Conflicts::new(REQUESTS_MAX + PEER_REQUESTS_MAX),
             held: VecDeque::with_capacity(256),
+            starting_held: false,
             log_waiters: VecDeque::with_capacity(256),
             held_completions: Vec::with_capacity(64),
             exposed_uuid: 0,

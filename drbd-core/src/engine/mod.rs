@@ -14,6 +14,7 @@ pub mod device_size;
 pub mod event;
 pub mod generation;
 pub mod planted;
+pub mod request_limits;
 pub mod state_change;
 pub mod sync_decision;
 
@@ -51,6 +52,7 @@ mod tests;
 
 pub use command::*;
 pub use event::*;
+pub use request_limits::{RequestLimits, RequestPart};
 pub use resource::Resource;
 
 use crate::control::{HelperObject, Kind};

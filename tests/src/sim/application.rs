@@ -5,7 +5,7 @@ use super::cluster::{Cluster, Happening};
 use super::disk::Tag;
 use super::node::Asked;
 use super::workload::Wish;
-use drbd_core::engine::{Event, UpperOp, UpperRequest, UpperResult};
+use drbd_core::engine::{Event, RequestLimits, RequestPart, UpperOp, UpperRequest, UpperResult};
 use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
 use drbd_core::states::Protocol;
 use std::rc::Rc;
@@ -70,11 +70,24 @@ impl Cluster {
     }
 
     fn ask(&mut self, node: usize, wish: Wish) {
+        // Sometimes it looked before the peer came: then the engine tells.
+        let stale = self.dice.application.chance(100);
+        let volume = VolumeNumber(wish.volume as u16);
+        let limits = self.daemon(node).resource.request_limits(volume);
+        let limits = if stale { RequestLimits::LARGEST } else { limits };
+        for part in take_apart(wish, &limits) {
+            let request = self.begin(node, part);
+            self.handle(node, Event::Upper(request));
+        }
+    }
+
+    /// Notes what is asked for.
+    fn begin(&mut self, node: usize, Part { wish, zero_data }: Part) -> UpperRequest {
         let ledger = &mut self.ledgers[wish.volume];
         let begun = ledger.now();
         let write = match wish.op {
             UpperOp::Read | UpperOp::Flush => None,
-            UpperOp::Write => Some(ledger.begin(node, wish.sector, wish.count, false)),
+            UpperOp::Write => Some(ledger.begin(node, wish.sector, wish.count, zero_data)),
             UpperOp::Discard | UpperOp::WriteZeroes { .. } => {
                 Some(ledger.begin(node, wish.sector, wish.count, true))
             }
@@ -92,8 +105,8 @@ impl Cluster {
         };
         let tag = daemon.next_tag;
         daemon.next_tag += 1;
-        daemon.asked.insert(tag, Asked { wish, write, begun });
-        let request = UpperRequest {
+        daemon.asked.insert(tag, Asked { wish, write, begun, zero_data });
+        UpperRequest {
             tag: UpperTag(tag),
             volume: VolumeNumber(wish.volume as u16),
             op: wish.op,
@@ -101,8 +114,29 @@ impl Cluster {
             bytes: (wish.count * 512) as u32,
             payload,
             fua: wish.fua,
-        };
-        self.handle(node, Event::Upper(request));
+        }
+    }
+
+    /// A peer came that cannot be sent that whole.
+    fn ask_again(&mut self, node: usize, asked: &Asked, payload: PayloadId) {
+        let wish = asked.wish;
+        if let Some(number) = asked.write {
+            self.ledgers[wish.volume].give_up(number);
+        }
+        if payload != PayloadId::NONE {
+            self.daemon(node).payloads.release(payload);
+        }
+        let limits = self.daemon(node).resource.request_limits(VolumeNumber(wish.volume as u16));
+        if limits.fits(wish.op, (wish.count * 512) as u32) {
+            self.fail("contract", format!("n{node} does not take {wish:?}, which fits {limits:?}"));
+            return;
+        }
+        for mut part in take_apart(wish, &limits) {
+            part.zero_data |= asked.zero_data;
+            let request = self.begin(node, part);
+            // The engine is still at it.
+            self.post(node, 0, Event::Upper(request));
+        }
     }
 
     /// A request of the application is answered.
@@ -113,6 +147,7 @@ impl Cluster {
             return;
         };
         match asked.wish.op {
+            _ if result == UpperResult::Split => self.ask_again(node, &asked, payload),
             UpperOp::Read => self.read_done(node, &asked, result, payload),
             UpperOp::Flush => {
                 if result == UpperResult::Done {
@@ -197,4 +232,29 @@ impl Cluster {
         let verdict = self.ledgers[volume].flushed(node, asked.begun, on, &stable);
         self.judge("durability", verdict);
     }
+}
+
+/// What the engine is asked at once.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    wish: Wish,
+    /// A write of zeroes.
+    zero_data: bool,
+}
+
+/// What the engine takes of a wish, one after the other, as a front end does it. What is left of a discard that is not
+/// taken is forgotten.
+fn take_apart(wish: Wish, limits: &RequestLimits) -> Vec<Part> {
+    let (mut parts, mut done) = (Vec::new(), 0);
+    while done < wish.count || (parts.is_empty() && wish.op == UpperOp::Flush) {
+        let (op, bytes) = match limits.next_part(wish.op, ((wish.count - done) * 512) as u32) {
+            RequestPart::Ask(bytes) => (wish.op, bytes),
+            RequestPart::WriteZeroData(bytes) => (UpperOp::Write, bytes),
+            RequestPart::Skip => break,
+        };
+        let (sector, count) = (wish.sector + done, u64::from(bytes) / 512);
+        parts.push(Part { wish: Wish { op, sector, count, ..wish }, zero_data: op != wish.op });
+        done += count;
+    }
+    parts
 }

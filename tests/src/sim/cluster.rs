@@ -15,7 +15,6 @@ use super::workload::Workload;
 use super::{Failure, Limits, Report};
 use drbd_core::engine::Event;
 use drbd_core::ids::Sector;
-use drbd_core::wire::header::request_bytes_max;
 
 /// Something that is going to happen.
 #[derive(Debug)]
@@ -102,11 +101,7 @@ impl Cluster {
         let size = |v: usize| images.iter().map(|i: &Vec<Image>| i[v].capacity.0).min().expect("two nodes");
         let sizes: Vec<Sector> = (0..setup.volumes.len()).map(|v| Sector(size(v))).collect();
         let slots = setup.nodes.iter().map(|n| n.disk.al_extents).min().expect("two nodes");
-        // Older peers know neither discards nor zeroes, nor large requests: what they cannot be sent is kept on one node.
-        let version = setup.nodes.iter().map(|n| n.protocol_max).min().expect("two nodes");
-        let discard_max = if version >= 95 { u64::from(slots.min(4) - 2) * 8192 } else { 0 };
-        let request_max = u64::from(request_bytes_max(version) / 512).min(2048);
-        let workload = Workload::draw(&mut dice, &sizes, discard_max, request_max);
+        let workload = Workload::draw(&mut dice, &sizes, u64::from(slots.min(4) - 2) * 8192);
         let nodes =
             images.into_iter().enumerate().map(|(n, images)| make_node(&setup, n, images, &sizes)).collect();
         let network = Network::new(setup.nodes.len(), &mut dice);

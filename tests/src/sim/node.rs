@@ -82,6 +82,8 @@ pub(crate) struct Asked {
     pub(crate) write: Option<u32>,
     /// Its moment in the ledger.
     pub(crate) begun: u64,
+    /// A write of zeroes.
+    pub(crate) zero_data: bool,
 }
 
 /// A running daemon.

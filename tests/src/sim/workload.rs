@@ -5,6 +5,9 @@ use super::prng::Prng;
 use drbd_core::engine::UpperOp;
 use drbd_core::ids::Sector;
 
+/// Sectors of the largest request with data: more than a front end may ask at once.
+const REQUEST_MAX: u64 = 3000;
+
 /// One request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
@@ -32,13 +35,11 @@ pub(crate) struct Workload {
     discards_per_mille: u64,
     /// Discards reach that far at most, in sectors.
     discard_max: u64,
-    /// Other requests reach that far at most, in sectors.
-    request_max: u64,
 }
 
 impl Workload {
-    /// An application for volumes of those sizes; without discards if they may not reach anywhere.
-    pub(crate) fn draw(dice: &mut Prng, sizes: &[Sector], discard_max: u64, request_max: u64) -> Workload {
+    /// An application for volumes of those sizes.
+    pub(crate) fn draw(dice: &mut Prng, sizes: &[Sector], discard_max: u64) -> Workload {
         let sizes: Vec<u64> = sizes.iter().map(|s| s.0).collect();
         let count = dice.between(1, 12);
         let places =
@@ -49,9 +50,8 @@ impl Workload {
             aligned: dice.chance(600),
             flushes_per_mille: dice.pick(&[0, 30, 200]),
             reads_per_mille: dice.pick(&[0, 100, 400]),
-            discards_per_mille: dice.pick(&[0, 20, 100]) * u64::from(discard_max > 0),
+            discards_per_mille: dice.pick(&[0, 20, 100]),
             discard_max,
-            request_max,
         }
     }
 
@@ -63,8 +63,7 @@ impl Workload {
         }
         let size = self.sizes[volume];
         let mut sector = dice.pick(&self.places[volume]) + dice.below(48);
-        let mut count =
-            if dice.chance(30) { dice.between(1, self.request_max) } else { dice.skewed(1, 8, 64) };
+        let mut count = if dice.chance(30) { dice.between(1, REQUEST_MAX) } else { dice.skewed(1, 8, 64) };
         let op = if dice.chance(self.reads_per_mille) {
             UpperOp::Read
         } else if dice.chance(self.discards_per_mille) {

@@ -1,14 +1,14 @@
 //! What the users of a device talk to. Today the [NBD server](nbd); ublk and the kernel's NBD client come beside it.
 //!
-//! A front end turns what its users ask into [`UpperRequest`]s of at most 1 MiB (128 MiB without data), gives each a
-//! tag and gets it back with the result. It asks for buffers before it reads bulk, and stops reading while there are
-//! none.
+//! A front end turns what its users ask into [`UpperRequest`]s within the limits the engine has at the moment, gives
+//! each a tag and gets it back with the result. It asks for buffers before it reads bulk, and stops reading while there
+//! are none.
 
 pub(crate) mod nbd;
 mod nbd_negotiation;
 mod nbd_session;
 
-use drbd_core::engine::UpperRequest;
+use drbd_core::engine::{RequestLimits, UpperRequest};
 use drbd_core::ids::{Sector, UpperTag, VolumeNumber};
 use drbd_core::limits::REQUESTS_MAX;
 
@@ -16,6 +16,8 @@ use drbd_core::limits::REQUESTS_MAX;
 pub(crate) trait Gate {
     /// Asked when a session begins.
     fn may_open(&self, volume: VolumeNumber) -> Result<Sector, String>;
+    /// Asked before every request: what the engine takes now.
+    fn limits(&self, volume: VolumeNumber) -> RequestLimits;
 }
 
 /// Who waits for an upper request.

@@ -50,6 +50,8 @@ pub(crate) struct NbdServer {
     stalled: Vec<u32>,
     answer: Vec<u8>,
     uppers: UpperTable,
+    /// Parts of what came back to be taken apart.
+    again: Vec<UpperRequest>,
 }
 
 impl NbdServer {
@@ -169,11 +171,16 @@ impl NbdServer {
                 }
             }
             if session.is_asking() {
-                return match session.next_part(slot, ring, pools, &mut self.uppers) {
-                    Part::Ask(upper) => Next::Upper(upper),
-                    Part::Receive => Next::Wait,
-                    Part::Stalled => self.stall(slot),
-                };
+                let limits = gate.limits(session.volume);
+                match session.next_part(slot, &limits, ring, pools, &mut self.uppers) {
+                    Part::Ask(upper) => return Next::Upper(upper),
+                    Part::Receive => return Next::Wait,
+                    Part::Stalled => return self.stall(slot),
+                    Part::Skipped => {
+                        self.mark_dirty(slot);
+                        continue;
+                    }
+                }
             }
             if session.stream.queued_bytes() > UNREAD_BYTES_MAX {
                 // Looked at again when a send ends.
@@ -242,12 +249,13 @@ impl NbdServer {
     }
 
     /// An upper request ended. A payload is the front end's from here on. Names the session if it is ending and waits
-    /// to be looked at.
+    /// to be looked at. Afterwards [`take_again`](Self::take_again).
     pub(crate) fn complete(
         &mut self,
         tag: UpperTag,
         result: UpperResult,
         payload: PayloadId,
+        gate: &dyn Gate,
         pools: &mut Pools,
     ) -> Option<u32> {
         let waiting = self.uppers.remove(tag)?;
@@ -256,10 +264,20 @@ impl NbdServer {
             pools.payloads.release(payload);
             return None;
         };
-        session.part_done(&waiting, result, payload, pools);
+        if result == UpperResult::Split {
+            let limits = gate.limits(session.volume);
+            session.part_again(&waiting, payload, &limits, pools, &mut self.uppers, &mut self.again);
+        } else {
+            session.part_done(&waiting, result, payload, pools);
+        }
         let ending = session.phase == Phase::Ending;
         self.mark_dirty(slot);
         ending.then_some(slot)
+    }
+
+    /// What the engine is to be asked because it did not take something whole.
+    pub(crate) fn take_again(&mut self) -> std::vec::Drain<'_, UpperRequest> {
+        self.again.drain(..)
     }
 
     fn mark_dirty(&mut self, slot: u32) {

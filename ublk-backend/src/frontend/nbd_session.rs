@@ -1,13 +1,14 @@
 //! One NBD connection: its requests, split for the engine and put together again for the client.
 
 use super::nbd_negotiation::{be32, be64, Negotiation, BLOCK_BYTES_MIN, REQUEST_BYTES_MAX};
-use super::{UpperTable, Waiting};
-use crate::payload_pool::{Share, Span};
+use super::Waiting;
+use crate::payload_pool::Span;
 use crate::ring::Ring;
 use crate::stream::{Pools, SocketStream};
 use drbd_core::engine::{UpperOp, UpperRequest, UpperResult};
-use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
-use drbd_core::limits;
+use drbd_core::ids::{PayloadId, Sector, VolumeNumber};
+
+mod parts;
 
 pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;
 pub(super) const SIMPLE_MAGIC: u32 = 0x6744_6698;
@@ -40,6 +41,18 @@ enum Kind {
     Flush,
     Trim,
     WriteZeroes { no_hole: bool },
+}
+
+impl Kind {
+    fn op(self) -> UpperOp {
+        match self {
+            Kind::Read => UpperOp::Read,
+            Kind::Write => UpperOp::Write,
+            Kind::Flush => UpperOp::Flush,
+            Kind::Trim => UpperOp::Discard,
+            Kind::WriteZeroes { no_hole } => UpperOp::WriteZeroes { unmap: !no_hole },
+        }
+    }
 }
 
 /// A request of a client, answered when all its parts are.
@@ -91,6 +104,8 @@ pub(super) struct Session {
     /// The request whose parts are being asked.
     current: Option<u32>,
     filling: Option<Filling>,
+    /// Zeroes, while the current request is a write of zeroes to a peer that has to be sent them.
+    zeroes: PayloadId,
     /// Bytes of a refused write to throw away.
     skip_bytes: u64,
     pub(super) dirty: bool,
@@ -102,6 +117,8 @@ pub(super) enum Part {
     Ask(UpperRequest),
     Receive,
     Stalled,
+    /// There is nothing (more) to ask.
+    Skipped,
 }
 
 impl Session {
@@ -118,6 +135,7 @@ impl Session {
             free: Vec::new(),
             current: None,
             filling: None,
+            zeroes: PayloadId::NONE,
             skip_bytes: 0,
             dirty: false,
             stalled: false,
@@ -147,6 +165,7 @@ impl Session {
         if let Some(filling) = self.filling.take() {
             pools.payloads.release(filling.payload);
         }
+        pools.payloads.release(std::mem::replace(&mut self.zeroes, PayloadId::NONE));
         if let Some(current) = self.current.take() {
             // The parts not yet asked never will be.
             if let Some(request) = self.requests[current as usize].as_mut() {
@@ -246,76 +265,6 @@ impl Session {
             self.stream.arm(ring, None);
         }
         self.skip_bytes == 0
-    }
-
-    /// The next part of the current request.
-    pub(super) fn next_part(
-        &mut self,
-        slot: u32,
-        ring: &mut Ring,
-        pools: &mut Pools,
-        uppers: &mut UpperTable,
-    ) -> Part {
-        let Some(current) = self.current else { return Part::Receive };
-        let Some(request) = self.requests[current as usize].as_mut() else { return Part::Receive };
-        if !uppers.has_room() {
-            return Part::Stalled;
-        }
-        let largest = match request.kind {
-            Kind::Read | Kind::Write => limits::REQUEST_BYTES_MAX,
-            Kind::Trim | Kind::WriteZeroes { .. } | Kind::Flush => limits::DISCARD_BYTES_MAX,
-        };
-        let bytes = request.left_bytes.min(largest);
-        let payload = match request.kind {
-            Kind::Write => {
-                if self.filling.is_none() {
-                    let Some(payload) = pools.take(bytes as usize, Share::FrontEnd) else {
-                        return Part::Stalled;
-                    };
-                    let rest = pools.payloads.span(payload).part(0, bytes as usize);
-                    self.filling = Some(Filling { payload, bytes, rest });
-                }
-                let Some(filling) = self.filling.as_mut() else { return Part::Receive };
-                let taken = self.stream.take_into(filling.rest);
-                filling.rest = filling.rest.from(taken);
-                if filling.rest.len() > 0 {
-                    self.stream.arm(ring, Some(filling.rest));
-                    return Part::Receive;
-                }
-                debug_assert_eq!(filling.bytes, bytes);
-                let payload = filling.payload;
-                self.filling = None;
-                payload
-            }
-            Kind::Read => match pools.take(bytes as usize, Share::FrontEnd) {
-                Some(payload) => payload,
-                None => return Part::Stalled,
-            },
-            Kind::Flush | Kind::Trim | Kind::WriteZeroes { .. } => PayloadId::NONE,
-        };
-        let upper = UpperRequest {
-            tag: UpperTag(0),
-            volume: self.volume,
-            op: match request.kind {
-                Kind::Read => UpperOp::Read,
-                Kind::Write => UpperOp::Write,
-                Kind::Flush => UpperOp::Flush,
-                Kind::Trim => UpperOp::Discard,
-                Kind::WriteZeroes { no_hole } => UpperOp::WriteZeroes { unmap: !no_hole },
-            },
-            sector: Sector::from_bytes(request.offset_bytes + u64::from(request.asked_bytes)),
-            bytes,
-            payload,
-            fua: request.fua && request.kind != Kind::Read && request.kind != Kind::Flush,
-        };
-        let offset_bytes = request.asked_bytes;
-        request.outstanding += 1;
-        request.asked_bytes += bytes;
-        request.left_bytes -= bytes;
-        if request.left_bytes == 0 {
-            self.current = None;
-        }
-        Part::Ask(uppers.insert(Waiting { session: slot, request: current, offset_bytes, upper }))
     }
 
     pub(super) fn part_done(
@@ -423,7 +372,7 @@ impl Session {
 fn error_of(result: UpperResult, kind: Kind) -> u32 {
     match result {
         UpperResult::Done => error::NONE,
-        UpperResult::IoError => error::IO,
+        UpperResult::IoError | UpperResult::Split => error::IO,
         UpperResult::NotPrimary => error::PERM,
         UpperResult::OutOfRange if kind == Kind::Read => error::INVAL,
         UpperResult::OutOfRange => error::NOSPC,

@@ -48,6 +48,23 @@ fn references_keep_a_buffer() {
 }
 
 #[test]
+fn a_buffer_is_divided_and_grows_together_again() {
+    let mut pool = PayloadPool::new(MIB, MIB).unwrap();
+    let whole = pool.take(100 << 10, Share::Peer).unwrap();
+    let bytes: Vec<u8> = (0..128 << 10).map(|n| (n >> 12) as u8).collect();
+    pool.span(whole).put(&bytes);
+    let parts = pool.divide(whole, 32 << 10);
+    assert_eq!(parts.len(), 4);
+    for (part, bytes) in parts.iter().zip(bytes.chunks(32 << 10)) {
+        assert_eq!(pool.span(*part).bytes(), bytes);
+    }
+    parts.iter().rev().for_each(|part| pool.release(*part));
+    assert_eq!(pool.free_bytes(), MIB);
+    let small = pool.take(4096, Share::Peer).unwrap();
+    assert_eq!(pool.divide(small, 32 << 10), [small], "smaller than a part");
+}
+
+#[test]
 fn front_ends_leave_a_share_to_peers() {
     let mut pool = PayloadPool::new(8 * MIB, 8 * MIB).unwrap();
     let mut taken = 0;

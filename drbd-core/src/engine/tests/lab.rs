@@ -169,6 +169,15 @@ impl Lab {
         self.upper(n, UpperOp::Write, block, Some(vec![content]), true)
     }
 
+    /// Writes several blocks.
+    pub(super) fn write_many(&mut self, n: usize, block: u64, contents: Vec<u32>) -> UpperTag {
+        self.upper(n, UpperOp::Write, block, Some(contents), false)
+    }
+
+    pub(super) fn read_many(&mut self, n: usize, block: u64, blocks: usize) -> UpperTag {
+        self.upper(n, UpperOp::Read, block, Some(vec![0; blocks]), false)
+    }
+
     pub(super) fn flush(&mut self, n: usize) -> UpperTag {
         self.upper(n, UpperOp::Flush, 0, None, false)
     }

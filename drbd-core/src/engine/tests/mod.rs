@@ -10,6 +10,7 @@ mod dialects;
 mod disks;
 mod lab;
 mod node;
+mod old_peers;
 mod resync;
 mod roles;
 mod writes;

@@ -190,21 +190,30 @@ impl Resource {
 
     /// Starts what was held and may start now, in order.
     pub(in crate::engine) fn start_held(&mut self, d: usize, out: &mut Vec<Command>) {
-        while let Some(&request) = self.devices[d].held.front() {
-            if self.role != Role::Primary || self.force_io_failures {
-                self.devices[d].held.pop_front();
-                self.devices[d].counters.upper_pending -= 1;
-                Resource::release(request.payload, out);
-                let result = UpperResult::NotPrimary;
-                out.push(Command::Complete { tag: request.tag, result, payload: PayloadId::NONE });
-                continue;
-            }
-            if !self.may_start(d, &request) {
-                return;
-            }
-            self.devices[d].held.pop_front();
-            self.start_upper(d, request, out);
+        // What ends as soon as it begins comes here again: one loop is enough.
+        if std::mem::replace(&mut self.devices[d].starting_held, true) {
+            return;
         }
+        while self.start_first_held(d, out) {}
+        self.devices[d].starting_held = false;
+    }
+
+    fn start_first_held(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        let Some(&request) = self.devices[d].held.front() else { return false };
+        if self.role != Role::Primary || self.force_io_failures {
+            self.devices[d].held.pop_front();
+            self.devices[d].counters.upper_pending -= 1;
+            Resource::release(request.payload, out);
+            let result = UpperResult::NotPrimary;
+            out.push(Command::Complete { tag: request.tag, result, payload: PayloadId::NONE });
+            return true;
+        }
+        if !self.may_start(d, &request) {
+            return false;
+        }
+        self.devices[d].held.pop_front();
+        self.start_upper(d, request, out);
+        true
     }
 
     fn start_upper(&mut self, d: usize, upper: UpperRequest, out: &mut Vec<Command>) {
@@ -373,10 +382,13 @@ impl Resource {
 
     fn submit_write(&mut self, key: u32, out: &mut Vec<Command>) {
         let Request { device: d, sector, bytes, payload, op, fua, .. } = self.requests[key];
+        self.look_at_congestion(d, out);
+        let mirrored = self.mirrors(d);
+        if mirrored && !self.limits_of(d).fits(op, bytes) {
+            return self.hand_back(key, out);
+        }
         self.requests[key].submitted = true;
         let local = self.devices[d].usable().is_some();
-        self.look_at_congestion(d, out);
-        let mirrored = self.mirrors(d) && self.can_send(op, bytes);
         if local && !mirrored {
             self.mark_unmirrored(d, sector, bytes, out);
         }
@@ -396,6 +408,22 @@ impl Resource {
         Resource::release(payload, out);
         self.requests[key].payload = PayloadId::NONE;
         self.progress(key, out);
+    }
+
+    /// Nothing of a write was done, and the peer cannot be sent it like that: the front end is to take it apart.
+    fn hand_back(&mut self, key: u32, out: &mut Vec<Command>) {
+        let request = self.requests[key];
+        let Request { device: d, sector, bytes, tag, payload, .. } = request;
+        self.requests.remove(key);
+        self.devices[d].counters.upper_pending -= 1;
+        out.push(Command::Complete { tag, result: UpperResult::Split, payload });
+        if let Some(id) = request.conflict {
+            self.leave_conflicts(d, id, out);
+        }
+        if request.logged {
+            self.end_log(d, sector, bytes, out);
+        }
+        self.start_held(d, out);
     }
 
     /// A write that the peer will not see: its blocks differ from now on.
@@ -587,6 +615,9 @@ impl Resource {
             self.requests[key].local = Local::Pending;
             self.disk_io(d, IoOwner::Request(key), DiskOp::Read, (sector, bytes), payload, false, out);
         } else if self.peer_disk(d) == DiskState::UpToDate && self.is_replicating(d) {
+            if !self.limits_of(d).fits(UpperOp::Read, bytes) {
+                return self.finish_read(key, UpperResult::Split, PayloadId::NONE, out);
+            }
             self.requests[key].peer = PeerProgress::Sent;
             self.send_read(key, out);
         } else {
@@ -618,7 +649,7 @@ impl Resource {
         let request = self.requests.remove(key);
         self.devices[request.device].counters.upper_pending -= 1;
         let bytes = match (result, payload) {
-            (UpperResult::Done, PayloadId::NONE) => request.payload,
+            (UpperResult::Done, PayloadId::NONE) | (UpperResult::Split, _) => request.payload,
             (UpperResult::Done, other) => {
                 Resource::release(request.payload, out);
                 other

@@ -8,7 +8,7 @@ use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::states::{Conn84, DiskState, Protocol, ReplicationState};
-use crate::wire::{data_flag, feature, header, BlockAck, BlockRequest, Data, Extent, Packet, Trim};
+use crate::wire::{data_flag, BlockAck, BlockRequest, Data, Extent, Packet, Trim};
 
 /// How a peer acknowledged a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,21 +45,6 @@ impl Resource {
         }
     }
 
-    /// Whether the peer understands that operation. What it does not understand, or what is larger than its protocol
-    /// version can carry (below 100), stays local, is marked, and is copied by the next resync.
-    pub(in crate::engine) fn can_send(&self, op: UpperOp, bytes: u32) -> bool {
-        let Some(session) = self.connection.as_ref().and_then(|c| c.session()) else { return false };
-        if op == UpperOp::Write && bytes > header::request_bytes_max(session.version) {
-            return false;
-        }
-        match op {
-            UpperOp::Discard | UpperOp::WriteZeroes { .. } => {
-                session.version >= 95 && session.has(feature::TRIM)
-            }
-            UpperOp::Read | UpperOp::Write | UpperOp::Flush => true,
-        }
-    }
-
     /// Sends a write and enters it into the transfer log.
     pub(in crate::engine) fn send_write(&mut self, key: u32, out: &mut Vec<Command>) {
         self.send_owed_barrier(out);
@@ -83,12 +68,6 @@ impl Resource {
         connection.transfer_log.push_back(key);
         connection.log_sectors += u64::from(request.bytes) / 512;
         let session = connection.session_mut().expect("as above");
-        let packet = match packet {
-            Packet::Zeroes(trim) if !session.has(feature::ZEROES) => {
-                Packet::Trim(Trim { flags: trim.flags & !data_flag::ZEROES | data_flag::DISCARD, ..trim })
-            }
-            other => other,
-        };
         session.sent_epochs.writes += 1;
         session.ap_in_flight += u64::from(self.requests[key].bytes) / 512;
         if session.ap_in_flight == u64::from(self.requests[key].bytes) / 512 {

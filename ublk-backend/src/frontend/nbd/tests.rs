@@ -6,24 +6,38 @@ use crate::frontend::nbd_session::{
 };
 use crate::frontend::Waiting;
 use crate::ring::Completion;
-use drbd_core::engine::UpperOp;
+use drbd_core::engine::{RequestLimits, UpperOp};
 use drbd_core::ids::Sector;
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 const SIZE_BYTES: usize = 8 << 20;
 
-struct Always;
+/// What the engine takes, and what it said when a session looked before it asked.
+struct Engine {
+    fail: Option<UpperResult>,
+    takes: RequestLimits,
+    said: RequestLimits,
+}
 
-impl Gate for Always {
+impl Engine {
+    const ALL: Engine = Engine { fail: None, takes: RequestLimits::LARGEST, said: RequestLimits::LARGEST };
+}
+
+impl Gate for Engine {
+    fn limits(&self, _: VolumeNumber) -> RequestLimits {
+        self.said
+    }
+
     fn may_open(&self, _: VolumeNumber) -> Result<Sector, String> {
         Ok(Sector::from_bytes(SIZE_BYTES as u64))
     }
 }
 
-/// A server whose "engine" is an array; every request of `fail` fails. Ends when the session is closed.
-fn serve(listener: UnixListener, fail: Option<UpperResult>) -> std::thread::JoinHandle<Vec<&'static str>> {
+/// A server whose "engine" is an array. Ends when the session is closed.
+fn serve(listener: UnixListener, engine: Engine) -> std::thread::JoinHandle<Vec<&'static str>> {
     std::thread::spawn(move || {
         let mut ring = Ring::threads().unwrap();
         let mut pools = Pools::new().unwrap();
@@ -55,21 +69,16 @@ fn serve(listener: UnixListener, fail: Option<UpperResult>) -> std::thread::Join
             slots.append(&mut stalled);
             for slot in slots {
                 loop {
-                    match nbd.next(slot, &Always, &mut ring, &mut pools) {
+                    match nbd.next(slot, &engine, &mut ring, &mut pools) {
                         Next::Upper(upper) => {
-                            seen.push(name(upper.op));
-                            let result = fail.unwrap_or(UpperResult::Done);
-                            if result == UpperResult::Done {
-                                act(&upper, &mut data, &pools);
+                            let mut uppers = VecDeque::from([upper]);
+                            while let Some(upper) = uppers.pop_front() {
+                                seen.push(name(upper.op));
+                                let (result, payload) = engine.carry_out(&upper, &mut data, &mut pools);
+                                let now = Engine { said: engine.takes, ..engine };
+                                nbd.complete(upper.tag, result, payload, &now, &mut pools);
+                                uppers.extend(nbd.take_again());
                             }
-                            let read = upper.op == UpperOp::Read && result == UpperResult::Done;
-                            let payload = if read {
-                                upper.payload
-                            } else {
-                                pools.payloads.release(upper.payload);
-                                PayloadId::NONE
-                            };
-                            nbd.complete(upper.tag, result, payload, &mut pools);
                         }
                         Next::Opened(_) => seen.push("opened"),
                         Next::Closed(_) => {
@@ -83,6 +92,28 @@ fn serve(listener: UnixListener, fail: Option<UpperResult>) -> std::thread::Join
             nbd.flush(&mut ring);
         }
     })
+}
+
+impl Engine {
+    fn carry_out(
+        &self,
+        upper: &UpperRequest,
+        data: &mut [u8],
+        pools: &mut Pools,
+    ) -> (UpperResult, PayloadId) {
+        if !self.takes.fits(upper.op, upper.bytes) {
+            return (UpperResult::Split, upper.payload);
+        }
+        let result = self.fail.unwrap_or(UpperResult::Done);
+        if result == UpperResult::Done {
+            act(upper, data, pools);
+            if upper.op == UpperOp::Read {
+                return (result, upper.payload);
+            }
+        }
+        pools.payloads.release(upper.payload);
+        (result, PayloadId::NONE)
+    }
 }
 
 fn name(op: UpperOp) -> &'static str {
@@ -112,11 +143,11 @@ struct Client {
 }
 
 impl Client {
-    fn connect(name: &str, structured: bool, fail: Option<UpperResult>) -> (Client, ServerEnd) {
+    fn connect(name: &str, structured: bool, engine: Engine) -> (Client, ServerEnd) {
         let path = std::env::temp_dir().join(format!("udrbd-nbd-{}-{name}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let server = serve(listener, fail);
+        let server = serve(listener, engine);
         let mut socket = UnixStream::connect(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let mut greeting = [0; 18];
@@ -203,7 +234,7 @@ fn pattern(bytes: usize) -> Vec<u8> {
 #[test]
 fn large_writes_and_reads_are_split_and_whole_again() {
     for structured in [false, true] {
-        let (mut client, server) = Client::connect(&format!("large-{structured}"), structured, None);
+        let (mut client, server) = Client::connect(&format!("large-{structured}"), structured, Engine::ALL);
         let data = pattern(5 << 20);
         client.send(0, 1, 1, 4096, data.len() as u32, &data);
         assert_eq!(client.simple(), (0, 1));
@@ -220,7 +251,7 @@ fn large_writes_and_reads_are_split_and_whole_again() {
 
 #[test]
 fn every_command_reaches_the_engine() {
-    let (mut client, server) = Client::connect("commands", true, None);
+    let (mut client, server) = Client::connect("commands", true, Engine::ALL);
     client.send(COMMAND_FUA, 1, 1, 0, 512, &[9; 512]);
     assert_eq!(client.simple(), (0, 1));
     client.send(0, 3, 2, 0, 0, &[]);
@@ -234,8 +265,39 @@ fn every_command_reaches_the_engine() {
 }
 
 #[test]
+fn an_old_peer_is_sent_what_it_takes() {
+    let takes = RequestLimits { data_bytes: 32 << 10, discard_bytes: 0, zeroes_bytes: 0 };
+    // Looked at before every request, or only told when the peer is there already.
+    for (name, said) in [("old-peer", takes), ("old-peer-came", RequestLimits::LARGEST)] {
+        let came = usize::from(said != takes);
+        let (mut client, server) = Client::connect(name, true, Engine { fail: None, takes, said });
+        let data = pattern((1 << 20) + 4096);
+        client.send(COMMAND_FUA, 1, 1, 512, data.len() as u32, &data);
+        assert_eq!(client.simple(), (0, 1));
+        let (read, error, _) = client.read(0, 512, data.len() as u32);
+        assert_eq!(error, 0);
+        assert!(read == data);
+        let (read, error, chunks) = client.read(COMMAND_DONT_FRAGMENT, 512, 200 << 10);
+        assert_eq!((error, chunks), (0, 1));
+        assert!(read == data[..200 << 10]);
+        client.send(0, 4, 2, 0, 4 << 20, &[]);
+        assert_eq!(client.simple(), (0, 2), "a hint that is not taken");
+        assert!(client.read(0, 512, 4096).0 == data[..4096]);
+        client.send(0, 6, 3, 512, 100 << 10, &[]);
+        assert_eq!(client.simple(), (0, 3));
+        let (read, error, _) = client.read(0, 512, 200 << 10);
+        assert_eq!(error, 0);
+        assert!(read[..100 << 10].iter().all(|b| *b == 0) && read[100 << 10..] == data[100 << 10..200 << 10]);
+        let seen = client.finish(server);
+        let count = |what| seen.iter().filter(|s| **s == what).count();
+        assert_eq!(count("write"), 33 + 4 + came);
+        assert_eq!((count("zeroes"), count("discard")), (came, came));
+    }
+}
+
+#[test]
 fn bad_requests_are_answered_and_do_not_reach_the_engine() {
-    let (mut client, server) = Client::connect("bad", true, None);
+    let (mut client, server) = Client::connect("bad", true, Engine::ALL);
     client.send(0, 1, 1, 100, 512, &[0; 512]);
     assert_eq!(client.simple(), (error::INVAL, 1));
     client.send(0, 1, 2, SIZE_BYTES as u64, 512, &[0; 512]);
@@ -249,7 +311,8 @@ fn bad_requests_are_answered_and_do_not_reach_the_engine() {
 #[test]
 fn failures_are_errors_never_data() {
     for (result, number) in [(UpperResult::IoError, error::IO), (UpperResult::NotPrimary, error::PERM)] {
-        let (mut client, server) = Client::connect(&format!("fail-{number}"), true, Some(result));
+        let (mut client, server) =
+            Client::connect(&format!("fail-{number}"), true, Engine { fail: Some(result), ..Engine::ALL });
         let (data, error, _) = client.read(0, 0, 3 << 20);
         assert_eq!(error, number);
         assert!(data.iter().all(|b| *b == 0xee));
@@ -261,7 +324,7 @@ fn failures_are_errors_never_data() {
 
 #[test]
 fn a_client_that_dies_in_a_write_leaves_nothing_behind() {
-    let (mut client, server) = Client::connect("dies", true, None);
+    let (mut client, server) = Client::connect("dies", true, Engine::ALL);
     client.send(0, 1, 1, 0, 2 << 20, &[1; 100_000]);
     drop(client);
     assert_eq!(server.0.join().unwrap(), ["opened"]);
@@ -269,7 +332,7 @@ fn a_client_that_dies_in_a_write_leaves_nothing_behind() {
 
 #[test]
 fn many_requests_in_one_piece() {
-    let (mut client, server) = Client::connect("many", true, None);
+    let (mut client, server) = Client::connect("many", true, Engine::ALL);
     let mut writer = client.socket.try_clone().unwrap();
     let feeder = std::thread::spawn(move || {
         let mut all = Vec::new();
@@ -312,7 +375,7 @@ fn tags_come_back_in_any_order() {
 
 #[test]
 fn a_client_that_reads_no_answers_does_not_take_all_buffers() {
-    let (mut client, server) = Client::connect("unread", true, None);
+    let (mut client, server) = Client::connect("unread", true, Engine::ALL);
     let asking = 200;
     for n in 0..asking {
         client.send(0, 0, n, 0, 1 << 20, &[]);

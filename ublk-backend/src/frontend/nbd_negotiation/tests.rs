@@ -1,4 +1,5 @@
 use super::*;
+use drbd_core::engine::RequestLimits;
 use drbd_core::ids::Sector;
 
 struct Fixed(Result<Sector, String>);
@@ -6,6 +7,10 @@ struct Fixed(Result<Sector, String>);
 impl Gate for Fixed {
     fn may_open(&self, _: VolumeNumber) -> Result<Sector, String> {
         self.0.clone()
+    }
+
+    fn limits(&self, _: VolumeNumber) -> RequestLimits {
+        RequestLimits::LARGEST
     }
 }
 

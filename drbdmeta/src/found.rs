@@ -98,8 +98,7 @@ impl<'a> Opened<'a> {
                 }
                 (asked, found) => {
                     if asked != found {
-                        let note = format_args!("# {device} has v08 meta data, working on that");
-                        self.terminal.note(note);
+                        self.terminal.note(format_args!("# {device} has v08 meta data, working on that"));
                     }
                     let mut super_block = SuperBlock::clone(super_block);
                     self.clip_size(&mut super_block)?;

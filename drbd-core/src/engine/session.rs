@@ -297,7 +297,10 @@ impl Resource {
 
     fn check_response(&mut self, out: &mut Vec<Command>) {
         let session = self.connection.as_mut().and_then(|c| c.session_mut()).expect("asked in a session");
-        let (Some(theirs), Some(expected)) = (&session.peer_response, &session.expected_response) else {
+        // Whatever it answered, the peer gets our answer first: so both come to the same end.
+        let (Some(theirs), Some(expected), true) =
+            (&session.peer_response, &session.expected_response, session.responded)
+        else {
             return;
         };
         if theirs.len() != expected.len() {
@@ -305,7 +308,7 @@ impl Resource {
         } else if theirs != expected {
             let text = "Authentication of peer failed: its shared-secret is another one".to_owned();
             self.fault(Fault::Fatal(text), out);
-        } else if session.responded {
+        } else {
             session.stage = Stage::Settings;
             self.log("authenticated", Level::Info, self.peer_subject(), "Peer authenticated", out);
             self.send_settings(out);

@@ -2,7 +2,7 @@
 
 use super::lab::Lab;
 use super::node::{net, Pending};
-use crate::engine::AdminRequest;
+use crate::engine::{AdminRequest, HmacPurpose};
 use crate::ids::NodeId;
 use crate::metadata::Format;
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
@@ -57,13 +57,21 @@ fn the_same_secret_lets_them_in() {
 #[test]
 fn another_secret_keeps_both_standing_alone() {
     let other = net(&[("cram-hmac-alg", "sha1"), ("shared-secret", "lion")]);
-    let mut lab = Lab::with([net(&SECRET), other], Format::V09);
-    lab.begin_connect(0);
-    lab.begin_connect(1);
-    lab.wait("StandAlone", |lab| lab.connection(0) == ConnectionState::StandAlone);
-    assert!(lab.last_error(0).contains("shared-secret"), "{}", lab.last_error(0));
-    lab.pass_ms(30_000);
-    assert!(!lab.is_replicating(1), "nobody is let in");
+    for slow in [None, Some(HmacPurpose::Response)] {
+        for first in [0, 1] {
+            let mut lab = Lab::with([net(&SECRET), other.clone()], Format::V09);
+            lab.slow_digest = slow.map(|purpose| (0, purpose));
+            lab.begin_connect(first);
+            lab.begin_connect(1 - first);
+            lab.pass_ms(1_000);
+            lab.let_digests_go();
+            lab.pass_ms(1_000);
+            for n in 0..2 {
+                assert_eq!(lab.connection(n), ConnectionState::StandAlone, "{n}, {slow:?}, {first} first");
+                assert!(lab.last_error(n).contains("shared-secret"), "{}", lab.last_error(n));
+            }
+        }
+    }
 }
 
 #[test]
@@ -84,15 +92,26 @@ fn settings_that_differ_keep_them_apart_and_are_named() {
         ("protocol", "A", "C"),
         ("after-sb-0pri", "disconnect", "discard-zero-changes"),
         ("after-sb-1pri", "disconnect", "consensus"),
+        ("after-sb-2pri", "disconnect", "call-pri-lost-after-sb"),
+        ("verify-alg", "sha1", "md5"),
+        ("csums-alg", "", "sha1"),
     ] {
-        let mut lab = Lab::with([net(&[(option, a)]), net(&[(option, b)])], Format::V09);
-        lab.begin_connect(0);
-        lab.begin_connect(1);
-        lab.wait("StandAlone", |lab| (0..2).any(|n| lab.connection(n) == ConnectionState::StandAlone));
-        lab.pass_ms(60_000);
-        let errors = [lab.last_error(0), lab.last_error(1)];
-        assert!(errors.iter().any(|e| e.contains(option)), "{option}: {errors:?}");
-        assert!((0..2).all(|n| !lab.is_replicating(n)));
+        for (first, apart_ms) in [(0, 0), (1, 0), (0, 700), (1, 12_000)] {
+            let mut lab = Lab::with([net(&[(option, a)]), net(&[(option, b)])], Format::V09);
+            lab.begin_connect(first);
+            lab.pass_ms(apart_ms);
+            lab.begin_connect(1 - first);
+            lab.wait("StandAlone", |lab| (0..2).any(|n| lab.connection(n) == ConnectionState::StandAlone));
+            lab.pass_ms(1_000);
+            for n in 0..2 {
+                assert_eq!(
+                    lab.connection(n),
+                    ConnectionState::StandAlone,
+                    "{option}: node {n}, {first} first"
+                );
+                assert!(lab.last_error(n).contains(option), "{option}: {}", lab.last_error(n));
+            }
+        }
     }
 }
 

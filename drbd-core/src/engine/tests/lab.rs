@@ -22,6 +22,9 @@ pub(super) struct Lab {
     next: u32,
     buffers: BTreeMap<PayloadId, Vec<u32>>,
     pub(super) cable_cut: bool,
+    /// Whose digest of what is slow to come, and what came meanwhile.
+    pub(super) slow_digest: Option<(usize, HmacPurpose)>,
+    late_digests: Vec<(usize, Event)>,
     options: [NetOptions; 2],
 }
 
@@ -39,6 +42,8 @@ impl Lab {
             next: 1,
             buffers,
             cable_cut: false,
+            slow_digest: None,
+            late_digests: Vec::new(),
             options: options.clone(),
         };
         for (n, net) in options.into_iter().enumerate() {
@@ -315,6 +320,13 @@ impl Lab {
         self.nodes[n].carry_out(op, contents.as_ref());
     }
 
+    /// The slow digests are there.
+    pub(super) fn let_digests_go(&mut self) {
+        self.slow_digest = None;
+        self.events.extend(self.late_digests.drain(..));
+        self.run();
+    }
+
     /// Keeps the packets of a node from here on.
     pub(super) fn hold_packets(&mut self, n: usize) {
         self.nodes[n].hold_packets = true;
@@ -462,7 +474,12 @@ impl Lab {
                 self.events.push_back((n, Event::Challenge { peer, bytes }));
             }
             Command::Hmac { peer, purpose, key, message, .. } => {
-                self.events.push_back((n, hmac(peer, purpose, &key, &message)));
+                let event = (n, hmac(peer, purpose, &key, &message));
+                if self.slow_digest == Some((n, purpose)) {
+                    self.late_digests.push(event);
+                } else {
+                    self.events.push_back(event);
+                }
             }
             Command::RunHandler { handler, call } => {
                 node.handlers.push(call.name);

@@ -4,30 +4,19 @@
 //! requests wait their turn. What cannot be decided now because a handshake is under way waits for the next change of
 //! state.
 
-use super::command::{Command, Level};
-use super::connection::{Connection, Link, Path, PingFor};
-use super::device::Device;
+use super::command::Command;
+use super::connection::{Path, PingFor};
 use super::event::AdminRequest;
-use super::meta_jobs::{Job, Then};
-use super::peer_device::PeerDevice;
 use super::resource::Resource;
-use super::state::Mode;
-use super::state_change::{judge_cluster_wide, needs_peer, settle, Snapshot, Verdict};
-use crate::config::{DeviceOptions, DiskOptions, NetOptions, PeerDeviceOptions};
 use crate::control::Done;
-use crate::ids::{Instant, Minor, NodeId, Sector, Ticket, VolumeNumber};
-use crate::limits::{NODES_MAX, VOLUMES_MAX};
+use crate::ids::{Instant, Ticket};
 use crate::refusal::{Reason, Refusal};
-use crate::states::{ConnectionState, DiskState, Role};
-use crate::wire::state_word::{field, mirror, role_of, Change as WireChange};
-use crate::wire::Packet;
+use crate::states::{ConnectionState, Role};
 use std::collections::VecDeque;
 
 mod agreement;
 mod objects;
 mod roles;
-
-use agreement::edit_of;
 
 /// How long a request waits for a handshake to end before it is refused.
 const TRANSIENT_MS: u64 = 30_000;

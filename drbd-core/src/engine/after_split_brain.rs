@@ -3,6 +3,7 @@
 //! Both nodes evaluate the same policies on mirrored facts and come to mirrored results.
 
 use crate::states::Role;
+use crate::wire::handshake::after_sb_mirrored;
 
 /// A policy of after-sb-0pri, -1pri or -2pri. The numbers are those of P_PROTOCOL.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -82,11 +83,10 @@ impl SplitBrainPolicy {
     }
 
     /// What the peer must have configured to agree with this: local and remote change places.
-    pub const fn mirrored(self) -> SplitBrainPolicy {
-        match self {
-            SplitBrainPolicy::DiscardLocal => SplitBrainPolicy::DiscardRemote,
-            SplitBrainPolicy::DiscardRemote => SplitBrainPolicy::DiscardLocal,
-            other => other,
+    pub fn mirrored(self) -> SplitBrainPolicy {
+        match SplitBrainPolicy::from_number(after_sb_mirrored(self.number())) {
+            Some(policy) => policy,
+            None => self,
         }
     }
 }

@@ -17,13 +17,7 @@ use crate::wire::{bitmap_code, CompressedBitmap, Extent, Packet};
 
 impl Resource {
     /// A volume left the handshake for a resync.
-    pub(super) fn begin_as_decided(
-        &mut self,
-        d: usize,
-        old: &Snapshot,
-        now: &Snapshot,
-        out: &mut Vec<Command>,
-    ) {
+    pub(super) fn begin_as_decided(&mut self, d: usize, old: &Snapshot, now: &Snapshot) {
         if old.replication == now.replication {
             return;
         }
@@ -35,7 +29,6 @@ impl Resource {
                 peer_device.bitmap_sent = false;
             }
         }
-        let _ = out;
     }
 
     // ---- the bitmaps ---------------------------------------------------------------------------------------------

@@ -25,8 +25,10 @@ impl Resource {
     pub(super) fn generations(&self, d: usize) -> Option<GenerationSet> {
         let backing = self.devices[d].backing.as_deref()?;
         let block = &backing.super_block;
-        let bitmap = self.peer_record_index(d).map_or(0, |n| block.peers[n].bitmap_uuid);
-        Some(GenerationSet { current: block.current_uuid, bitmap, history: block.history })
+        Some(match self.peer_record_index(d) {
+            Some(record) => GenerationSet::load(block, record),
+            None => GenerationSet { bitmap: 0, ..GenerationSet::load(block, 0) },
+        })
     }
 
     pub(super) fn bitmap_generation(&self, d: usize) -> u64 {
@@ -41,10 +43,13 @@ impl Resource {
         if backing.super_block.current_uuid != set.current {
             device.exposed_uuid = set.current;
         }
-        backing.super_block.current_uuid = set.current;
-        backing.super_block.history = set.history;
-        if let Some(record) = record {
-            backing.super_block.peers[record].bitmap_uuid = set.bitmap;
+        match record {
+            Some(record) => set.store(&mut backing.super_block, record),
+            // Without a peer there is no bitmap generation to keep.
+            None => {
+                let bitmap = backing.super_block.peers[0].bitmap_uuid;
+                GenerationSet { bitmap, ..*set }.store(&mut backing.super_block, 0);
+            }
         }
     }
 

@@ -10,9 +10,7 @@ use super::resource::{HandlerOwner, Resource};
 use super::session::Fault;
 use super::state::Mode;
 use super::state_change::Snapshot;
-use super::sync_decision::{
-    decide, Action, AfterFailure, Decision, FailReason, RoleResyncConflict, SyncInput,
-};
+use super::sync_decision::{decide, Action, AfterFailure, Decision, RoleResyncConflict, SyncInput};
 use crate::ids::Sector;
 use crate::states::{Conn84, ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::state_word::StateWord;
@@ -81,12 +79,7 @@ impl Resource {
     // ---- hearing -------------------------------------------------------------------------------------------------
 
     /// P_UUIDS.
-    pub(super) fn uuids_received(
-        &mut self,
-        d: usize,
-        uuids: Uuids,
-        out: &mut Vec<Command>,
-    ) -> Result<(), Fault> {
+    pub(super) fn uuids_received(&mut self, d: usize, uuids: Uuids) -> Result<(), Fault> {
         let snapshot = self.snapshot(Some(d));
         let device = &mut self.devices[d];
         let lost_data = snapshot.role == Role::Primary
@@ -101,7 +94,6 @@ impl Resource {
             device.exposed_uuid = uuids.current;
         }
         self.connection.as_mut().expect("packets come from a peer").peer_devices[d].uuids = Some(uuids);
-        let _ = out;
         Ok(())
     }
 
@@ -318,7 +310,7 @@ impl Resource {
         if let Some(connection) = self.connection.as_deref_mut() {
             connection.peer_devices[d].discard_my_data = false;
         }
-        self.begin_as_decided(d, old, &now, out);
+        self.begin_as_decided(d, old, &now);
         Ok(())
     }
 
@@ -428,7 +420,7 @@ impl Resource {
                 self.mark_all(d, full);
                 Ok(Outcome::Go(ReplicationState::WFBitMapT))
             }
-            Action::Fail { reason, then } => self.part(d, reason, then, &decision.sentence, out),
+            Action::Fail { reason: _, then } => self.part(d, then, &decision.sentence, out),
         }
     }
 
@@ -443,12 +435,10 @@ impl Resource {
     fn part(
         &mut self,
         d: usize,
-        reason: FailReason,
         then: AfterFailure,
         sentence: &str,
         out: &mut Vec<Command>,
     ) -> Result<Outcome, Fault> {
-        let _ = reason;
         match then {
             AfterFailure::AbortAttach => {
                 self.give_up_disk(d, out);

@@ -64,7 +64,7 @@ impl Resource {
                 self.response_received(bytes, out);
                 Ok(())
             }
-            (Stage::Settings, Packet::Protocol(settings)) => self.settings_received(&settings, out),
+            (Stage::Settings, Packet::Protocol(settings)) => self.settings_received(&settings),
             (Stage::Challenge, _) => Err(Fault::Fatal(
                 "The peer does not authenticate itself: it has no cram-hmac-alg configured".to_owned(),
             )),
@@ -140,7 +140,7 @@ impl Resource {
         match packet {
             Packet::SyncParam(param) => self.sync_param_received(d, &param),
             Packet::Sizes(sizes) => self.sizes_received(d, *sizes, out),
-            Packet::Uuids(uuids) => self.uuids_received(d, *uuids, out),
+            Packet::Uuids(uuids) => self.uuids_received(d, *uuids),
             Packet::State(word) => self.state_received(d, word, out),
             Packet::SyncUuid(name) => self.sync_uuid(d, name, out),
             Packet::StateChangeRequest { mask, val } => {

@@ -72,8 +72,7 @@ impl Resync {
     }
 
     /// An answer came; false if it was not asked for.
-    pub(super) fn answered(&mut self, sector: Sector, bytes: u32, now: Instant) -> bool {
-        let _ = now;
+    pub(super) fn answered(&self, sector: Sector, bytes: u32) -> bool {
         self.asked.contains(&(sector, bytes))
     }
 

@@ -1,6 +1,7 @@
 //! A session: from two sockets to settings and states exchanged, one awaited packet after the other; keep-alive; and
 //! its end.
 
+use super::after_split_brain::SplitBrainPolicy;
 use super::command::{Command, Level};
 use super::connection::{Link, PingFor, Stage};
 use super::event::{HmacPurpose, SocketLoss};
@@ -9,7 +10,7 @@ use super::resource::Resource;
 use super::state::Mode;
 use crate::ids::{SocketId, VolumeNumber};
 use crate::states::{ConnectionState, ReplicationState};
-use crate::wire::handshake::{after_sb_number, agree, first_mismatch, OFFER};
+use crate::wire::handshake::{agree, first_mismatch, OFFER};
 use crate::wire::{Features, Frame, Packet, Settings, SyncParam};
 
 /// Milliseconds before a lost connection is tried again.
@@ -320,9 +321,9 @@ impl Resource {
         let options = &connection.options;
         Settings {
             protocol: options.protocol as u32,
-            after_sb_0p: after_sb_number(&options.after_sb_0pri).unwrap_or(0),
-            after_sb_1p: after_sb_number(&options.after_sb_1pri).unwrap_or(0),
-            after_sb_2p: after_sb_number(&options.after_sb_2pri).unwrap_or(0),
+            after_sb_0p: SplitBrainPolicy::from_option(&options.after_sb_0pri).number(),
+            after_sb_1p: SplitBrainPolicy::from_option(&options.after_sb_1pri).number(),
+            after_sb_2p: SplitBrainPolicy::from_option(&options.after_sb_2pri).number(),
             discard_my_data: connection.discard_my_data,
             tentative: connection.tentative,
             two_primaries: options.two_primaries,
@@ -375,11 +376,7 @@ impl Resource {
         self.send(self.devices[d].volume, Packet::SyncParam(Box::new(param)), out);
     }
 
-    pub(super) fn settings_received(
-        &mut self,
-        theirs: &Settings,
-        out: &mut Vec<Command>,
-    ) -> Result<(), Fault> {
+    pub(super) fn settings_received(&mut self, theirs: &Settings) -> Result<(), Fault> {
         let ours = self.settings();
         let connection = self.connection.as_deref_mut().expect("packets come from a peer");
         let session = connection.session_mut().expect("packets come in a session");
@@ -393,7 +390,6 @@ impl Resource {
                 "incompatible {option} settings: make them the same on both nodes"
             )));
         }
-        let _ = out;
         Ok(())
     }
 

@@ -63,33 +63,8 @@ const fn version_max(features: Features) -> u32 {
     }
 }
 
-/// Names of the after-split-brain and rr-conflict policies by their number on the wire.
-const POLICIES: [&str; 11] = [
-    "disconnect",
-    "discard-younger-primary",
-    "discard-older-primary",
-    "discard-zero-changes",
-    "discard-least-changes",
-    "discard-local",
-    "discard-remote",
-    "consensus",
-    "discard-secondary",
-    "call-pri-lost-after-sb",
-    "violently-as0p",
-];
-
 const DISCARD_LOCAL: u32 = 5;
 const DISCARD_REMOTE: u32 = 6;
-
-/// Number of an after-sb-{0,1,2}pri policy.
-pub fn after_sb_number(name: &str) -> Option<u32> {
-    POLICIES.iter().position(|policy| *policy == name).map(|number| number as u32)
-}
-
-/// Name of an after-sb-{0,1,2}pri policy.
-pub fn after_sb_name(number: u32) -> Option<&'static str> {
-    POLICIES.get(number as usize).copied()
-}
 
 /// The number a peer with the same outcome in mind sends: local and remote change places.
 pub const fn after_sb_mirrored(number: u32) -> u32 {

@@ -1,6 +1,15 @@
 //! Changes both nodes must agree on: asking the peer, and being asked (5.7 of the wire reference).
 
-use super::*;
+use super::{done, Asking, Want};
+use crate::engine::command::Command;
+use crate::engine::resource::Resource;
+use crate::engine::state::Mode;
+use crate::engine::state_change::{judge_cluster_wide, needs_peer, settle, Snapshot, Verdict};
+use crate::ids::{Ticket, VolumeNumber};
+use crate::refusal::{Reason, Refusal};
+use crate::states::{ConnectionState, DiskState, Role};
+use crate::wire::state_word::{field, mirror, role_of, Change as WireChange};
+use crate::wire::Packet;
 
 impl Resource {
     pub(super) fn ask_or_do(

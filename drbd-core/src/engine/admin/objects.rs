@@ -1,7 +1,19 @@
 //! Making, changing and deleting the objects of a resource, and connecting.
 
-use super::*;
+use super::{done, not_yet, Want};
 use crate::config::OnCongestion;
+use crate::config::{DeviceOptions, DiskOptions, NetOptions, PeerDeviceOptions};
+use crate::control::Done;
+use crate::engine::command::Command;
+use crate::engine::connection::{Connection, Link, Path};
+use crate::engine::device::Device;
+use crate::engine::peer_device::PeerDevice;
+use crate::engine::resource::Resource;
+use crate::engine::state::Mode;
+use crate::ids::{Instant, Minor, NodeId, Ticket, VolumeNumber};
+use crate::limits::{NODES_MAX, VOLUMES_MAX};
+use crate::refusal::{Reason, Refusal};
+use crate::states::{ConnectionState, DiskState, Role};
 
 impl Resource {
     pub(super) fn new_minor(

@@ -1,6 +1,14 @@
 //! Becoming Primary and becoming Secondary: who must agree, what must be written first, and when it is told.
 
-use super::*;
+use super::agreement::edit_of;
+use super::{done, RoleJob, Want};
+use crate::engine::command::{Command, Level};
+use crate::engine::meta_jobs::{Job, Then};
+use crate::engine::resource::Resource;
+use crate::engine::state::Mode;
+use crate::ids::{Sector, Ticket};
+use crate::refusal::Reason;
+use crate::states::Role;
 
 impl Resource {
     pub(super) fn try_primary(

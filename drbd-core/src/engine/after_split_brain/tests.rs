@@ -178,6 +178,8 @@ fn policies_are_spelled_as_configured() {
         assert_eq!(SplitBrainPolicy::from_option(policy.name()), policy);
         assert_eq!(SplitBrainPolicy::from_number(policy.number()), Some(policy));
     }
+    let numbers = ["disconnect", "consensus", "violently-as0p"].map(|word| policy(word).number());
+    assert_eq!(numbers, [0, 7, 10], "as P_PROTOCOL counts them");
     assert_eq!(SplitBrainPolicy::from_number(11), None);
     assert_eq!(SplitBrainPolicy::from_option("nonsense"), SplitBrainPolicy::Disconnect);
 }

@@ -555,11 +555,10 @@ impl Resource {
         payload: PayloadId,
         out: &mut Vec<Command>,
     ) -> Result<(), String> {
-        let now = self.now;
         let session = self.session_number().expect("packets come in a session");
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         peer_device.counters.received_sectors += u64::from(data.bytes) / 512;
-        let asked = peer_device.resync.as_mut().is_some_and(|r| r.answered(data.sector, data.bytes, now));
+        let asked = peer_device.resync.as_ref().is_some_and(|r| r.answered(data.sector, data.bytes));
         if !asked {
             Resource::release(payload, out);
             return Err(format!(

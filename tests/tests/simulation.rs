@@ -75,10 +75,13 @@ fn replay(seed: u64) {
 }
 
 /// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
-const REGRESSIONS: [(u64, &str); 3] = [
+const REGRESSIONS: [(u64, &str); 6] = [
     (4058, "a write that only the disk of a resync target had was done"),
     (4764, "apply-al while old operations of the daemon were still on the disk"),
+    (14624, "a diskless Primary took back older data of its peer under A"),
+    (22901, "a new generation began before what was received was written"),
     (58441, "a detach forgot the log before the bitmap was kept"),
+    (70770, "writes were done before the peer had a new generation"),
 ];
 
 #[test]

@@ -8,6 +8,7 @@ use super::workload::Wish;
 use drbd_core::engine::{Event, RequestLimits, RequestPart, UpperOp, UpperRequest, UpperResult};
 use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
 use drbd_core::states::Protocol;
+use drbd_core::wire::BlockAck;
 use std::rc::Rc;
 
 impl Cluster {
@@ -105,7 +106,7 @@ impl Cluster {
         };
         let tag = daemon.next_tag;
         daemon.next_tag += 1;
-        daemon.asked.insert(tag, Asked { wish, write, begun, zero_data });
+        daemon.asked.insert(tag, Asked { wish, write, begun, zero_data, refused: false });
         UpperRequest {
             tag: UpperTag(tag),
             volume: VolumeNumber(wish.volume as u16),
@@ -196,14 +197,19 @@ impl Cluster {
             self.ledgers[volume].diverged = true;
         }
         let (own, peer) = (1 << node, 1 << (1 - node));
-        let must = if claims.holds() { own } else { 0 };
-        let peer_holds = claims.peer_holds() && !self.gave_up_disk(1 - node, volume);
-        let synchronous = protocol == Protocol::C && peer_holds;
-        let later = if protocol == Protocol::B && peer_holds { peer } else { 0 };
-        let must = if synchronous { must | peer } else { must };
+        let mut must = if claims.holds() { own } else { 0 };
+        let mut later = 0;
+        if claims.peer_holds() && !asked.refused {
+            if protocol == Protocol::C {
+                must |= peer;
+            } else if protocol == Protocol::B {
+                later = peer;
+            }
+        }
         let nodes = &self.nodes;
         let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
-        let verdict = self.ledgers[volume].acknowledge(number, must, later, protocol, &look);
+        let weak = protocol == Protocol::A;
+        let verdict = self.ledgers[volume].acknowledge(number, must, later, weak, &look);
         self.judge("durability", verdict);
         if asked.wish.fua && self.failure.is_none() {
             let nodes = &self.nodes;
@@ -213,9 +219,18 @@ impl Cluster {
         }
     }
 
-    /// The disk of a node failed and was given up. It says so with the ack of a write, before it tells its state.
-    fn gave_up_disk(&self, node: usize, volume: usize) -> bool {
-        self.claims(node, volume).is_some_and(|c| !c.disk.has_data())
+    /// The peer's disk refused a write, which this node learns before it is told that the disk was given up: the write is
+    /// done without the peer. Of several that are alike the first was sent.
+    pub(crate) fn write_refused(&mut self, node: usize, volume: usize, ack: &BlockAck) {
+        let Some(daemon) = self.nodes[node].daemon.as_mut() else { return };
+        let count = u64::from(ack.bytes) / 512;
+        let same = |asked: &&mut Asked| {
+            let Wish { volume: v, sector, count: n, .. } = asked.wish;
+            (v, sector, n) == (volume, ack.sector.0, count) && asked.write.is_some() && !asked.refused
+        };
+        if let Some(asked) = daemon.asked.values_mut().find(same) {
+            asked.refused = true;
+        }
     }
 
     fn flush_done(&mut self, node: usize, asked: &Asked) {
@@ -223,8 +238,7 @@ impl Cluster {
         let volume = asked.wish.volume;
         let Some(claims) = self.claims(node, volume) else { return };
         let mut on = if claims.holds() { 1 << node } else { 0 };
-        let peer_holds = claims.peer_holds() && !self.gave_up_disk(1 - node, volume);
-        if self.setup.net.protocol == Protocol::C && peer_holds {
+        if claims.peer_holds() && self.setup.net.protocol == Protocol::C {
             on |= 1 << (1 - node);
         }
         let nodes = &self.nodes;

@@ -84,6 +84,8 @@ pub(crate) struct Asked {
     pub(crate) begun: u64,
     /// A write of zeroes.
     pub(crate) zero_data: bool,
+    /// The peer's disk did not take it.
+    pub(crate) refused: bool,
 }
 
 /// A running daemon.

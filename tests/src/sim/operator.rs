@@ -221,17 +221,25 @@ impl Cluster {
         let run = self.nodes[node].run;
         // What follows, follows when the engine has finished this event.
         self.clock.after(0, Happening::Operator { node, run });
-        let Ok(done) = result else { return };
+        if result.is_err() {
+            return;
+        }
         match step {
-            Step::Primary { .. } if done.changed => self.promoted(node),
             Step::Attach { .. } => self.nodes[node].died_primary = false,
             Step::Down => self.clock.after(0, Happening::Ended { node, run }),
             _ => {}
         }
     }
 
+    /// A node was told to become Primary and is not yet.
+    pub(crate) fn is_promoting(&self, node: usize) -> bool {
+        let Some(daemon) = &self.nodes[node].daemon else { return false };
+        let asked = matches!(daemon.waiting, Some((_, Step::Primary { .. })));
+        asked && daemon.resource.may_open(VolumeNumber(0)).is_err()
+    }
+
     /// A node became Primary: its data is the data now.
-    fn promoted(&mut self, node: usize) {
+    pub(crate) fn promoted(&mut self, node: usize) {
         for volume in 0..self.sizes.len() {
             let nodes = &self.nodes;
             let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];

@@ -24,6 +24,7 @@ impl Cluster {
         let detail = describe_event(&event);
         self.note(Some(node), "event", format_args!("{detail}"));
         let mut out = Vec::new();
+        let promoting = self.is_promoting(node);
         let daemon = self.daemon(node);
         daemon.resource.handle(now, event, &mut out);
         // Metadata is taken at once, because the engine's memory goes on changing.
@@ -38,6 +39,10 @@ impl Cluster {
             }
         }
         daemon.resource.check();
+        // The answer comes when that is kept; the disk it became Primary with may be gone by then.
+        if promoting && !self.is_promoting(node) {
+            self.promoted(node);
+        }
         let mut blocks = blocks.into_iter();
         for command in out {
             let block = match &command {
@@ -378,6 +383,9 @@ impl Cluster {
                         Some(tags) => daemon.payloads.take(tags, 1),
                         None => PayloadId::NONE,
                     };
+                    if let wire::Packet::NegAck(ack) = &frame.packet {
+                        self.write_refused(node, usize::from(frame.volume.0), ack);
+                    }
                     self.handle(node, Event::Packet { socket: SocketId(socket), frame, payload });
                 }
                 Err(text) => {

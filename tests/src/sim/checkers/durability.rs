@@ -17,7 +17,6 @@
 //! A write is newer than another if it was asked for after the other had been acknowledged; else any order is good.
 
 use super::super::disk::Tag;
-use drbd_core::states::Protocol;
 
 /// Mark of what was on a disk at the beginning.
 pub(crate) const BEGINNING: Tag = 1 << 62;
@@ -48,6 +47,8 @@ struct Entry {
     write: u32,
     /// Disks that hold it.
     held: u8,
+    /// Disks that hold zeroes, which may be newer, but do not tell.
+    perhaps: u8,
     /// Since when each of them does.
     since: [u64; 2],
     /// Disks that will hold it unless their node goes down (B).
@@ -122,7 +123,15 @@ impl Ledger {
             flushed: None,
         });
         for sector in first..first + count {
-            let entry = Entry { write: number, held: 0, since: [0; 2], due: 0, weak: false, returning: None };
+            let entry = Entry {
+                write: number,
+                held: 0,
+                perhaps: 0,
+                since: [0; 2],
+                due: 0,
+                weak: false,
+                returning: None,
+            };
             let head = &mut self.heads[sector as usize];
             if *head == 0 {
                 *head = self.lists.len() as u32;
@@ -145,13 +154,14 @@ impl Ledger {
         self.writes[number as usize].ended = Some(now);
     }
 
-    /// A write is acknowledged by node `by`; `must` are the disks the engine claims hold it, `later` those that will.
+    /// A write is acknowledged; `must` are the disks the engine claims hold it, `later` those that will. `weak`: it may not
+    /// even have reached the other node.
     pub(crate) fn acknowledge(
         &mut self,
         number: u32,
         must: u8,
         later: u8,
-        protocol: Protocol,
+        weak: bool,
         look: Look<'_>,
     ) -> Result<(), String> {
         let now = self.now();
@@ -161,14 +171,13 @@ impl Ledger {
         let write = *write;
         self.unflushed.push(number);
         for sector in write.first..write.first + write.count {
-            let mut held = 0;
+            let (mut held, mut perhaps) = (0, 0);
             for node in nodes(self.all) {
                 if self.is_held(look(node, sector), sector, number) {
                     held |= 1 << node;
-                } else if must >> node & 1 == 1
-                    && self.lost_at[node] < write.begun
-                    && self.is_older(look(node, sector), sector, number)
-                {
+                } else if !self.is_older(look(node, sector), sector, number) {
+                    perhaps |= 1 << node;
+                } else if must >> node & 1 == 1 && self.lost_at[node] < write.begun {
                     return Err(format!(
                         "write {number} ({}+{}) is acknowledged, but sector {sector} of n{node}, which the engine \
                          claims in sync, holds {}",
@@ -181,9 +190,10 @@ impl Ledger {
             let list = &mut self.lists[self.heads[sector as usize] as usize];
             let entry = list.iter_mut().find(|e| e.write == number).expect("made when it was asked for");
             entry.held = held;
+            entry.perhaps = perhaps;
             entry.since = [now; 2];
             entry.due = later & !held;
-            entry.weak = protocol == Protocol::A;
+            entry.weak = weak;
         }
         Ok(())
     }
@@ -264,9 +274,10 @@ impl Ledger {
             let head = self.heads[sector as usize] as usize;
             for at in 0..self.lists[head].len() {
                 let entry = self.lists[head][at];
-                if entry.held & bit != 0 && self.is_older(now, sector, entry.write) {
+                if (entry.held | entry.perhaps) & bit != 0 && self.is_older(now, sector, entry.write) {
                     let entry = &mut self.lists[head][at];
                     entry.held &= !bit;
+                    entry.perhaps &= !bit;
                     entry.weak = true;
                     if was_primary {
                         entry.returning = Some(node as u8);
@@ -365,12 +376,13 @@ impl Ledger {
         begun: u64,
     ) -> Result<(), String> {
         self.belongs(content, sector)?;
+        let served_by = if local { node } else { 1 - node };
         for entry in &self.lists[self.heads[sector as usize] as usize] {
             let write = &self.writes[entry.write as usize];
             let counts = write.acknowledged && write.ended.is_some_and(|ended| ended < begun);
             let own = !self.diverged || usize::from(write.origin) == node;
             let here = own && local && entry.held >> node & 1 == 1 && entry.since[node] < begun;
-            let elsewhere = entry.held != 0 && !self.diverged && entry.returning != Some(node as u8);
+            let elsewhere = entry.held != 0 && !self.diverged && entry.returning != Some(served_by as u8);
             if counts && (here || elsewhere) && self.is_older(content, sector, entry.write) {
                 return Err(format!(
                     "a read of sector {sector} on n{node} returned {}, older than acknowledged write {}",
@@ -458,6 +470,7 @@ impl Ledger {
                 let entry = &mut self.lists[head][at];
                 *entry = Entry {
                     held: all,
+                    perhaps: 0,
                     since: [self.moment; 2],
                     due: 0,
                     weak: false,
@@ -529,7 +542,6 @@ fn nodes(mask: u8) -> impl Iterator<Item = usize> {
 #[cfg(test)]
 mod tests {
     use super::{Ledger, BEGINNING};
-    use drbd_core::states::Protocol;
 
     /// Two disks of 8 sectors.
     fn look(disks: &[[u64; 8]; 2]) -> impl Fn(usize, u64) -> u64 + '_ {
@@ -544,7 +556,7 @@ mod tests {
                 ledger.written(node, 0, 1, &|_| u64::from(number) + 1, false)?;
             }
         }
-        ledger.acknowledge(number, must, 0, Protocol::C, &look(disks))?;
+        ledger.acknowledge(number, must, 0, false, &look(disks))?;
         Ok(number)
     }
 
@@ -553,7 +565,7 @@ mod tests {
         let mut ledger = Ledger::new(8, 2);
         let number = ledger.begin(0, 0, 1, false);
         let disks = [[1; 8], [BEGINNING; 8]];
-        assert!(ledger.acknowledge(number, 0b11, 0, Protocol::C, &look(&disks)).is_err());
+        assert!(ledger.acknowledge(number, 0b11, 0, false, &look(&disks)).is_err());
     }
 
     #[test]
@@ -581,6 +593,23 @@ mod tests {
         acknowledged(&mut ledger, &mut disks, 0b01).expect("on its own disk");
         ledger.promoted(1, true, false, &look(&disks)).expect("no hole");
         assert!(ledger.diverged);
+    }
+
+    #[test]
+    fn a_write_under_zeroes_may_be_lost_like_any_other() {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[0; 8]; 2]);
+        let first = ledger.begin(0, 0, 1, true);
+        ledger.acknowledge(first, 0b11, 0, false, &look(&disks)).expect("on both disks");
+        let write = ledger.begin(0, 0, 1, false);
+        ledger.begin(0, 0, 1, true);
+        disks[1][0] = u64::from(write) + 1;
+        ledger
+            .acknowledge(write, 0b11, 0, false, &look(&disks))
+            .expect("node 0 has zeroes, newer ones perhaps");
+        disks[0][0] = BEGINNING;
+        ledger.lost_power(0, true, &look(&disks));
+        ledger.promoted(0, true, true, &look(&disks)).expect("it came back with what it had stable");
+        assert!(!ledger.diverged);
     }
 
     #[test]

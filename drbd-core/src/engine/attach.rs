@@ -66,7 +66,8 @@ impl Resource {
         self.log("size", Level::Info, self.device_subject(d), text, out);
         self.log_generations(d, "attached to UUIDs", out);
         let job = Job {
-            flush_data: false,
+            // What was written before it was given up counts as written, and must be as stable as it was said to be.
+            flush_data: true,
             blocks: Blocks::Dirty,
             initialise_log: true,
             transaction: false,

@@ -20,6 +20,7 @@ const RULES: &[Rule] = &[
     reconsider_when_peer_takes_inconsistent_data,
     new_generation_when_target_is_lost_before_resync,
     forget_crash_when_both_are_up_to_date,
+    depend_on_the_peer_when_the_disk_is_lost,
     keep_flags,
     call_primary_on_inconsistent_degraded,
     resume_log_on_connect,
@@ -194,6 +195,28 @@ fn forget_crash_when_both_are_up_to_date(
     }
 }
 
+/// A Primary loses its disk: from here on only the peer has what is written. Nothing is done until the peer has told the
+/// generation that the disk given up lacks.
+fn depend_on_the_peer_when_the_disk_is_lost(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    let served = new.is_replicating() && new.peer_disk == DiskState::UpToDate;
+    if old.disk.has_data() && !new.disk.has_data() && new.role == Role::Primary && served {
+        // Only who was in sync makes a new generation; who was the source of a resync has one already.
+        let in_sync = old.disk == DiskState::UpToDate && old.replication == ReplicationState::Established;
+        let peer = r.connection.as_ref().and_then(|c| c.peer_devices[d].uuids);
+        r.devices[d].peer_generation_due = in_sync && peer.is_some_and(|uuids| uuids.bitmap == 0);
+    } else if r.devices[d].peer_generation_due && (!served || new.disk.has_data()) {
+        r.peer_generation_told(d, out);
+    }
+    r.devices[d].peer_is_behind &= new.role == Role::Primary && !new.disk.has_data();
+    r.devices[d].apart_when_written &= new.disk == DiskState::UpToDate;
+}
+
 fn keep_flags(r: &mut Resource, d: usize, _: &Snapshot, _: &Snapshot, out: &mut Vec<Command>) {
     if r.update_flags(d) {
         let backing = r.devices[d].backing.as_deref();
@@ -265,7 +288,11 @@ fn new_generation_when_contact_to_data_is_lost(
         && new.disk == DiskState::UpToDate
         && r.bitmap_generation(d) == 0
     {
-        r.new_generation(d, out);
+        if new.role == Role::Primary {
+            r.new_generation(d, out);
+        } else {
+            r.new_generation_when_written(d, out);
+        }
     }
 }
 
@@ -424,6 +451,7 @@ fn let_go_of_refused_disk(
 }
 
 fn let_requests_go(r: &mut Resource, d: usize, _: &Snapshot, _: &Snapshot, out: &mut Vec<Command>) {
+    r.start_parked(d, out);
     if !r.devices[d].held.is_empty() {
         r.start_held(d, out);
     }

@@ -4,7 +4,7 @@ use super::activity_log::ActivityLog;
 use super::bitmap::Bitmap;
 use super::event::{DiskLimits, UpperRequest};
 use super::meta_jobs::MetaJobs;
-use super::write_path::conflicts::Conflicts;
+use super::write_path::conflicts::{Conflicts, Owner};
 use crate::config::{DeviceOptions, DiskOptions};
 use crate::ids::{Minor, Sector, VolumeNumber};
 use crate::limits::{EXTENT_SECTORS, PEER_REQUESTS_MAX, REQUESTS_MAX};
@@ -31,8 +31,22 @@ pub(super) struct Device {
     pub(super) starting_held: bool,
     /// Writes (slab keys) waiting for the activity log, in order; they hold their place in `conflicts`.
     pub(super) log_waiters: VecDeque<LogWaiter>,
-    /// Completions that wait until a new generation is on stable storage.
+    /// Writes whose turn came while the disk was being negotiated, in order; they hold their place in `conflicts`.
+    pub(super) parked: Vec<Owner>,
+    /// Completions that wait until a new generation is on stable storage, here or at the peer.
     pub(super) held_completions: Vec<u32>,
+    /// The disk is gone, and the peer has not yet told the generation of the data that only it has from here on. Until
+    /// then what it alone has may not be called done: the disk given up would pass for the same data.
+    pub(super) peer_generation_due: bool,
+    /// Under protocol A writes were called done that may not have reached the peer, and the disk that has them was given
+    /// up before the connection was lost: the peer's data is older than what the users have seen.
+    pub(super) peer_is_behind: bool,
+    /// The peer's Primary lost its disk. The new generation says that this copy is ahead, so it begins when what was
+    /// received before is written.
+    pub(super) apart_when_written: bool,
+    /// Flushes under way for what a session that is over brought. The next one begins when they are done: a Primary
+    /// without disk was told that it is written, and its next flush is to find it stable.
+    pub(super) settling: u32,
     /// Generation of the data the users of this device have seen.
     pub(super) exposed_uuid: u64,
     pub(super) counters: Counters,
@@ -41,7 +55,7 @@ pub(super) struct Device {
 /// An operation that waits for its extents to become hot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LogWaiter {
-    pub(super) owner: super::write_path::conflicts::Owner,
+    pub(super) owner: Owner,
     /// References are held and it is hot after that transaction; `None`: no room yet.
     pub(super) after: Option<u64>,
 }
@@ -98,7 +112,12 @@ impl Device {
             held: VecDeque::with_capacity(256),
             starting_held: false,
             log_waiters: VecDeque::with_capacity(256),
+            parked: Vec::new(),
             held_completions: Vec::with_capacity(64),
+            peer_generation_due: false,
+            peer_is_behind: false,
+            apart_when_written: false,
+            settling: 0,
             exposed_uuid: 0,
             counters: Counters::default(),
         }

@@ -2,7 +2,7 @@
 
 use super::command::{Command, Level};
 use super::generation::{GenerationSet, ROLE_BIT};
-use super::meta_jobs::Then;
+use super::meta_jobs::{Job, Then};
 use super::resource::Resource;
 use crate::control::GenerationStatus;
 use crate::ids::{NodeId, VolumeNumber};
@@ -68,7 +68,27 @@ impl Resource {
         let backing = self.devices[d].backing.as_deref_mut().expect("has generations");
         backing.generations_pending += 1;
         self.log_generations(d, "new current UUID", out);
-        self.write_super_block(d, Some(Then::GenerationStable), out);
+        // Who has the newer generation is copied from: it must not lose with its power what the other still has.
+        let job = Job { flush_data: true, ..Job::super_block(Some(Then::GenerationStable)) };
+        self.meta_job(d, job, out);
+    }
+
+    /// As above, where the peer's Primary goes on without disk: as soon as what it had before is written here.
+    pub(super) fn new_generation_when_written(&mut self, d: usize, out: &mut Vec<Command>) {
+        self.devices[d].apart_when_written = true;
+        self.begin_generation_if_written(d, out);
+    }
+
+    /// A peer request is over: the new generation may have waited for it.
+    pub(super) fn begin_generation_if_written(&mut self, d: usize, out: &mut Vec<Command>) {
+        if !self.devices[d].apart_when_written || self.peer_requests.iter().any(|(_, r)| r.is_older_write(d))
+        {
+            return;
+        }
+        self.devices[d].apart_when_written = false;
+        if self.devices[d].disk == DiskState::UpToDate && self.bitmap_generation(d) == 0 {
+            self.new_generation(d, out);
+        }
     }
 
     pub(super) fn log_generations(&self, d: usize, what: &str, out: &mut Vec<Command>) {
@@ -92,6 +112,13 @@ impl Resource {
         self.release_held_completions(d, out);
         if self.is_replicating(d) {
             self.send_uuids(d, out);
+        }
+    }
+
+    /// The peer told its new generation, or will not.
+    pub(super) fn peer_generation_told(&mut self, d: usize, out: &mut Vec<Command>) {
+        if std::mem::take(&mut self.devices[d].peer_generation_due) {
+            self.release_held_completions(d, out);
         }
     }
 

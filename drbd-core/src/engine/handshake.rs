@@ -79,7 +79,12 @@ impl Resource {
     // ---- hearing -------------------------------------------------------------------------------------------------
 
     /// P_UUIDS.
-    pub(super) fn uuids_received(&mut self, d: usize, uuids: Uuids) -> Result<(), Fault> {
+    pub(super) fn uuids_received(
+        &mut self,
+        d: usize,
+        uuids: Uuids,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
         let snapshot = self.snapshot(Some(d));
         let device = &mut self.devices[d];
         let lost_data = snapshot.role == Role::Primary
@@ -87,13 +92,17 @@ impl Resource {
             && device.disk != DiskState::Negotiating
             && device.exposed_uuid != 0
             && (!snapshot.is_replicating() || snapshot.peer_disk == DiskState::Diskless);
-        if lost_data && device.exposed_uuid & !1 != uuids.current & !1 {
+        if lost_data && (device.peer_is_behind || device.exposed_uuid & !1 != uuids.current & !1) {
             return Err(Fault::Fatal("Can only connect to data with current UUID".to_owned()));
         }
+        let new = device.exposed_uuid & !1 != uuids.current & !1;
         if !device.disk.has_data() && (snapshot.role == Role::Primary || snapshot.is_replicating()) {
             device.exposed_uuid = uuids.current;
         }
         self.connection.as_mut().expect("packets come from a peer").peer_devices[d].uuids = Some(uuids);
+        if new {
+            self.peer_generation_told(d, out);
+        }
         Ok(())
     }
 

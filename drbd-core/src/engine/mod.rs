@@ -96,7 +96,7 @@ impl Resource {
         let connection = self.connection.as_deref();
         let link = connection.and_then(|c| match &c.link {
             Link::Idle => None,
-            Link::Waiting { retry_at } => Some(*retry_at),
+            Link::Waiting { retry_at } => Some(*retry_at).filter(|_| self.is_settled()),
             Link::Pairing(pairing) => pairing.deadline(),
             Link::Session(_) => self.session_deadline(),
         });
@@ -108,7 +108,9 @@ impl Resource {
 
     fn tick(&mut self, out: &mut Vec<Command>) {
         match self.connection.as_deref().map(|c| &c.link) {
-            Some(Link::Waiting { retry_at }) if *retry_at <= self.now => self.begin_pairing(out),
+            Some(Link::Waiting { retry_at }) if *retry_at <= self.now && self.is_settled() => {
+                self.begin_pairing(out);
+            }
             Some(Link::Pairing(_)) => self.pairing_tick(out),
             Some(Link::Session(_)) => {
                 self.session_tick(out);
@@ -126,13 +128,16 @@ impl Resource {
         let d = match owner {
             IoOwner::Request(key) => self.requests[key].device,
             IoOwner::Peer(key) => self.peer_requests[key].device,
-            IoOwner::EpochFlush { device, .. } | IoOwner::Job { device } => device,
+            IoOwner::EpochFlush { device, .. } | IoOwner::LastFlush { device } | IoOwner::Job { device } => {
+                device
+            }
         };
         self.devices[d].counters.lower_pending -= 1;
         match owner {
             IoOwner::Request(key) => self.request_or_read_done(key, result, out),
             IoOwner::Peer(key) => self.peer_disk_done(key, result, payload, out),
             IoOwner::EpochFlush { session, .. } => self.epoch_flush_done(d, session, result, out),
+            IoOwner::LastFlush { .. } => self.last_flush_done(d, result, out),
             IoOwner::Job { .. } => self.job_io_done(d, result, out),
         }
         self.close_disk_if_idle(d, out);

@@ -140,7 +140,7 @@ impl Resource {
         match packet {
             Packet::SyncParam(param) => self.sync_param_received(d, &param),
             Packet::Sizes(sizes) => self.sizes_received(d, *sizes, out),
-            Packet::Uuids(uuids) => self.uuids_received(d, *uuids),
+            Packet::Uuids(uuids) => self.uuids_received(d, *uuids, out),
             Packet::State(word) => self.state_received(d, word, out),
             Packet::SyncUuid(name) => self.sync_uuid(d, name, out),
             Packet::StateChangeRequest { mask, val } => {

@@ -58,6 +58,8 @@ pub(super) enum IoOwner {
     Peer(u32),
     /// A flush for the epochs of a session.
     EpochFlush { device: usize, session: u32 },
+    /// A flush for what a session that is over brought.
+    LastFlush { device: usize },
     /// A step of the running metadata job.
     Job { device: usize },
 }

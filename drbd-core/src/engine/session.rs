@@ -584,9 +584,11 @@ impl Resource {
     fn close_session(&mut self, out: &mut Vec<Command>) {
         let Some(connection) = self.connection.as_deref_mut() else { return };
         let mut later_epochs = std::collections::VecDeque::new();
+        let mut unstable = false;
         if let Link::Session(session) = &mut connection.link {
             let (data, control) = (session.data, session.control);
             later_epochs = std::mem::take(&mut session.later_epochs);
+            unstable = session.received_epochs.has_unstable();
             out.push(Command::Close { socket: data });
             out.push(Command::Close { socket: control });
             connection.link = Link::Idle;
@@ -597,6 +599,9 @@ impl Resource {
             peer_device.resync = None;
             peer_device.consider_resync = false;
             peer_device.counters.unacked = 0;
+        }
+        if unstable {
+            self.flush_last_epochs(out);
         }
         self.write_later_epochs(later_epochs, out);
         for d in 0..self.devices.len() {

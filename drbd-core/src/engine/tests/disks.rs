@@ -315,3 +315,101 @@ fn a_flush_without_a_good_disk_waits_for_the_peer() {
         lab.check_buffers();
     }
 }
+
+/// Till the peer has told its new generation, the disk given up would pass for the same data.
+#[test]
+fn without_a_disk_nothing_is_done_before_the_peer_has_a_new_generation() {
+    let mut lab = Lab::running("C");
+    lab.hold(0, Pending::is_write);
+    let tag = lab.write(0, 5, 5);
+    lab.hold(1, Pending::is_super_block);
+    lab.let_one_go(0, IoResult::Failed(5));
+    lab.let_go(0);
+    assert_eq!(lab.disk(0), DiskState::Diskless);
+    assert_eq!(lab.nodes[1].disk[&5], 5, "written by the peer");
+    assert_eq!(lab.result(0, tag), None);
+    lab.let_go(1);
+    assert!(lab.is_done(0, tag));
+    assert_eq!(lab.attach(0), Ok(()));
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
+}
+
+/// A Primary without disk was told that it is written, and a flush in the next session must find it stable.
+#[test]
+fn what_a_session_brought_is_stable_before_the_next_one() {
+    let mut lab = Lab::running("C");
+    lab.detach(0).expect("the peer has good data");
+    lab.hold(1, Pending::is_flush);
+    let tag = lab.write(0, 2, 2);
+    assert!(lab.is_done(0, tag));
+    lab.cut();
+    lab.mend();
+    lab.pass_ms(20_000);
+    assert!(!lab.is_replicating(1), "a stalled disk comes first");
+    lab.let_go(1);
+    lab.wait("a connection", |lab| lab.is_replicating(0) && lab.is_replicating(1));
+    lab.check_buffers();
+}
+
+/// The peer counts a disk being negotiated as one that is written: what comes to its turn then waits.
+#[test]
+fn a_write_of_a_primary_waits_while_its_disk_is_negotiated() {
+    let mut lab = Lab::running("C");
+    lab.detach(0).expect("the peer has good data");
+    lab.hold(1, Pending::is_write);
+    let first = lab.write(0, 5, 1);
+    let second = lab.write_blocks(0, 5, &[2, 3]);
+    lab.hold_packets(1);
+    lab.let_go(1);
+    lab.attach(0).expect("its own disk");
+    assert_eq!(lab.disk(0), DiskState::Negotiating);
+    lab.let_packets_go(1);
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    assert!(lab.is_done(0, first) && lab.is_done(0, second));
+    assert_eq!((lab.nodes[0].disk[&5], lab.nodes[0].disk[&6]), (2, 3));
+    lab.check_alike();
+}
+
+/// Under protocol A the peer may lack what was called done; the disk given up has it.
+#[test]
+fn a_primary_does_not_go_back_to_older_data_of_its_peer() {
+    let mut lab = Lab::running("A");
+    lab.hold(1, Pending::is_write);
+    let tag = lab.write(0, 5, 5);
+    assert!(lab.is_done(0, tag));
+    lab.hold(0, Pending::is_write);
+    lab.write(0, 6, 6);
+    lab.let_one_go(0, IoResult::Failed(5));
+    lab.let_go(0);
+    lab.crash(1);
+    lab.attach(1).expect("its own disk");
+    lab.begin_connect(1);
+    lab.wait("it is refused", |lab| lab.connection(0) == crate::states::ConnectionState::StandAlone);
+    lab.attach(0).expect("the disk with everything");
+    let read = lab.read(0, 5);
+    assert!(lab.is_done(0, read));
+    assert_eq!(lab.nodes[0].read[&read], [5]);
+    lab.check_buffers();
+}
+
+/// Else, after a loss of power, the new generation would outrank the disk that has what was only received here.
+#[test]
+fn a_new_generation_begins_when_what_was_received_before_is_written() {
+    let mut lab = Lab::running("B");
+    lab.hold(1, Pending::is_write);
+    let tag = lab.write(0, 5, 5);
+    assert!(lab.is_done(0, tag));
+    let before = lab.nodes[1].kept().current_uuid;
+    lab.hold(0, Pending::is_write);
+    lab.write(0, 6, 6);
+    lab.let_one_go(0, IoResult::Failed(5));
+    lab.let_go(0);
+    assert_eq!(lab.peer_disk(1), DiskState::Diskless);
+    assert_eq!(lab.nodes[1].kept().current_uuid, before);
+    lab.let_go(1);
+    assert_ne!(lab.nodes[1].kept().current_uuid, before);
+    lab.attach(0).expect("its own disk");
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
+}

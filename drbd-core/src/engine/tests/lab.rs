@@ -170,6 +170,11 @@ impl Lab {
         self.upper(n, UpperOp::Write, block, Some(vec![content]), false)
     }
 
+    /// Writes some blocks at once.
+    pub(super) fn write_blocks(&mut self, n: usize, block: u64, contents: &[u32]) -> UpperTag {
+        self.upper(n, UpperOp::Write, block, Some(contents.to_vec()), false)
+    }
+
     pub(super) fn write_fua(&mut self, n: usize, block: u64, content: u32) -> UpperTag {
         self.upper(n, UpperOp::Write, block, Some(vec![content]), true)
     }

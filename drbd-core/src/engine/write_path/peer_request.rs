@@ -52,6 +52,11 @@ pub(in crate::engine) struct PeerRequest {
 }
 
 impl PeerRequest {
+    /// A write of that device that the peer's disk has, too.
+    pub(in crate::engine) fn is_older_write(&self, d: usize) -> bool {
+        self.device == d && self.is_mirrored_write() && !self.alone
+    }
+
     fn is_mirrored_write(&self) -> bool {
         matches!(self.op, PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. })
     }
@@ -308,6 +313,7 @@ impl Resource {
         if request.logged {
             self.end_log(d, request.sector, request.bytes, out);
         }
+        self.begin_generation_if_written(d, out);
         self.pump_resync(d, out);
     }
 
@@ -422,6 +428,29 @@ impl Resource {
         }
         if disks == 0 {
             self.epoch_disk_flushed(number, out);
+        }
+    }
+
+    /// The session is over: what it brought is made stable before the next one begins.
+    pub(in crate::engine) fn flush_last_epochs(&mut self, out: &mut Vec<Command>) {
+        for d in 0..self.devices.len() {
+            if self.flushes_epochs(d) {
+                self.devices[d].settling += 1;
+                let owner = IoOwner::LastFlush { device: d };
+                self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
+            }
+        }
+    }
+
+    /// Nothing that an earlier session brought is still to be made stable.
+    pub(in crate::engine) fn is_settled(&self) -> bool {
+        self.devices.iter().all(|device| device.settling == 0)
+    }
+
+    pub(in crate::engine) fn last_flush_done(&mut self, d: usize, result: IoResult, out: &mut Vec<Command>) {
+        self.devices[d].settling -= 1;
+        if let IoResult::Failed(errno) = result {
+            self.local_io_error(d, errno, out);
         }
     }
 

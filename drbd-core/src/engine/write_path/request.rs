@@ -267,6 +267,11 @@ impl Resource {
         out: &mut Vec<Command>,
     ) {
         let planted = self.planted(Bug::WriteBeforeTransaction);
+        if self.devices[d].disk == DiskState::Negotiating && matches!(owner, Owner::Request(_)) {
+            // The peer takes the disk for one that is written, and it is not.
+            self.devices[d].parked.push(owner);
+            return;
+        }
         if self.needs_no_log(d) {
             self.submit_owner(owner, false, out);
             return;
@@ -335,6 +340,17 @@ impl Resource {
             }
         }
         self.write_log(d, out);
+    }
+
+    /// Writes whose turn came while the disk was being negotiated go on.
+    pub(in crate::engine) fn start_parked(&mut self, d: usize, out: &mut Vec<Command>) {
+        if self.devices[d].parked.is_empty() || !self.accepts_upper(d) {
+            return;
+        }
+        for owner in std::mem::take(&mut self.devices[d].parked) {
+            let (sector, bytes) = self.owner_extent(owner);
+            self.enter_log(d, owner, sector, bytes, out);
+        }
     }
 
     fn owner_extent(&self, owner: Owner) -> (Sector, u32) {
@@ -481,7 +497,8 @@ impl Resource {
             {
                 self.mark_request(key);
             }
-            if self.devices[d].backing.as_ref().is_some_and(|b| b.generations_pending > 0) {
+            let pending = self.devices[d].backing.as_ref().is_some_and(|b| b.generations_pending > 0);
+            if pending || self.devices[d].peer_generation_due {
                 if !request.held {
                     self.requests[key].held = true;
                     self.devices[d].held_completions.push(key);

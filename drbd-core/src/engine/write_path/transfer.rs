@@ -380,6 +380,9 @@ impl Resource {
                 self.requests[key].peer = PeerProgress::Stable;
                 continue;
             }
+            let Request { device: d, completed, protocol, .. } = self.requests[key];
+            self.devices[d].peer_is_behind |=
+                completed && protocol == Protocol::A && self.devices[d].backing.is_none();
             self.requests[key].peer = PeerProgress::Lost;
             self.mark_failed_at_peer(key);
         }

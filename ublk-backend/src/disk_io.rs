@@ -43,22 +43,28 @@ struct DiskOperation {
     bytes: u64,
     done_bytes: u64,
     stable: bool,
+    /// What the disk wants requests to be multiples of.
+    alignment: u64,
+    /// It is not a read.
+    changes: bool,
     /// Held while under way; NONE for metadata and zeroes.
     payload: PayloadId,
     /// The payload was taken here and goes to the engine.
     fresh: bool,
-    /// Head memory of a metadata block or a bounce buffer.
+    /// Head memory of a metadata block.
     own: PayloadId,
     span: Option<Span>,
     bounce: Option<Bounce>,
 }
 
-/// The blocks around an unaligned request.
+/// Blocks an unaligned request touches, as many as there is memory for: what of them is the request's, and where that
+/// begins in it.
 #[derive(Clone, Copy, Debug)]
 struct Bounce {
     offset_bytes: u64,
     span: Span,
-    write: bool,
+    done_bytes: u64,
+    bytes: u64,
 }
 
 /// An attached disk.
@@ -82,6 +88,8 @@ pub(crate) struct Disks {
     starved: VecDeque<DiskIo>,
     /// Unaligned requests, one at a time, so that two of them never change the same block.
     unaligned: VecDeque<u32>,
+    /// Memory for the blocks of the first of them.
+    blocks: Option<Span>,
     zeroes: Option<Span>,
     failed: Vec<Event>,
 }
@@ -150,6 +158,8 @@ impl Disks {
             bytes: u64::from(io.bytes),
             done_bytes: 0,
             stable: io.fua,
+            alignment,
+            changes: io.op != DiskOp::Read,
             payload: PayloadId::NONE,
             fresh: false,
             own: PayloadId::NONE,
@@ -172,7 +182,7 @@ impl Disks {
         let unaligned = (operation.offset_bytes | operation.bytes) % alignment != 0;
         let slot = self.insert(operation);
         if unaligned && step != Step::Sync {
-            self.start_unaligned(slot, ring, pools);
+            self.start_unaligned(slot, ring);
         } else {
             self.queue(slot, ring);
         }
@@ -208,6 +218,8 @@ impl Disks {
             bytes: 4096,
             done_bytes: 0,
             stable: io.barrier,
+            alignment: 4096,
+            changes: true,
             payload: PayloadId::NONE,
             fresh: false,
             own: PayloadId::NONE,
@@ -272,17 +284,20 @@ impl Disks {
                 if (result as usize) < wanted {
                     return self.finish(slot, Some(libc::EIO), ring, pools);
                 }
-                if operation.merge_bounce() {
+                operation.merge_bounce();
+                if operation.changes {
                     operation.step = Step::BounceWrite;
                     self.queue(slot, ring);
                     return None;
                 }
-                self.finish(slot, None, ring, pools)
+                self.blocks_done(slot, ring, pools)
             }
             Step::BounceWrite => {
                 let wanted = operation.bounce.map_or(0, |b| b.span.len());
-                let short = (result as usize) < wanted;
-                self.finish(slot, short.then_some(libc::EIO), ring, pools)
+                if (result as usize) < wanted {
+                    return self.finish(slot, Some(libc::EIO), ring, pools);
+                }
+                self.blocks_done(slot, ring, pools)
             }
         }
     }
@@ -329,7 +344,7 @@ impl Disks {
         if operation.bounce.is_some() {
             self.unaligned.pop_front();
             if let Some(&next) = self.unaligned.front() {
-                self.queue(next, ring);
+                self.next_blocks(next, ring);
             }
         }
         let result = error.map_or(IoResult::Done, IoResult::Failed);
@@ -349,39 +364,48 @@ impl Disks {
         }
     }
 
-    fn start_unaligned(&mut self, slot: u32, ring: &mut Ring, pools: &mut Pools) {
-        let Some(operation) = self.operations[slot as usize].as_mut() else { return };
-        let volume = operation.volume;
-        let alignment =
-            self.attached.iter().find(|a| a.volume == volume).map_or(1, |a| u64::from(a.disk.data.alignment));
-        let (offset, bytes) = (operation.offset_bytes, operation.bytes);
-        let first = offset / alignment * alignment;
-        let covered = (offset + bytes).next_multiple_of(alignment) - first;
-        // Unaligned zeroes are at most what one buffer holds; larger ones were aligned by whoever sent them.
-        let own = if covered as usize <= BUFFER_BYTES_MAX {
-            pools.heads.take_growing(covered as usize)
-        } else {
-            None
-        };
-        let Some(own) = own else {
-            if let Some(event) = self.finish(slot, Some(libc::ENOMEM), ring, pools) {
-                self.failed.push(event);
-            }
-            return;
-        };
-        operation.own = own;
-        let write = operation.step != Step::Read;
-        let span = pools.heads.span(own).part(0, covered as usize);
-        operation.bounce = Some(Bounce { offset_bytes: first, span, write });
-        operation.step = Step::BounceRead;
+    fn start_unaligned(&mut self, slot: u32, ring: &mut Ring) {
         self.unaligned.push_back(slot);
         if self.unaligned.len() == 1 {
-            self.queue(slot, ring);
+            self.next_blocks(slot, ring);
         }
     }
 
+    /// The next blocks of an unaligned request. Those that are wholly its own need not be read to be changed.
+    fn next_blocks(&mut self, slot: u32, ring: &mut Ring) {
+        let memory = *self.blocks.get_or_insert_with(buffer_for_ever);
+        let Some(operation) = self.operations[slot as usize].as_mut() else { return };
+        let begin = operation.offset_bytes + operation.done_bytes;
+        let end = operation.offset_bytes + operation.bytes;
+        let first = begin / operation.alignment * operation.alignment;
+        let last = end.next_multiple_of(operation.alignment).min(first + memory.len() as u64);
+        operation.bounce = Some(Bounce {
+            offset_bytes: first,
+            span: memory.part(0, (last - first) as usize),
+            done_bytes: operation.done_bytes,
+            bytes: end.min(last) - begin,
+        });
+        operation.step = Step::BounceRead;
+        if operation.changes && first == begin && last <= end {
+            operation.merge_bounce();
+            operation.step = Step::BounceWrite;
+        }
+        self.queue(slot, ring);
+    }
+
+    /// Blocks of an unaligned request were read or written: on to the next ones.
+    fn blocks_done(&mut self, slot: u32, ring: &mut Ring, pools: &mut Pools) -> Option<Event> {
+        let operation = self.operations[slot as usize].as_mut()?;
+        operation.done_bytes += operation.bounce.map_or(0, |b| b.bytes);
+        if operation.done_bytes == operation.bytes {
+            return self.finish(slot, None, ring, pools);
+        }
+        self.next_blocks(slot, ring);
+        None
+    }
+
     fn queue(&mut self, slot: u32, ring: &mut Ring) {
-        let zeroes = *self.zeroes.get_or_insert_with(zero_span);
+        let zeroes = *self.zeroes.get_or_insert_with(buffer_for_ever);
         let Some(operation) = self.operations[slot as usize].as_ref() else { return };
         let (token, op) = (Source::Disk.token(slot), operation.op(zeroes));
         if operation.apart {
@@ -442,26 +466,25 @@ impl DiskOperation {
         }
     }
 
-    /// The blocks around were read: takes from them or changes them. True if they are to be written back.
-    fn merge_bounce(&self) -> bool {
-        let Some(bounce) = self.bounce else { return false };
-        let inside =
-            bounce.span.part((self.offset_bytes - bounce.offset_bytes) as usize, self.bytes as usize);
-        match (self.span, bounce.write) {
-            (Some(span), true) => inside.put(span.bytes()),
-            (Some(span), false) => span.put(inside.bytes()),
-            (None, _) => inside.clear(),
+    /// Takes what was asked for from the blocks, or changes them.
+    fn merge_bounce(&self) {
+        let Some(bounce) = self.bounce else { return };
+        let (done, bytes) = (bounce.done_bytes as usize, bounce.bytes as usize);
+        let begin = self.offset_bytes + bounce.done_bytes - bounce.offset_bytes;
+        let inside = bounce.span.part(begin as usize, bytes);
+        match self.span {
+            Some(span) if self.changes => inside.put(span.part(done, bytes).bytes()),
+            Some(span) => span.part(done, bytes).put(inside.bytes()),
+            None => inside.clear(),
         }
-        bounce.write
     }
 }
 
-fn zero_span() -> Span {
-    // A pool of its own that is never dropped or written to: one buffer of zeroes for ever.
-    let mut pool =
-        crate::payload_pool::PayloadPool::new(BUFFER_BYTES_MAX, BUFFER_BYTES_MAX).expect("1 MiB of zeroes");
-    let zeroes = pool.take(BUFFER_BYTES_MAX, Share::Peer).expect("a new pool has a buffer");
-    pool.span(zeroes)
+/// The only buffer of a pool that is never dropped: zeroes, until someone writes to it.
+fn buffer_for_ever() -> Span {
+    let mut pool = crate::payload_pool::PayloadPool::new(BUFFER_BYTES_MAX, BUFFER_BYTES_MAX).expect("1 MiB");
+    let buffer = pool.take(BUFFER_BYTES_MAX, Share::Peer).expect("a new pool has a buffer");
+    pool.span(buffer)
 }
 
 #[cfg(test)]

@@ -140,6 +140,37 @@ fn requests_finer_than_blocks_change_only_their_part() {
 }
 
 #[test]
+fn a_large_request_beside_the_blocks_is_carried_out_piece_by_piece() {
+    const MIB: u64 = 1 << 20;
+    for (op, byte) in [(DiskOp::Write, 7), (DiskOp::Discard, 0), (DiskOp::WriteZeroes { unmap: false }, 0)] {
+        let mut bench = bench("large-bounce", 4096, true);
+        let bytes = if op == DiskOp::Write { MIB } else { 3 * MIB + 1024 };
+        let payload = bench.payload(7, 1 << 20);
+        bench.start(op, 512, bytes as u32, if op == DiskOp::Write { payload } else { PayloadId::NONE });
+        assert_eq!(bench.finish(1)[0].0, IoResult::Done, "{op:?}");
+        assert_eq!(bench.content(0, 512), vec![0xaa; 512]);
+        assert!(bench.content(512, bytes as usize).iter().all(|b| *b == byte), "{op:?}");
+        assert_eq!(bench.content(512 + bytes, 4096), vec![0xaa; 4096]);
+        bench.start(DiskOp::Read, 1024, MIB as u32, PayloadId::NONE);
+        let (result, read) = bench.finish(1)[0];
+        assert_eq!(result, IoResult::Done);
+        let tail = if op == DiskOp::Write { 0xaa } else { 0 };
+        let expected = [vec![byte; (1 << 20) - 512], vec![tail; 512]].concat();
+        assert!(bench.pools.payloads.span(read).bytes() == expected);
+    }
+}
+
+#[test]
+fn any_number_of_unaligned_requests_needs_one_buffer() {
+    let mut bench = bench("many-bounces", 4096, true);
+    let payload = bench.payload(9, 1 << 20);
+    for n in 0..600 {
+        bench.start(DiskOp::Write, 512 * (n % 16 + 1), (1 << 20) - 512, payload);
+    }
+    assert!(bench.finish(600).iter().all(|r| r.0 == IoResult::Done));
+}
+
+#[test]
 fn metadata_goes_to_its_place() {
     let mut bench = bench("meta", 512, true);
     for (n, op) in [

@@ -11,7 +11,7 @@ use super::resource::Resource;
 use crate::control::Done;
 use crate::ids::{Instant, Ticket};
 use crate::refusal::{Reason, Refusal};
-use crate::states::{ConnectionState, Role};
+use crate::states::{ConnectionState, ReplicationState, Role};
 use std::collections::VecDeque;
 
 mod agreement;
@@ -179,9 +179,27 @@ impl Resource {
             (Reason::NoUpToDateDisk, Want::Primary { .. }) => {
                 "no disk of this node is UpToDate and no peer with one is connected; --force takes this node's data as it is".to_owned()
             }
+            (Reason::InTransientState, _) => self.volumes_only_here(),
             _ => String::new(),
         };
         self.reply(ticket, Err(Refusal { reason, info }), out);
+    }
+
+    /// As 8.4 has it, roles hold still until every volume has met the peer's; one that the peer does not have never will.
+    fn volumes_only_here(&self) -> String {
+        let Some(connection) = self.connection.as_deref() else { return String::new() };
+        let met = |d: &usize| connection.peer_devices[*d].replication != ReplicationState::Off;
+        let (some, others): (Vec<usize>, Vec<usize>) = (0..self.devices.len()).partition(met);
+        if some.is_empty() || others.is_empty() {
+            return String::new();
+        }
+        let names: Vec<String> = others.iter().map(|&d| self.devices[d].volume.to_string()).collect();
+        format!(
+            "{} says nothing of volume {} of {}: configure it there too, or disconnect with --force",
+            connection.name(),
+            names.join(", "),
+            self.name
+        )
     }
 
     /// Tries a change; the answer follows now or later unless it is refused.

@@ -118,8 +118,11 @@ impl Resource {
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
         match packet {
-            Packet::SyncParam(_) | Packet::Sizes(_) | Packet::Uuids(_) | Packet::State(_) => {
-                let text = format!("The peer has a volume {volume} that is not configured here");
+            Packet::SyncParam(_) | Packet::Sizes(_) | Packet::Uuids(_) => Ok(()),
+            Packet::State(_) => {
+                let text = format!(
+                    "The peer has a volume {volume} that is not configured here; it is not replicated"
+                );
                 self.log("unknown-volume", super::command::Level::Warning, self.peer_subject(), text, out);
                 Ok(())
             }

@@ -2,9 +2,11 @@
 
 use super::lab::Lab;
 use super::node::{net, Pending};
+use crate::config::{DeviceOptions, OptionSet};
 use crate::engine::{AdminRequest, HmacPurpose};
-use crate::ids::NodeId;
+use crate::ids::{Minor, NodeId, VolumeNumber};
 use crate::metadata::Format;
+use crate::refusal::Reason;
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
 
 #[test]
@@ -205,4 +207,23 @@ fn a_second_cut_during_every_step_of_the_handshake_leads_to_the_same_end() {
             lab.check_alike();
         }
     }
+}
+
+#[test]
+fn a_volume_the_peer_does_not_have_is_named_when_roles_hold_still() {
+    let mut lab = Lab::protocol("C");
+    let options = DeviceOptions::from(&OptionSet::default());
+    let request = AdminRequest::NewMinor { minor: Minor(77), volume: VolumeNumber(3), options };
+    lab.ask(0, request).expect("not connected yet");
+    lab.begin_connect(0);
+    lab.begin_connect(1);
+    lab.wait("the first volume", |lab| lab.is_replicating(0) && lab.is_replicating(1));
+    let refusal = lab.detach(0).expect_err("roles and disks hold still");
+    assert_eq!(refusal.reason, Reason::InTransientState);
+    assert!(refusal.info.contains("nothing of volume 3 of r0: configure it there too"), "{}", refusal.info);
+    let warnings = lab.nodes[1].log_lines.iter().filter(|l| l.contains("has a volume 3")).count();
+    assert_eq!(warnings, 1);
+    let request = AdminRequest::Disconnect { peer: NodeId(1), force: true };
+    lab.ask(0, request).expect("that is a way out");
+    lab.detach(0).expect("alone");
 }

@@ -9,7 +9,7 @@ use crate::ids::{Instant, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag}
 use crate::metadata::{Format, BLOCK_BYTES};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
-use crate::wire::{Frame, Packet};
+use crate::wire::Frame;
 use std::collections::{BTreeMap, VecDeque};
 
 pub(super) struct Lab {
@@ -339,8 +339,8 @@ impl Lab {
 
     pub(super) fn let_packets_go(&mut self, n: usize) {
         self.nodes[n].hold_packets = false;
-        for (socket, packet, payload) in std::mem::take(&mut self.nodes[n].outbox) {
-            self.transmit(n, socket, packet, payload);
+        for (socket, frame, payload) in std::mem::take(&mut self.nodes[n].outbox) {
+            self.transmit(n, socket, frame, payload);
         }
         self.run();
     }
@@ -453,9 +453,9 @@ impl Lab {
             Command::Send { socket, frame, payload } => {
                 node.sent.push(frame.packet.clone());
                 if node.hold_packets {
-                    node.outbox.push_back((socket, frame.packet, payload));
+                    node.outbox.push_back((socket, frame, payload));
                 } else {
-                    self.transmit(n, socket, frame.packet, payload);
+                    self.transmit(n, socket, frame, payload);
                 }
             }
             Command::Complete { tag, result, payload } => {
@@ -539,15 +539,18 @@ impl Lab {
         self.events.push_back((n, Event::DiskDone { io, result, payload }));
     }
 
-    fn transmit(&mut self, n: usize, socket: SocketId, packet: Packet, payload: PayloadId) {
+    fn transmit(&mut self, n: usize, socket: SocketId, frame: Frame, payload: PayloadId) {
         let Some(&(_, other)) = self.ends.get(&socket) else { return };
         let count = self.sent.entry(socket).or_default();
         *count += 1;
         let packets = *count;
         let bytes = self.buffers.get(&payload).cloned();
-        assert_eq!(bytes.as_ref().map_or(0, |b| b.len() as u32 * 4096), packet.bulk_bytes(), "{packet:?}");
+        assert_eq!(
+            bytes.as_ref().map_or(0, |b| b.len() as u32 * 4096),
+            frame.packet.bulk_bytes(),
+            "{frame:?}"
+        );
         let payload = bytes.map_or(PayloadId::NONE, |bytes| self.store(bytes));
-        let frame = Frame { volume: VOLUME, packet };
         self.events.push_back((1 - n, Event::Packet { socket: other, frame, payload }));
         self.events.push_back((n, Event::Sent { socket, packets }));
     }

@@ -12,7 +12,7 @@ use crate::metadata::{
 };
 use crate::refusal::Refusal;
 use crate::states::Role;
-use crate::wire::{BlockAck, Packet};
+use crate::wire::{BlockAck, Frame, Packet};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Usable size of every disk: 16 activity-log extents.
@@ -59,7 +59,7 @@ pub(super) struct Node {
     pub(super) pending: Vec<Pending>,
     pub(super) holds: Option<fn(&Pending) -> bool>,
     /// Packets that `hold_packets` keeps.
-    pub(super) outbox: VecDeque<(SocketId, Packet, PayloadId)>,
+    pub(super) outbox: VecDeque<(SocketId, Frame, PayloadId)>,
     pub(super) hold_packets: bool,
     pub(super) listening: bool,
     pub(super) completed: BTreeMap<UpperTag, UpperResult>,

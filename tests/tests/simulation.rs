@@ -75,13 +75,22 @@ fn replay(seed: u64) {
 }
 
 /// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
-const REGRESSIONS: [(u64, &str); 6] = [
+const REGRESSIONS: [(u64, &str); 15] = [
     (4058, "a write that only the disk of a resync target had was done"),
     (4764, "apply-al while old operations of the daemon were still on the disk"),
     (14624, "a diskless Primary took back older data of its peer under A"),
     (22901, "a new generation began before what was received was written"),
     (58441, "a detach forgot the log before the bitmap was kept"),
     (70770, "writes were done before the peer had a new generation"),
+    (2093, "a flush said done for what an earlier session had left unstable at the peer"),
+    (2378, "a disk attached for a diskless Primary waited for ever for PRIMARY_IND, which it had"),
+    (4792, "a diskless Primary attached old data when its peer went during the attach"),
+    (5601, "a diskless Primary did not know the generation its peer had begun before the disk was gone"),
+    (8701, "the same, and then its peer's newer data was refused"),
+    (18599, "under A a resync target that is Primary called done what no good disk had"),
+    (20021, "a Primary read its old disk while nobody knew which blocks were old"),
+    (30107, "attaching an old disk made its generation the one the users had seen"),
+    (67152, "a target that had finished unheard shared its generation with what was written after it"),
 ];
 
 #[test]

@@ -12,7 +12,7 @@ use super::state::Mode;
 use super::state_change::{found_at_attach, FencingPolicy};
 use crate::control::Done;
 use crate::ids::{Sector, Ticket};
-use crate::metadata::{apply_log, device_flag, peer_flag, Format, Loaded, UUID_JUST_CREATED};
+use crate::metadata::{apply_log, device_flag, peer_flag, Format, Loaded, SuperBlock, UUID_JUST_CREATED};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{DiskState, Role};
 
@@ -43,7 +43,7 @@ impl Resource {
         let backing = self.prepare_backing(request)?;
         let first_size = backing.super_block.effective_size == 0;
         let size = self.attach_size(d, &backing)?;
-        self.check_generation(d, &backing)?;
+        self.check_generation(d, &backing.super_block)?;
         let crashed_full =
             backing.crashed_primary && backing.super_block.flags & device_flag::AL_DISABLED != 0;
         self.devices[d].backing = Some(Box::new(backing));
@@ -122,6 +122,7 @@ impl Resource {
             replayed_bits: replayed.1,
             generations_pending: 0,
             logged_for_peer: false,
+            old_blocks_known: false,
             primary_stable: false,
         })
     }
@@ -136,7 +137,7 @@ impl Resource {
     }
 
     /// The log cannot name more extents than its ring describes (7.6 of the wire reference).
-    fn log_slots_max(&self, block: &crate::metadata::SuperBlock) -> u32 {
+    fn log_slots_max(&self, block: &SuperBlock) -> u32 {
         let blocks = u64::from(block.al_stripes) * u64::from(block.al_stripe_size_4k);
         ((blocks - 1) * crate::limits::TRANSACTION_CONTEXT as u64).min(65_534) as u32
     }
@@ -199,13 +200,13 @@ impl Resource {
     }
 
     /// A Primary that lost its disk takes back only the data it lost.
-    fn check_generation(&self, d: usize, backing: &Backing) -> Result<(), Refusal> {
+    fn check_generation(&self, d: usize, block: &SuperBlock) -> Result<(), Reason> {
         let exposed = self.devices[d].exposed_uuid;
         let somebody_primary = self.role == Role::Primary
             || self.connection.as_ref().is_some_and(|c| c.peer_role == Role::Primary);
-        let differs = exposed & !1 != backing.super_block.current_uuid & !1;
+        let differs = exposed & !1 != block.current_uuid & !1;
         if self.peer_disk(d) != DiskState::UpToDate && exposed != 0 && somebody_primary && differs {
-            return Err(Reason::DataNotCurrent.into());
+            return Err(Reason::DataNotCurrent);
         }
         Ok(())
     }
@@ -238,8 +239,17 @@ impl Resource {
 
     /// The metadata says that the disk is in use.
     pub(super) fn attached(&mut self, d: usize, ticket: Ticket, out: &mut Vec<Command>) {
-        let Some(backing) = self.devices[d].backing.as_deref() else { return };
+        let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
+        // A disk that was in use when it was let go still says so: nobody writes that again.
+        backing.primary_stable = backing.super_block.flags & device_flag::PRIMARY_IND != 0;
         let (disk, peer_disk) = backing.at_attach;
+        // The peer that had the newer data may be gone since.
+        let backing = self.devices[d].backing.as_deref().expect("looked up above");
+        if let Err(reason) = self.check_generation(d, &backing.super_block) {
+            self.give_up_disk(d, out);
+            self.reply(ticket, Err(reason.into()), out);
+            return;
+        }
         let connected = self.is_replicating(d);
         let edit = |v: Option<usize>, s: &mut super::state_change::Snapshot| {
             if v != Some(d) {
@@ -395,6 +405,7 @@ impl Resource {
             session.doomed |= session.received_epochs.has_unstable();
         }
         let waiting = self.devices[d].backing.as_deref_mut().map(|b| b.jobs.abandon()).unwrap_or_default();
+        self.await_barriers_without_disk(d, out);
         self.devices[d].backing = None;
         self.forget_log_references(d);
         self.force(
@@ -452,7 +463,7 @@ impl Resource {
     }
 }
 
-fn give_slot(block: &mut crate::metadata::SuperBlock, record: usize) -> Result<(), Refusal> {
+fn give_slot(block: &mut SuperBlock, record: usize) -> Result<(), Refusal> {
     if block.peers[record].bitmap_index >= 0 {
         return Ok(());
     }

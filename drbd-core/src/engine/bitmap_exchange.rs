@@ -257,6 +257,9 @@ impl Resource {
             {
                 resync.waiting_for_metadata = false;
             }
+            if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+                backing.old_blocks_known = true;
+            }
             self.open_gate(d, out);
             self.pump_resync(d, out);
         }

@@ -17,8 +17,10 @@ type Rule = fn(&mut Resource, usize, &Snapshot, &Snapshot, &mut Vec<Command>);
 const RULES: &[Rule] = &[
     close_epoch_when_mirroring_changes,
     expose_consistent_data,
+    expose_peers_data_without_own,
     reconsider_when_peer_takes_inconsistent_data,
     new_generation_when_target_is_lost_before_resync,
+    new_generation_when_finished_target_is_lost,
     forget_crash_when_both_are_up_to_date,
     depend_on_the_peer_when_the_disk_is_lost,
     keep_flags,
@@ -135,6 +137,24 @@ fn expose_consistent_data(r: &mut Resource, d: usize, old: &Snapshot, new: &Snap
         if let Some(backing) = &r.devices[d].backing {
             r.devices[d].exposed_uuid = backing.super_block.current_uuid;
         }
+    }
+}
+
+/// What the users of the device see is the peer's data from here on. Its generation may have been told before.
+fn expose_peers_data_without_own(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    _: &mut Vec<Command>,
+) {
+    let serves =
+        |s: &Snapshot| !s.disk.has_data() && s.is_replicating() && s.peer_disk == DiskState::UpToDate;
+    if serves(old) || !serves(new) {
+        return;
+    }
+    if let Some(uuids) = r.connection.as_ref().and_then(|c| c.peer_devices[d].uuids) {
+        r.devices[d].exposed_uuid = uuids.current;
     }
 }
 
@@ -296,6 +316,28 @@ fn new_generation_when_contact_to_data_is_lost(
     }
 }
 
+/// A target that has every block may have taken over our generation without a word: what a Primary writes from here on
+/// must not share it. If it has not, it is copied as a whole. See decision 0010.
+fn new_generation_when_finished_target_is_lost(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    out: &mut Vec<Command>,
+) {
+    let source = matches!(old.replication, ReplicationState::SyncSource | ReplicationState::PausedSyncS);
+    let lost = source && (!new.is_replicating() || !new.peer_disk.has_data());
+    let in_use = new.role == Role::Primary && new.disk == DiskState::UpToDate;
+    if !lost || !in_use || r.out_of_sync_bits(d) > 0 {
+        return;
+    }
+    if let Some(mut set) = r.generations(d) {
+        set.finish_resync_as_source();
+        r.keep_generations(d, &set);
+        r.new_generation(d, out);
+    }
+}
+
 /// Attached to a device in use, and nobody else has the data: what is written from here on the peer's disk lacks, which
 /// may have been lost while this one was away too.
 fn new_generation_when_good_data_is_back_alone(
@@ -364,6 +406,9 @@ fn gate_writes_of_target(r: &mut Resource, d: usize, old: &Snapshot, new: &Snaps
     if becomes_target {
         if let Some(connection) = r.connection.as_mut() {
             connection.peer_devices[d].gated = true;
+        }
+        if let Some(backing) = r.devices[d].backing.as_deref_mut() {
+            backing.old_blocks_known = false;
         }
     }
 }

@@ -94,6 +94,8 @@ pub(super) struct Backing {
     pub(super) generations_pending: u32,
     /// Writes for a Primary without disk were logged here, and not all of their bits are on stable storage yet.
     pub(super) logged_for_peer: bool,
+    /// Where the data is older than the peer's, a bit is set: an Inconsistent disk may be read where none is.
+    pub(super) old_blocks_known: bool,
     /// PRIMARY_IND is on stable storage, so that the log counts after a crash.
     pub(super) primary_stable: bool,
 }

@@ -40,7 +40,8 @@ impl Resource {
         let record = self.peer_record_index(d);
         let device = &mut self.devices[d];
         let Some(backing) = device.backing.as_deref_mut() else { return };
-        if backing.super_block.current_uuid != set.current {
+        // A disk that is being attached is not what the users see.
+        if device.disk.has_data() && backing.super_block.current_uuid & !ROLE_BIT != set.current & !ROLE_BIT {
             device.exposed_uuid = set.current;
         }
         match record {

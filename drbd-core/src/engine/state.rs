@@ -68,7 +68,9 @@ impl Resource {
             peer_primary_elsewhere: connection.is_some_and(|c| c.peer_role == Role::Primary),
             state_sent: session.is_some_and(|s| s.state_sent),
             exposed_equals_current: match (device, backing) {
-                (Some(device), Some(backing)) => device.exposed_uuid == backing.super_block.current_uuid,
+                (Some(device), Some(backing)) => {
+                    device.exposed_uuid & !1 == backing.super_block.current_uuid & !1
+                }
                 _ => false,
             },
             disk_at_attach: backing.map(|b| b.at_attach),

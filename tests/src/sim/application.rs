@@ -1,5 +1,6 @@
 //! The user of the device: asks on the Primary, remembers what was asked, and checks what is answered.
 
+use super::checkers::Claims;
 use super::clock::US;
 use super::cluster::{Cluster, Happening};
 use super::disk::Tag;
@@ -7,7 +8,7 @@ use super::node::Asked;
 use super::workload::Wish;
 use drbd_core::engine::{Event, RequestLimits, RequestPart, UpperOp, UpperRequest, UpperResult};
 use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
-use drbd_core::states::Protocol;
+use drbd_core::states::{DiskState, Protocol};
 use drbd_core::wire::BlockAck;
 use std::rc::Rc;
 
@@ -94,6 +95,7 @@ impl Cluster {
             }
         };
         let mark = write.map_or(0, |number| ledger.write(number).content);
+        let shows = self.shows(node, wish.volume);
         let daemon = self.daemon(node);
         let count = wish.count as usize;
         let payload = match wish.op {
@@ -106,7 +108,7 @@ impl Cluster {
         };
         let tag = daemon.next_tag;
         daemon.next_tag += 1;
-        daemon.asked.insert(tag, Asked { wish, write, begun, zero_data, refused: false });
+        daemon.asked.insert(tag, Asked { wish, write, begun, zero_data, refused: false, shows });
         UpperRequest {
             tag: UpperTag(tag),
             volume: VolumeNumber(wish.volume as u16),
@@ -164,14 +166,21 @@ impl Cluster {
         self.clock.after(0, Happening::Operator { node, run });
     }
 
+    /// Whose data a node shows, by bit: the target of a resync its source's, wherever it reads them.
+    fn shows(&self, node: usize, volume: usize) -> u8 {
+        let good = |c: Claims| c.disk.has_data() && c.disk != DiskState::Inconsistent;
+        1 << if self.claims(node, volume).is_some_and(good) { node } else { 1 - node }
+    }
+
     fn read_done(&mut self, node: usize, asked: &Asked, result: UpperResult, payload: PayloadId) {
         if result == UpperResult::Done {
             self.report.reads += 1;
-            let local = self.claims(node, asked.wish.volume).is_some_and(|c| c.disk.has_data());
+            // The disk may have come or gone meanwhile.
+            let shows = asked.shows | self.shows(node, asked.wish.volume);
             let tags = self.daemon(node).payloads.tags(payload);
             for (n, tag) in tags.iter().enumerate() {
                 let sector = asked.wish.sector + n as u64;
-                let verdict = self.ledgers[asked.wish.volume].read(node, local, sector, *tag, asked.begun);
+                let verdict = self.ledgers[asked.wish.volume].read(node, shows, sector, *tag, asked.begun);
                 if verdict.is_err() {
                     self.judge("durability", verdict);
                     return;
@@ -197,6 +206,8 @@ impl Cluster {
             self.ledgers[volume].diverged = true;
         }
         let (own, peer) = (1 << node, 1 << (1 - node));
+        // What only the peer has good data of is acknowledged as under C.
+        let protocol = if claims.holds() { protocol } else { Protocol::C };
         let mut must = if claims.holds() { own } else { 0 };
         let mut later = 0;
         if claims.peer_holds() && !asked.refused {
@@ -238,7 +249,8 @@ impl Cluster {
         let volume = asked.wish.volume;
         let Some(claims) = self.claims(node, volume) else { return };
         let mut on = if claims.holds() { 1 << node } else { 0 };
-        if claims.peer_holds() && self.setup.net.protocol == Protocol::C {
+        let covers_peer = self.setup.net.protocol == Protocol::C || !claims.holds();
+        if covers_peer && claims.peer_holds() {
             on |= 1 << (1 - node);
         }
         let nodes = &self.nodes;

@@ -4,8 +4,10 @@ use super::clock::{MS, SECOND};
 use super::cluster::{Cluster, Happening};
 use super::faults::{Fault, Kind};
 use super::network::{End, PartyState};
-use super::node::Step;
+use super::node::{Daemon, Step};
 use drbd_core::engine::SocketLoss;
+use drbd_core::metadata::device_flag;
+use drbd_core::states::DiskState;
 
 impl Cluster {
     pub(crate) fn primary(&self) -> Option<usize> {
@@ -139,7 +141,11 @@ impl Cluster {
             }
             Kind::Disconnect => self.nodes[node].wants_connected = true,
             Kind::PromotedApart => {
-                if self.claims(node, 0).is_some_and(|c| c.primary) && self.healed_at.is_none() {
+                let promoting = self.nodes[node].daemon.as_ref().is_some_and(Daemon::is_promoting);
+                if promoting {
+                    // The device is opened when the promotion is done.
+                    self.clock.after(100 * MS, Happening::FaultEnds(fault));
+                } else if self.claims(node, 0).is_some_and(|c| c.primary) && self.healed_at.is_none() {
                     self.start_application(node);
                 }
             }
@@ -210,6 +216,7 @@ impl Cluster {
         self.nodes[node].recovers = false;
         self.nodes[node].died_primary = primary;
         for volume in 0..self.sizes.len() {
+            let poor = (0..2).filter(|n| self.is_poor(*n, volume)).fold(0, |mask, n| mask | 1 << n);
             self.ledgers[volume].went_down(node);
             let disks = &mut self.nodes[node].volumes[volume];
             disks.data.lose_power(&mut self.dice.disk);
@@ -218,8 +225,18 @@ impl Cluster {
             }
             let nodes = &self.nodes;
             let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
-            self.ledgers[volume].lost_power(node, primary, &look);
+            self.ledgers[volume].lost_power(node, primary, poor, &look);
         }
+    }
+
+    /// The disk of a node is Inconsistent: its copy is no copy.
+    fn is_poor(&self, node: usize, volume: usize) -> bool {
+        if let Some(claims) = self.claims(node, volume).filter(|c| c.disk.has_data()) {
+            return claims.disk == DiskState::Inconsistent;
+        }
+        let disks = &self.nodes[node].volumes[volume];
+        let loaded = disks.image.load(disks.meta_area());
+        loaded.is_ok_and(|l| l.super_block.flags & device_flag::CONSISTENT == 0)
     }
 
     /// A node is back: what still sends to its old connections is told that nobody knows them.

@@ -86,6 +86,8 @@ pub(crate) struct Asked {
     pub(crate) zero_data: bool,
     /// The peer's disk did not take it.
     pub(crate) refused: bool,
+    /// Whose data its node showed then.
+    pub(crate) shows: u8,
 }
 
 /// A running daemon.
@@ -130,6 +132,11 @@ impl std::fmt::Debug for Daemon {
 }
 
 impl Daemon {
+    /// The operator waits for a promotion.
+    pub(crate) fn is_promoting(&self) -> bool {
+        matches!(self.waiting, Some((_, Step::Primary { .. })))
+    }
+
     /// A daemon around an engine.
     pub(crate) fn new(resource: Resource) -> Daemon {
         Daemon {

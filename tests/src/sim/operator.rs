@@ -244,12 +244,13 @@ impl Cluster {
             let nodes = &self.nodes;
             let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
             let claims = self.claims(node, volume);
+            let apart = self.claims(1 - node, volume).is_some_and(|c| c.primary);
             let has_data = claims.is_some_and(|c| c.disk.has_data());
             let good = self.nodes[node].was_good.get(volume) == Some(&true);
             let replica = good && claims.is_some_and(|c| c.replication == ReplicationState::Off);
             // Diskless, it serves the peer's data.
             let serves = if has_data { node } else { 1 - node };
-            let verdict = self.ledgers[volume].promoted(serves, good, replica, &look);
+            let verdict = self.ledgers[volume].promoted(serves, good, replica, apart, &look);
             self.judge("durability", verdict);
         }
     }

@@ -8,6 +8,7 @@ mod congestion;
 mod connecting;
 mod dialects;
 mod disks;
+mod good_data;
 mod lab;
 mod node;
 mod old_peers;

@@ -8,6 +8,7 @@
 //! Whenever one of the two copies may lack the data, the block is marked out of sync before the completion.
 
 use super::conflicts::{ConflictId, Owner};
+use super::transfer::FlushAtPeer;
 use crate::engine::activity_log::Begin;
 use crate::engine::command::{Command, DiskOp, UpperResult};
 use crate::engine::device::{extents, LogWaiter};
@@ -65,6 +66,8 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) protocol: Protocol,
     /// Its epoch, or for a flush the last epoch before it.
     pub(in crate::engine) epoch: u32,
+    /// Only the barrier tells that a good disk has it: it is not complete before.
+    pub(in crate::engine) by_barrier: bool,
     /// Number of its packet on the data socket (protocol A waits for that to be sent).
     pub(in crate::engine) packet: u64,
     pub(in crate::engine) cookie: u32,
@@ -93,7 +96,7 @@ impl Request {
         self.local != Local::None
     }
 
-    fn is_write(&self) -> bool {
+    pub(super) fn is_write(&self) -> bool {
         match self.op {
             UpperOp::Write | UpperOp::Discard | UpperOp::WriteZeroes { .. } => true,
             UpperOp::Read | UpperOp::Flush => false,
@@ -113,7 +116,7 @@ impl Request {
             | PeerProgress::Lost
             | PeerProgress::Stable => true,
             PeerProgress::Sent => false,
-            PeerProgress::Acknowledged => !(self.fua && self.protocol == Protocol::C),
+            PeerProgress::Acknowledged => !self.by_barrier,
         }
     }
 
@@ -123,12 +126,6 @@ impl Request {
     fn has_good_copy(&self, disk_is_good: bool, peer_disk: DiskState) -> bool {
         let peer = matches!(self.peer, PeerProgress::Acknowledged | PeerProgress::Stable);
         (self.local == Local::Done && disk_is_good) || (peer && peer_disk == DiskState::UpToDate)
-    }
-
-    /// As above, for a flush: where this node has no good disk, everything it was ever told is done is on the peer's.
-    fn is_good_flush(&self, disk_is_good: bool, peer_disk: DiskState) -> bool {
-        let nothing_unstable = matches!(self.peer, PeerProgress::NotReplicated | PeerProgress::Stable);
-        (self.local == Local::Done && disk_is_good) || (nothing_unstable && peer_disk == DiskState::UpToDate)
     }
 
     /// Both copies are known to have it.
@@ -230,6 +227,7 @@ impl Resource {
             peer: PeerProgress::NotReplicated,
             protocol: self.connection.as_ref().map_or(Protocol::C, |c| c.options.protocol),
             epoch: 0,
+            by_barrier: false,
             packet: 0,
             cookie: self.cookie & 0x7fff_ffff,
             logged: false,
@@ -534,12 +532,7 @@ impl Resource {
         let disk_is_good = self.disk_is_good(self.requests[key].device);
         let request = &mut self.requests[key];
         request.completed = true;
-        let good = match request.op {
-            UpperOp::Flush => request.is_good_flush(disk_is_good, peer_disk),
-            UpperOp::Write | UpperOp::Discard | UpperOp::WriteZeroes { .. } | UpperOp::Read => {
-                request.has_good_copy(disk_is_good, peer_disk)
-            }
-        };
+        let good = request.has_good_copy(disk_is_good, peer_disk);
         let result = if good { UpperResult::Done } else { UpperResult::IoError };
         let Request { tag, epoch, device: d, peer, .. } = *request;
         let closes = request.is_write() && peer != PeerProgress::NotReplicated;
@@ -609,10 +602,15 @@ impl Resource {
     fn start_flush(&mut self, key: u32, out: &mut Vec<Command>) {
         let d = self.requests[key].device;
         self.requests[key].submitted = true;
-        if let Some(epoch) = self.barrier_for_flush(d, out).filter(|_| !self.planted(Bug::FlushWithoutPeer)) {
-            self.requests[key].epoch = epoch;
-            self.requests[key].peer = PeerProgress::Sent;
-            self.connection.as_mut().expect("a barrier was sent").flush_waiters.push(key);
+        match self.barrier_for_flush(d, out) {
+            _ if self.planted(Bug::FlushWithoutPeer) => {}
+            FlushAtPeer::NotCovered => {}
+            FlushAtPeer::Covered => self.requests[key].peer = PeerProgress::Stable,
+            FlushAtPeer::WaitsFor(epoch) => {
+                self.requests[key].epoch = epoch;
+                self.requests[key].peer = PeerProgress::Sent;
+                self.connection.as_mut().expect("a barrier was sent").flush_waiters.push(key);
+            }
         }
         if self.devices[d].usable().is_some_and(|b| b.options.disk_flushes) {
             self.requests[key].local = Local::Pending;
@@ -649,7 +647,8 @@ impl Resource {
         match disk {
             DiskState::UpToDate => true,
             DiskState::Inconsistent => {
-                slot.is_some_and(|s| !backing.bitmap.any_out_of_sync(s, sector, bytes))
+                backing.old_blocks_known
+                    && slot.is_some_and(|s| !backing.bitmap.any_out_of_sync(s, sector, bytes))
             }
             _ => false,
         }

@@ -19,6 +19,17 @@ pub(in crate::engine) enum Ack {
     Failed,
 }
 
+/// What a flush does at the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::engine) enum FlushAtPeer {
+    /// It does not concern the peer.
+    NotCovered,
+    /// The peer has everything on stable storage.
+    Covered,
+    /// It has when that epoch's barrier is acknowledged.
+    WaitsFor(u32),
+}
+
 impl Resource {
     /// Whether writes go to the peer (7.1 of the wire reference).
     pub(in crate::engine) fn mirrors(&self, d: usize) -> bool {
@@ -48,13 +59,24 @@ impl Resource {
     /// Sends a write and enters it into the transfer log.
     pub(in crate::engine) fn send_write(&mut self, key: u32, out: &mut Vec<Command>) {
         self.send_owed_barrier(out);
+        // A disk that is being let go takes nothing new.
+        let only_at_peer = self.devices[self.requests[key].device].disk != DiskState::UpToDate;
         let connection = self.connection.as_mut().expect("writes are mirrored only in a session");
         let max_epoch_size = connection.options.max_epoch_size;
+        let version = connection.session().map_or(0, |s| s.version);
         let request = &mut self.requests[key];
+        let d = request.device;
         request.peer = PeerProgress::Sent;
         request.protocol = connection.options.protocol;
         request.epoch = connection.epoch;
-        let d = request.device;
+        if only_at_peer && version >= 100 {
+            request.protocol = Protocol::C;
+        }
+        request.by_barrier = match request.protocol {
+            Protocol::C => request.fua,
+            // Before 100 the configured protocol says what is acknowledged.
+            Protocol::A | Protocol::B => only_at_peer,
+        };
         let volume = self.devices[d].volume;
         let peer_device = &mut connection.peer_devices[d];
         let conn = Conn84::of(connection.state, peer_device.replication);
@@ -73,13 +95,31 @@ impl Resource {
         if session.ap_in_flight == u64::from(self.requests[key].bytes) / 512 {
             session.write_progress_at = self.now;
         }
-        let fua = self.requests[key].fua;
-        if session.sent_epochs.writes >= max_epoch_size || fua {
+        let waited_for = self.requests[key].fua || self.requests[key].by_barrier;
+        if session.sent_epochs.writes >= max_epoch_size || waited_for {
             session.sent_epochs.closed = true;
         }
         let number = self.send_bulk(volume, packet, payload, out);
         self.requests[key].packet = number;
-        if fua {
+        if waited_for {
+            self.send_owed_barrier(out);
+            self.urge_peer(out);
+        }
+    }
+
+    /// The own disk is gone: what is not complete yet only the peer has. Under A and B it is not known to have it before
+    /// the barrier is acknowledged.
+    pub(in crate::engine) fn await_barriers_without_disk(&mut self, d: usize, out: &mut Vec<Command>) {
+        let mut waits = false;
+        for request in self.requests.values_mut().filter(|r| r.device == d && !r.completed) {
+            let on_its_way = matches!(request.peer, PeerProgress::Sent | PeerProgress::Acknowledged);
+            if on_its_way && request.is_write() && request.protocol != Protocol::C {
+                request.by_barrier = true;
+                waits = true;
+            }
+        }
+        if let (true, Some(session)) = (waits, self.connection.as_mut().and_then(|c| c.session_mut())) {
+            session.sent_epochs.closed = true;
             self.send_owed_barrier(out);
             self.urge_peer(out);
         }
@@ -117,23 +157,31 @@ impl Resource {
         }
     }
 
-    /// Closes the current epoch at once. Returns the epoch a flush has to wait for: protocol C promises that a
-    /// flush covers both nodes, A and B do not wait, unless the peer has the only good copy.
-    pub(in crate::engine) fn barrier_for_flush(&mut self, d: usize, out: &mut Vec<Command>) -> Option<u32> {
-        let peer_only = !self.disk_is_good(d);
+    /// Closes the current epoch at once. Protocol C promises that a flush covers both nodes, A and B wait for the peer
+    /// only if this node has no good disk of its own.
+    pub(in crate::engine) fn barrier_for_flush(&mut self, d: usize, out: &mut Vec<Command>) -> FlushAtPeer {
+        self.try_barrier_for_flush(d, out).unwrap_or(FlushAtPeer::NotCovered)
+    }
+
+    fn try_barrier_for_flush(&mut self, d: usize, out: &mut Vec<Command>) -> Option<FlushAtPeer> {
+        let only_at_peer = self.devices[d].disk != DiskState::UpToDate;
         let connection = self.connection.as_mut()?;
-        let protocol = connection.options.protocol;
+        let covers_peer = connection.options.protocol == Protocol::C || only_at_peer;
         connection.session_mut()?.sent_epochs.closed = true;
         self.send_owed_barrier(out);
         let connection = self.connection.as_mut()?;
         let last = connection.epoch.wrapping_sub(1);
         let session = connection.session_mut()?;
         session.sent_epochs.closed = false;
-        let waits = (protocol == Protocol::C || peer_only) && session.sent_epochs.unacknowledged > 0;
-        if waits {
-            self.urge_peer(out);
+        if !covers_peer {
+            return None;
         }
-        waits.then_some(last)
+        if session.sent_epochs.unacknowledged == 0 {
+            let unknown = only_at_peer && connection.unstable_at_peer;
+            return (!unknown).then_some(FlushAtPeer::Covered);
+        }
+        self.urge_peer(out);
+        Some(FlushAtPeer::WaitsFor(last))
     }
 
     /// Somebody waits for the barriers sent so far to be acknowledged: the peer need not look for more to flush with.
@@ -314,6 +362,7 @@ impl Resource {
             session.sent_epochs.unacknowledged = session.sent_epochs.unacknowledged.saturating_sub(1);
             session.write_progress_at = now;
         }
+        connection.unstable_at_peer = false;
         for _ in 0..members {
             let connection = self.connection.as_mut().expect("as above");
             let key = connection.transfer_log.pop_front().expect("counted above");
@@ -383,6 +432,8 @@ impl Resource {
             let Request { device: d, completed, protocol, .. } = self.requests[key];
             self.devices[d].peer_is_behind |=
                 completed && protocol == Protocol::A && self.devices[d].backing.is_none();
+            let only_at_peer = self.requests[key].completed && !self.disk_is_good(self.requests[key].device);
+            self.connection.as_mut().expect("has a log").unstable_at_peer |= only_at_peer;
             self.requests[key].peer = PeerProgress::Lost;
             self.mark_failed_at_peer(key);
         }

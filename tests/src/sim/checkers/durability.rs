@@ -11,8 +11,10 @@
 //!   sending, never a hole.
 //! - all: what was written on the losing side of a divergence the operator made (promoting a node apart) and resolved
 //!   with `--discard-my-data`.
+//! - all: what only an Inconsistent disk still has after the good one lost it unflushed with its power: such a copy is
+//!   no copy.
 //! - An acknowledged flush makes everything acknowledged before it stable at once: C on both disks, A and B on the
-//!   Primary's.
+//!   Primary's. Where the Primary has no good disk of its own, A and B promise what C does.
 //!
 //! A write is newer than another if it was asked for after the other had been acknowledged; else any order is good.
 
@@ -51,6 +53,8 @@ struct Entry {
     perhaps: u8,
     /// Since when each of them does.
     since: [u64; 2],
+    /// Those of them that held it when the operator gave up their side.
+    given_up: u8,
     /// Disks that will hold it unless their node goes down (B).
     due: u8,
     /// A promotion of the other side may lose it.
@@ -72,8 +76,6 @@ pub(crate) struct Ledger {
     unflushed: Vec<u32>,
     /// A node was promoted that lacked something acknowledged.
     pub(crate) diverged: bool,
-    /// Nodes whose side the operator gave up.
-    discarded: u8,
     /// Nodes that went down since they were last in sync.
     torn: u8,
     /// When each node last lost its power: an acknowledgement of before may still be on its way.
@@ -95,7 +97,6 @@ impl Ledger {
             all: (1 << nodes) - 1,
             unflushed: Vec::new(),
             diverged: false,
-            discarded: 0,
             torn: 0,
             lost_at: [0; 8],
         }
@@ -128,6 +129,7 @@ impl Ledger {
                 held: 0,
                 perhaps: 0,
                 since: [0; 2],
+                given_up: 0,
                 due: 0,
                 weak: false,
                 returning: None,
@@ -228,7 +230,7 @@ impl Ledger {
                     self.lists[head][at].due &= !bit;
                 } else if entry.held & bit != 0 {
                     let excused = entry.returning.is_some_and(|n| usize::from(n) != node)
-                        || self.discarded & bit != 0
+                        || entry.given_up & bit != 0
                         || (entry.weak && self.diverged)
                         || (target && entry.held & !bit != 0);
                     if !excused {
@@ -242,6 +244,7 @@ impl Ledger {
                         ));
                     }
                     self.lists[head][at].held &= !bit;
+                    self.lists[head][at].given_up &= !bit;
                 }
             }
         }
@@ -264,8 +267,8 @@ impl Ledger {
         }
     }
 
-    /// A node lost its power; its disk was looked at since.
-    pub(crate) fn lost_power(&mut self, node: usize, was_primary: bool, look: Look<'_>) {
+    /// A node lost its power; its disk was looked at since. `poor`: nodes whose disk is Inconsistent.
+    pub(crate) fn lost_power(&mut self, node: usize, was_primary: bool, poor: u8, look: Look<'_>) {
         let bit = 1 << node;
         self.lost_at[node] = self.now();
         for at in 0..self.touched.len() {
@@ -279,6 +282,9 @@ impl Ledger {
                     entry.held &= !bit;
                     entry.perhaps &= !bit;
                     entry.weak = true;
+                    if entry.held & !poor == 0 && self.writes[entry.write as usize].flushed.is_none() {
+                        entry.held = 0;
+                    }
                     if was_primary {
                         entry.returning = Some(node as u8);
                     }
@@ -292,22 +298,26 @@ impl Ledger {
         self.torn = 0;
     }
 
-    /// The operator gives up the side of that node.
+    /// The operator gives up the side of that node: what its disk holds now.
     pub(crate) fn discard(&mut self, node: usize) {
-        self.discarded |= 1 << node;
+        for entry in self.lists.iter_mut().flatten() {
+            entry.given_up |= entry.held & 1 << node;
+        }
     }
 
     /// A node became Primary. `good`: on its own good copy, not as the target of a resync that the other's return began;
-    /// `replica`: it stands alone with it.
+    /// `replica`: it stands alone with it; `apart`: the other one is Primary, too.
     pub(crate) fn promoted(
         &mut self,
         node: usize,
         good: bool,
         replica: bool,
+        apart: bool,
         look: Look<'_>,
     ) -> Result<(), String> {
         let bit = 1 << node;
         let torn = self.torn & bit != 0;
+        self.diverged |= apart;
         let replica = replica && !self.diverged;
         let mut oldest_missing: Option<(u64, u32)> = None;
         for at in 0..self.touched.len() {
@@ -366,23 +376,26 @@ impl Ledger {
         Ok(())
     }
 
-    /// A read that was asked for at `begun` returned that. `local`: the node has a disk, else it serves its peer's data.
+    /// A read that was asked for at `begun` returned that. `shows`: the nodes whose data it may be. A node without a good
+    /// disk of its own shows its peer's.
     pub(crate) fn read(
         &self,
         node: usize,
-        local: bool,
+        shows: u8,
         sector: u64,
         content: Tag,
         begun: u64,
     ) -> Result<(), String> {
         self.belongs(content, sector)?;
-        let served_by = if local { node } else { 1 - node };
+        let local = shows == 1 << node;
         for entry in &self.lists[self.heads[sector as usize] as usize] {
             let write = &self.writes[entry.write as usize];
             let counts = write.acknowledged && write.ended.is_some_and(|ended| ended < begun);
             let own = !self.diverged || usize::from(write.origin) == node;
-            let here = own && local && entry.held >> node & 1 == 1 && entry.since[node] < begun;
-            let elsewhere = entry.held != 0 && !self.diverged && entry.returning != Some(served_by as u8);
+            let held = entry.held & !entry.given_up;
+            let here = own && local && held >> node & 1 == 1 && entry.since[node] < begun;
+            let elsewhere =
+                held != 0 && !self.diverged && entry.returning.is_none_or(|n| shows >> n & 1 == 0);
             if counts && (here || elsewhere) && self.is_older(content, sector, entry.write) {
                 return Err(format!(
                     "a read of sector {sector} on n{node} returned {}, older than acknowledged write {}",
@@ -472,6 +485,7 @@ impl Ledger {
                     held: all,
                     perhaps: 0,
                     since: [self.moment; 2],
+                    given_up: 0,
                     due: 0,
                     weak: false,
                     returning: None,
@@ -480,7 +494,6 @@ impl Ledger {
             }
         }
         self.diverged = false;
-        self.discarded = 0;
         self.torn = 0;
         Ok(())
     }
@@ -582,16 +595,16 @@ mod tests {
         let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
         acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
         let begun = ledger.now();
-        assert!(ledger.read(0, true, 0, 1, begun).is_ok());
-        assert!(ledger.read(0, true, 0, BEGINNING, begun).is_err());
-        assert!(ledger.read(0, true, 0, 77, begun).is_err());
+        assert!(ledger.read(0, 0b01, 0, 1, begun).is_ok());
+        assert!(ledger.read(0, 0b01, 0, BEGINNING, begun).is_err());
+        assert!(ledger.read(0, 0b01, 0, 77, begun).is_err());
     }
 
     #[test]
     fn a_promotion_without_what_was_acknowledged_alone_is_a_divergence() {
         let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
         acknowledged(&mut ledger, &mut disks, 0b01).expect("on its own disk");
-        ledger.promoted(1, true, false, &look(&disks)).expect("no hole");
+        ledger.promoted(1, true, false, false, &look(&disks)).expect("no hole");
         assert!(ledger.diverged);
     }
 
@@ -607,9 +620,35 @@ mod tests {
             .acknowledge(write, 0b11, 0, false, &look(&disks))
             .expect("node 0 has zeroes, newer ones perhaps");
         disks[0][0] = BEGINNING;
-        ledger.lost_power(0, true, &look(&disks));
-        ledger.promoted(0, true, true, &look(&disks)).expect("it came back with what it had stable");
+        ledger.lost_power(0, true, 0, &look(&disks));
+        ledger.promoted(0, true, true, false, &look(&disks)).expect("it came back with what it had stable");
         assert!(!ledger.diverged);
+    }
+
+    #[test]
+    fn an_inconsistent_copy_alone_counts_only_for_what_was_flushed() {
+        for flushed in [false, true] {
+            let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+            acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+            if flushed {
+                let begun = ledger.now();
+                ledger.flushed(0, begun, 0b11, &look(&disks)).expect("stable");
+            }
+            disks[0][0] = BEGINNING;
+            ledger.lost_power(0, false, 0b10, &look(&disks));
+            assert_eq!(ledger.written(1, 0, 1, &|_| BEGINNING, true).is_err(), flushed);
+        }
+    }
+
+    #[test]
+    fn a_read_through_the_peer_is_the_peers_data() {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+        disks[0][0] = BEGINNING;
+        ledger.lost_power(0, true, 0, &look(&disks));
+        let begun = ledger.now();
+        assert!(ledger.read(1, 0b01, 0, BEGINNING, begun).is_ok(), "what node 0 came back with");
+        assert!(ledger.read(0, 0b10, 0, BEGINNING, begun).is_err(), "node 1 has it");
     }
 
     #[test]
@@ -617,8 +656,8 @@ mod tests {
         let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
         acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
         disks[0][0] = BEGINNING;
-        ledger.lost_power(0, true, &look(&disks));
-        ledger.promoted(1, true, true, &look(&disks)).expect("nothing is missing");
+        ledger.lost_power(0, true, 0, &look(&disks));
+        ledger.promoted(1, true, true, false, &look(&disks)).expect("nothing is missing");
         assert!(ledger.written(1, 0, 1, &|_| BEGINNING, false).is_err());
         assert!(!ledger.diverged);
     }

@@ -75,7 +75,7 @@ fn replay(seed: u64) {
 }
 
 /// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
-const REGRESSIONS: [(u64, &str); 15] = [
+const REGRESSIONS: [(u64, &str); 16] = [
     (4058, "a write that only the disk of a resync target had was done"),
     (4764, "apply-al while old operations of the daemon were still on the disk"),
     (14624, "a diskless Primary took back older data of its peer under A"),
@@ -90,6 +90,7 @@ const REGRESSIONS: [(u64, &str); 15] = [
     (18599, "under A a resync target that is Primary called done what no good disk had"),
     (20021, "a Primary read its old disk while nobody knew which blocks were old"),
     (30107, "attaching an old disk made its generation the one the users had seen"),
+    (90432, "promoted while received writes of the lost peer were on their way to the disk"),
     (67152, "a target that had finished unheard shared its generation with what was written after it"),
 ];
 

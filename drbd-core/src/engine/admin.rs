@@ -220,6 +220,8 @@ impl Resource {
                 self.ping(PingFor::Promotion, out);
                 Ok(())
             }
+            // Their receipt was acknowledged: whoever is Primary here has them.
+            Want::Primary { .. } if self.writes_of_lost_peer_left() => Err(Reason::InTransientState),
             Want::Primary { .. } => self.try_primary(ticket, want, out),
             Want::Secondary { force } => self.try_secondary(ticket, force, out),
             Want::Detach { .. } | Want::Disconnect => self.ask_or_do(ticket, want, out),

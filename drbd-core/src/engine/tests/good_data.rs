@@ -176,3 +176,19 @@ fn a_disk_that_failed_in_use_serves_its_diskless_primary_again() {
     let tag = lab.write(0, 4, 4);
     assert!(lab.is_done(0, tag));
 }
+
+#[test]
+fn a_promotion_waits_for_what_the_lost_peer_was_told_is_received() {
+    let mut lab = Lab::running("B");
+    lab.hold(1, Pending::is_write);
+    let tag = lab.write(0, 2, 2);
+    assert!(lab.is_done(0, tag), "received, though not written");
+    lab.cut();
+    let ticket = lab.begin(1, crate::engine::AdminRequest::Primary { force: false });
+    assert!(!lab.nodes[1].replies.contains_key(&ticket));
+    assert_eq!(lab.role(1), crate::states::Role::Secondary);
+    lab.let_go(1);
+    lab.run();
+    assert!(lab.nodes[1].replies[&ticket].is_ok());
+    assert_eq!(lab.nodes[1].disk[&2], 2);
+}

@@ -305,6 +305,8 @@ impl Resource {
             }
         } else {
             Resource::release(bytes_read, out);
+            // A promotion may wait for it.
+            self.admin.state_changed = true;
         }
         self.peer_requests.remove(key);
         if let Some(id) = request.conflict {
@@ -315,6 +317,12 @@ impl Resource {
         }
         self.begin_generation_if_written(d, out);
         self.pump_resync(d, out);
+    }
+
+    /// Writes of a session that is over are still on their way to the disk.
+    pub(in crate::engine) fn writes_of_lost_peer_left(&self) -> bool {
+        let session = self.session_number();
+        self.peer_requests.iter().any(|(_, r)| r.is_mirrored_write() && session != Some(r.session))
     }
 
     fn mark_peer_write(&mut self, request: &PeerRequest) {

@@ -59,6 +59,8 @@ struct Entry {
     due: u8,
     /// A promotion of the other side may lose it.
     weak: bool,
+    /// Such a promotion did: its data is the data now.
+    outrun: bool,
     /// That node lost it with its power while Primary: if it returns unpromoted-over, it may stay lost.
     returning: Option<u8>,
 }
@@ -132,6 +134,7 @@ impl Ledger {
                 given_up: 0,
                 due: 0,
                 weak: false,
+                outrun: false,
                 returning: None,
             };
             let head = &mut self.heads[sector as usize];
@@ -231,7 +234,7 @@ impl Ledger {
                 } else if entry.held & bit != 0 {
                     let excused = entry.returning.is_some_and(|n| usize::from(n) != node)
                         || entry.given_up & bit != 0
-                        || (entry.weak && self.diverged)
+                        || entry.outrun
                         || (target && entry.held & !bit != 0);
                     if !excused {
                         return Err(format!(
@@ -346,6 +349,7 @@ impl Ledger {
                     ));
                 }
                 self.diverged = true;
+                self.lists[head][at].outrun |= entry.weak;
                 // A node that went down keeps the order only where a flush stood between.
                 let Some(ended) = (if torn { write.flushed } else { write.ended }) else { continue };
                 if oldest_missing.is_none_or(|(oldest, _)| ended < oldest) {
@@ -488,6 +492,7 @@ impl Ledger {
                     given_up: 0,
                     due: 0,
                     weak: false,
+                    outrun: false,
                     returning: None,
                     ..*entry
                 };
@@ -606,6 +611,22 @@ mod tests {
         acknowledged(&mut ledger, &mut disks, 0b01).expect("on its own disk");
         ledger.promoted(1, true, false, false, &look(&disks)).expect("no hole");
         assert!(ledger.diverged);
+    }
+
+    #[test]
+    fn a_promotion_excuses_only_what_it_left_behind() {
+        for there_too in [false, true] {
+            let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+            let number = ledger.begin(0, 0, 2, false);
+            for disk in disks.iter_mut().take(1 + usize::from(there_too)) {
+                disk[0] = 1;
+            }
+            disks[0][1] = 1;
+            ledger.acknowledge(number, 0b01, 0, true, &look(&disks)).expect("on its own disk");
+            ledger.promoted(1, true, false, false, &look(&disks)).expect("no hole");
+            assert!(ledger.diverged);
+            assert_eq!(ledger.written(0, 0, 1, &|_| BEGINNING, false).is_err(), there_too);
+        }
     }
 
     #[test]

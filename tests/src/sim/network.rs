@@ -83,9 +83,9 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Hands bytes over.
+    /// Hands bytes over. After a break (`end` is on its way) the sender may not know yet: its bytes go nowhere.
     pub(crate) fn push(&mut self, piece: Piece) {
-        if self.void || piece.len() == 0 {
+        if self.void || self.end.is_some() || piece.len() == 0 {
             return;
         }
         self.queued += piece.len();

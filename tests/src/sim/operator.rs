@@ -270,7 +270,7 @@ impl Cluster {
             if self.is_together() && self.is_quiet() {
                 self.together();
             } else if self.clock.now() > healed_at + FIND_TOGETHER {
-                let state: Vec<_> = (0..2).map(|n| self.claims(n, 0)).collect();
+                let state = self.describe_claims();
                 let waiting: Vec<_> = self
                     .nodes
                     .iter()
@@ -282,7 +282,7 @@ impl Cluster {
                 self.fail(
                     "liveness",
                     format!(
-                        "the nodes did not find together in {} s: {state:?}, waiting {waiting:?}",
+                        "the nodes did not find together in {} s: {state}, waiting {waiting:?}",
                         FIND_TOGETHER / SECOND
                     ),
                 );
@@ -357,25 +357,56 @@ impl Cluster {
         }
         self.nodes[node].connects_tried += 1;
         let status = self.daemon(node).resource.status();
-        let split = status.connections.iter().any(|c| c.connection.last_error.contains("plit-Brain"));
-        if !split && self.healed_at.is_some() && self.nodes[node].connects_tried > 10 && node != self.wanted {
-            self.begin_anew(node);
-            return;
-        }
-        if !split || self.nodes[node].connects_tried < 3 {
+        let says = |text: &str| status.connections.iter().any(|c| c.connection.last_error.contains(text));
+        let (split, unrelated) = (says("plit-Brain"), says("Unrelated data"));
+        let tried = self.nodes[node].connects_tried;
+        let primary = |n: usize| self.claims(n, 0).is_some_and(|c| c.primary);
+        if unrelated && self.healed_at.is_some() {
+            let lesser = self.lesser();
+            if self.nodes[lesser].daemon.as_ref().is_some_and(|d| d.script.is_empty()) {
+                self.begin_anew(lesser);
+            }
+            if lesser != node {
+                self.daemon(node).script.push_back(Step::Connect { discard: false });
+            }
+        } else if tried < 3 {
             self.daemon(node).script.push_back(Step::Connect { discard: false });
-            return;
+        } else if split {
+            // The side of the node that is not wanted as Primary is given up.
+            self.note(Some(node), "split", format_args!("n{} gives its data up", self.lesser()));
+            self.report.splits += 1;
+            self.give_way(node, true);
+        } else if primary(0) && primary(1) {
+            self.note(Some(node), "split", format_args!("n{} gives way", self.lesser()));
+            self.give_way(node, false);
+        } else if self.healed_at.is_some() && tried > 10 && node == self.lesser() {
+            self.begin_anew(node);
+        } else {
+            self.daemon(node).script.push_back(Step::Connect { discard: false });
         }
-        // A split: the side of the node that is not wanted as Primary is given up.
-        let victim = 1 - self.wanted;
-        self.note(Some(node), "split", format_args!("n{victim} gives its data up"));
-        self.report.splits += 1;
-        self.nodes[node].connects_tried = 0;
+    }
+
+    /// Whose data is given up if it takes that: the side that is not wanted as Primary, unless it alone has good data.
+    fn lesser(&self) -> usize {
+        let good = |n: usize| {
+            (0..self.sizes.len()).all(|v| self.claims(n, v).is_some_and(|c| c.disk == DiskState::UpToDate))
+        };
+        let other = 1 - self.wanted;
+        if good(other) && !good(self.wanted) {
+            self.wanted
+        } else {
+            other
+        }
+    }
+
+    /// The lesser of two nodes that do not go together becomes Secondary and connects anew.
+    fn give_way(&mut self, node: usize, discard: bool) {
+        let lesser = self.lesser();
         for n in 0..2 {
             let Some(daemon) = &mut self.nodes[n].daemon else { continue };
-            if n == victim {
+            if n == lesser {
                 daemon.script.extend([Step::StopApplication, Step::Secondary { force: false }]);
-                daemon.script.extend([Step::Disconnect { force: true }, Step::Connect { discard: true }]);
+                daemon.script.extend([Step::Disconnect { force: true }, Step::Connect { discard }]);
             } else if n == node {
                 daemon.script.push_back(Step::Connect { discard: false });
             }
@@ -422,7 +453,9 @@ impl Cluster {
             }
         } else if !primary && node == self.wanted {
             let others = self.claims(1 - node, 0);
-            let good = (0..2).any(|n| self.claims(n, 0).is_some_and(|c| c.disk == DiskState::UpToDate));
+            let good = (0..self.sizes.len()).all(|volume| {
+                (0..2).any(|n| self.claims(n, volume).is_some_and(|c| c.disk == DiskState::UpToDate))
+            });
             // Once healed, force is for data that no node calls good any more.
             let force = if self.healed_at.is_some() {
                 let late = self.healed_at.is_some_and(|at| self.clock.now() > at + 60 * SECOND);

@@ -31,6 +31,24 @@ impl Cluster {
         Some(claims)
     }
 
+    /// What both nodes claim of every volume, with the bits they have set.
+    pub(crate) fn describe_claims(&self) -> String {
+        let one = |node: usize, volume: usize| {
+            let role = |primary: bool| if primary { "Primary" } else { "Secondary" };
+            let Some(c) = self.claims(node, volume) else { return format!("n{node}/{volume} down") };
+            let number = VolumeNumber(volume as u16);
+            let words = self.nodes[node].daemon.as_ref().and_then(|d| d.resource.out_of_sync_words(number));
+            let bits: u32 = words.unwrap_or_default().iter().map(|w| w.count_ones()).sum();
+            let (role, disk, peer_disk) = (role(c.primary), c.disk, c.peer_disk);
+            format!(
+                "n{node}/{volume} {role} {disk}/{peer_disk} {} {} {bits} bits",
+                c.connection, c.replication
+            )
+        };
+        let all = (0..self.sizes.len()).flat_map(|v| [one(0, v), one(1, v)]);
+        all.collect::<Vec<_>>().join(", ")
+    }
+
     /// What is on the disk of a node.
     pub(crate) fn data(&self, node: usize, volume: usize) -> &[Tag] {
         self.nodes[node].volumes[volume].data.current()

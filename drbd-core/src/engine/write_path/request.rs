@@ -450,6 +450,17 @@ impl Resource {
         }
     }
 
+    /// Writes under way on a node about to tell its bitmap: those that wait for their turn may not be mirrored when it
+    /// comes, and the peer may yet refuse those that were sent. Told now, they need not be told later, which a peer below
+    /// protocol 96 cannot be.
+    pub(in crate::engine) fn mark_writes_under_way(&mut self, d: usize) {
+        let ours = |r: &Request| r.device == d && r.is_write();
+        let keys: Vec<u32> = self.requests.iter().filter(|(_, r)| ours(r)).map(|(key, _)| key).collect();
+        for key in keys {
+            self.mark_request(key);
+        }
+    }
+
     /// The local part of a request is done.
     pub(in crate::engine) fn request_disk_done(
         &mut self,
@@ -490,11 +501,6 @@ impl Resource {
             return;
         }
         if !request.completed {
-            if matches!(request.peer, PeerProgress::Failed | PeerProgress::Lost)
-                || request.local == Local::Failed
-            {
-                self.mark_request(key);
-            }
             let pending = self.devices[d].backing.as_ref().is_some_and(|b| b.generations_pending > 0);
             if pending || self.devices[d].peer_generation_due {
                 if !request.held {
@@ -515,8 +521,9 @@ impl Resource {
         }
     }
 
-    /// Marks the blocks of a write that one side may lack.
-    fn mark_request(&mut self, key: u32) {
+    /// Marks the blocks of a write that one side may lack: at the moment this is learned and never later, for a resync may
+    /// have copied them since.
+    pub(in crate::engine) fn mark_request(&mut self, key: u32) {
         let Request { device: d, sector, bytes, .. } = self.requests[key];
         if !self.requests[key].is_write() {
             return;
@@ -562,12 +569,8 @@ impl Resource {
     fn release_request(&mut self, key: u32, out: &mut Vec<Command>) {
         let request = self.requests[key];
         let d = request.device;
-        if request.is_write() {
-            if request.may_clear && request.in_sync && request.on_both() {
-                self.clear_mirrored(d, request.sector, request.bytes, out);
-            } else if request.peer != PeerProgress::NotReplicated && !request.on_both() {
-                self.mark_request(key);
-            }
+        if request.is_write() && request.may_clear && request.in_sync && request.on_both() {
+            self.clear_mirrored(d, request.sector, request.bytes, out);
         }
         if let Some(id) = self.requests[key].conflict.take() {
             self.leave_conflicts(d, id, out);

@@ -282,7 +282,7 @@ impl Resource {
             // A write of protocol A or B that is long complete: what remains is to mark it.
             return how == Ack::Failed;
         }
-        let d = request.device;
+        let (d, bytes) = (request.device, request.bytes);
         let sent = request.peer == PeerProgress::Sent;
         if !sent && how != Ack::Failed && !(request.peer == PeerProgress::Acknowledged) {
             return false;
@@ -301,18 +301,11 @@ impl Resource {
         };
         self.requests[key].in_sync = how == Ack::WrittenInSync;
         if how == Ack::Failed {
-            self.mark_failed_at_peer(key);
+            self.mark_request(key);
+            self.tell_out_of_sync(d, ack.sector, bytes, out);
         }
         self.progress(key, out);
         true
-    }
-
-    fn mark_failed_at_peer(&mut self, key: u32) {
-        let Request { device: d, sector, bytes, .. } = self.requests[key];
-        let Some(slot) = self.peer_slot(d) else { return };
-        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
-            backing.bitmap.set_out_of_sync(slot, sector, bytes);
-        }
     }
 
     /// Packets are in the kernel's buffer: writes of protocol A that were sent are acknowledged by that.
@@ -435,7 +428,7 @@ impl Resource {
             let only_at_peer = self.requests[key].completed && !self.disk_is_good(self.requests[key].device);
             self.connection.as_mut().expect("has a log").unstable_at_peer |= only_at_peer;
             self.requests[key].peer = PeerProgress::Lost;
-            self.mark_failed_at_peer(key);
+            self.mark_request(key);
         }
         for &key in &flushes {
             self.requests[key].peer = PeerProgress::Lost;

@@ -164,14 +164,29 @@ impl Resource {
         {
             return;
         }
-        let session = connection.session().map_or(0, |s| s.number);
-        let owner = HandlerOwner::BeforeResync { device: d, session };
-        self.run_handler("before-resync-source", Some(d), owner, out);
+        self.prepare_resync(d, "before-resync-source", out);
     }
 
-    /// A before-resync handler ended.
-    pub(super) fn resync_prepared(&mut self, d: usize, session: u32, status: i32, out: &mut Vec<Command>) {
-        if self.session_number() != Some(session) {
+    /// Calls a handler; a resync begins when it succeeds.
+    pub(super) fn prepare_resync(&mut self, d: usize, name: &'static str, out: &mut Vec<Command>) {
+        let session = self.session_number().unwrap_or(0);
+        let Some(connection) = self.connection.as_deref_mut() else { return };
+        let attempt = &mut connection.peer_devices[d].resync_attempt;
+        *attempt = attempt.wrapping_add(1);
+        let owner = HandlerOwner::BeforeResync { device: d, session, attempt: *attempt };
+        self.run_handler(name, Some(d), owner, out);
+    }
+
+    /// A before-resync handler ended, the one called last: the resync of an earlier one was given up meanwhile.
+    pub(super) fn resync_prepared(
+        &mut self,
+        d: usize,
+        (session, attempt): (u32, u32),
+        status: i32,
+        out: &mut Vec<Command>,
+    ) {
+        let called = self.connection.as_deref().map(|c| c.peer_devices[d].resync_attempt);
+        if self.session_number() != Some(session) || called != Some(attempt) {
             return;
         }
         let replication = self.snapshot(Some(d)).replication;
@@ -223,9 +238,7 @@ impl Resource {
         }
         let connection = self.connection.as_mut().expect("packets come from a peer");
         connection.peer_devices[d].sync_uuid = name;
-        let session = connection.session().map_or(0, |s| s.number);
-        let owner = HandlerOwner::BeforeResync { device: d, session };
-        self.run_handler("before-resync-target", Some(d), owner, out);
+        self.prepare_resync(d, "before-resync-target", out);
         Ok(())
     }
 

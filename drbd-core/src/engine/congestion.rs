@@ -8,7 +8,7 @@
 
 use super::command::{Command, Level};
 use super::meta_jobs::{Job, Then};
-use super::resource::{HandlerOwner, Resource};
+use super::resource::Resource;
 use super::state::Mode;
 use super::state_change::Snapshot;
 use crate::config::OnCongestion;
@@ -98,6 +98,7 @@ impl Resource {
         }
         peer_device.catch_up_at = None;
         if peer_device.replication == ReplicationState::Ahead {
+            self.get_ahead_of_peer(d, out);
             // Everything marked is kept first, so that a crash of this node leaves no block forgotten.
             let job = Job { flush_data: false, ..Job::everything(Some(Then::AheadBitmapStable)) };
             self.meta_job(d, job, out);
@@ -109,8 +110,6 @@ impl Resource {
         if self.snapshot(Some(d)).replication != ReplicationState::Ahead {
             return;
         }
-        let session = self.session_number().expect("Ahead of a peer");
-        let owner = HandlerOwner::BeforeResync { device: d, session };
-        self.run_handler("before-resync-source", Some(d), owner, out);
+        self.prepare_resync(d, "before-resync-source", out);
     }
 }

@@ -19,8 +19,7 @@ const RULES: &[Rule] = &[
     expose_consistent_data,
     expose_peers_data_without_own,
     reconsider_when_peer_takes_inconsistent_data,
-    new_generation_when_target_is_lost_before_resync,
-    new_generation_when_finished_target_is_lost,
+    new_generation_when_only_the_bitmap_is_ahead,
     forget_crash_when_both_are_up_to_date,
     depend_on_the_peer_when_the_disk_is_lost,
     keep_flags,
@@ -28,6 +27,7 @@ const RULES: &[Rule] = &[
     resume_log_on_connect,
     greet_attached_peer,
     new_generation_when_contact_to_data_is_lost,
+    new_generation_when_a_resync_may_have_ended,
     new_generation_when_diskless_peer_takes_over,
     new_generation_when_good_data_is_back_alone,
     tell_state_after_handshake,
@@ -175,24 +175,20 @@ fn reconsider_when_peer_takes_inconsistent_data(
     }
 }
 
-/// See decision 0010: between the comparison and the start of the resync only the bitmaps know the difference.
-fn new_generation_when_target_is_lost_before_resync(
+/// See decision 0010: the generation tells what so far only the bitmap told, before the target hears of the resync, or
+/// when contact is lost to a peer left behind, of which there was to be one.
+fn new_generation_when_only_the_bitmap_is_ahead(
     r: &mut Resource,
     d: usize,
     old: &Snapshot,
     new: &Snapshot,
     out: &mut Vec<Command>,
 ) {
-    let only_bits_tell = matches!(old.replication, ReplicationState::WFBitMapS | ReplicationState::Ahead);
-    let lost = only_bits_tell && !new.is_replicating();
-    if !lost || new.disk != DiskState::UpToDate {
-        return;
-    }
-    let Some(target) = r.connection.as_ref().and_then(|c| c.peer_devices[d].uuids) else { return };
-    let random = r.random.uuid();
-    let Some(mut set) = r.generations(d) else { return };
-    if set.lose_target_before_resync(&target, random, r.role == Role::Primary) {
-        r.keep_new_generation(d, &set, out);
+    let bitmaps = ReplicationState::WFBitMapS;
+    let becomes_source = old.replication != bitmaps && new.replication == bitmaps;
+    let lost_behind = old.replication == ReplicationState::Ahead && !new.is_replicating();
+    if becomes_source || (lost_behind && new.disk == DiskState::UpToDate) {
+        r.get_ahead_of_peer(d, out);
     }
 }
 
@@ -237,11 +233,14 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     r.devices[d].apart_when_written &= new.disk == DiskState::UpToDate;
 }
 
-fn keep_flags(r: &mut Resource, d: usize, _: &Snapshot, _: &Snapshot, out: &mut Vec<Command>) {
-    if r.update_flags(d) {
-        let backing = r.devices[d].backing.as_deref();
-        let primary = backing.is_some_and(|b| b.super_block.flags & device_flag::PRIMARY_IND != 0);
-        // Writers of the log may be waiting for PRIMARY_IND to be kept. Only a write that begins with it set counts.
+fn keep_flags(r: &mut Resource, d: usize, _: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
+    let changed = r.update_flags(d);
+    let Some(backing) = r.devices[d].backing.as_deref() else { return };
+    let primary = backing.super_block.flags & device_flag::PRIMARY_IND != 0;
+    // Writers of the log may be waiting for PRIMARY_IND to be kept. Only a write that begins with it set counts, though
+    // the disk may have come with it from a Primary's crash.
+    let owed = primary && !backing.primary_stable && new.disk.has_data();
+    if changed || owed {
         r.write_super_block(d, primary.then_some(Then::PrimaryMarked), out);
     }
 }
@@ -301,41 +300,44 @@ fn new_generation_when_contact_to_data_is_lost(
     if r.planted(Bug::NoNewGeneration) {
         return;
     }
+    // A demotion that still waits for the peer to make writes stable will mark them: it is not over.
+    let writes = new.role == Role::Primary || r.admin.is_demoting();
     // The role of the peer as it was: losing the connection makes it unknown.
-    let somebody_writes = new.role == Role::Primary || (new.peer_role == Role::Primary);
+    let somebody_writes = writes || new.peer_role == Role::Primary;
     if lost_contact(old.peer_disk, new.peer_disk)
         && somebody_writes
         && new.disk == DiskState::UpToDate
-        && r.bitmap_generation(d) == 0
+        && !has_unfinished_target(r, d, old)
     {
-        if new.role == Role::Primary {
-            r.new_generation(d, out);
+        if writes {
+            r.begin_apart(d, out);
         } else {
             r.new_generation_when_written(d, out);
         }
     }
 }
 
-/// A target that has every block may have taken over our generation without a word: what a Primary writes from here on
-/// must not share it. If it has not, it is copied as a whole. See decision 0010.
-fn new_generation_when_finished_target_is_lost(
+/// Contact to a target is lost that has acknowledged every block: it may have ended the resync.
+fn new_generation_when_a_resync_may_have_ended(
     r: &mut Resource,
     d: usize,
     old: &Snapshot,
     new: &Snapshot,
     out: &mut Vec<Command>,
 ) {
-    let source = matches!(old.replication, ReplicationState::SyncSource | ReplicationState::PausedSyncS);
-    let lost = source && (!new.is_replicating() || !new.peer_disk.has_data());
-    let in_use = new.role == Role::Primary && new.disk == DiskState::UpToDate;
-    if !lost || !in_use || r.out_of_sync_bits(d) > 0 {
-        return;
+    let source =
+        |s: &Snapshot| matches!(s.replication, ReplicationState::SyncSource | ReplicationState::PausedSyncS);
+    let writes = new.role == Role::Primary || r.admin.is_demoting();
+    let lost = source(old) && !new.is_replicating();
+    if lost && writes && new.disk == DiskState::UpToDate && !has_unfinished_target(r, d, old) {
+        r.begin_apart(d, out);
     }
-    if let Some(mut set) = r.generations(d) {
-        set.finish_resync_as_source();
-        r.keep_generations(d, &set);
-        r.new_generation(d, out);
-    }
+}
+
+/// A resync from here is under way, and blocks are missing: the peer has not taken over the current generation.
+fn has_unfinished_target(r: &Resource, d: usize, old: &Snapshot) -> bool {
+    let begun = matches!(old.replication, ReplicationState::SyncSource | ReplicationState::PausedSyncS);
+    begun && r.out_of_sync_bits(d) > 0
 }
 
 /// Attached to a device in use, and nobody else has the data: what is written from here on the peer's disk lacks, which
@@ -351,8 +353,8 @@ fn new_generation_when_good_data_is_back_alone(
     let back = old.disk != DiskState::UpToDate && new.disk == DiskState::UpToDate;
     let alone =
         !new.peer_disk.has_data() || matches!(new.peer_disk, DiskState::DUnknown | DiskState::Outdated);
-    if back && alone && in_use(old) && in_use(new) && r.bitmap_generation(d) == 0 {
-        r.new_generation(d, out);
+    if back && alone && in_use(old) && in_use(new) {
+        r.begin_apart(d, out);
     }
 }
 
@@ -364,12 +366,8 @@ fn new_generation_when_diskless_peer_takes_over(
     out: &mut Vec<Command>,
 ) {
     let takes_over = old.peer_role != Role::Primary && new.peer_role == Role::Primary;
-    if takes_over
-        && !new.peer_disk.has_data()
-        && new.disk == DiskState::UpToDate
-        && r.bitmap_generation(d) == 0
-    {
-        r.new_generation(d, out);
+    if takes_over && !new.peer_disk.has_data() && new.disk == DiskState::UpToDate {
+        r.begin_apart(d, out);
     }
 }
 
@@ -415,6 +413,7 @@ fn gate_writes_of_target(r: &mut Resource, d: usize, old: &Snapshot, new: &Snaps
 
 fn send_bitmap_as_source(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
     if old.replication != ReplicationState::WFBitMapS && new.replication == ReplicationState::WFBitMapS {
+        r.mark_writes_under_way(d);
         // Everything set is kept first, so that a crash of this node leaves no block forgotten.
         r.meta_job(d, Job { flush_data: false, ..Job::everything(Some(Then::SourceBitmapStable)) }, out);
     }

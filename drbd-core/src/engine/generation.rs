@@ -84,6 +84,30 @@ impl GenerationSet {
         self.set_current(random, primary);
     }
 
+    /// The data is about to be written without the peer; `random` names the new generation if there has to be one.
+    /// Returns whether there is, to be written to disk before the data changes.
+    ///
+    /// There has to be one as long as the bitmap counts from nothing, and where a resync from here may have ended without
+    /// this node knowing: then the peer has the current generation. The bitmap goes on counting from the resync in case
+    /// it did not end. 8.4 begins none in the second case, and the peer, once written, seems to be the only one that was.
+    pub fn begin_apart(&mut self, random: u64, primary: bool) -> bool {
+        let begins = self.bitmap == 0 || self.is_resync_from_here_open();
+        if self.bitmap == 0 {
+            self.begin_new(random, primary);
+        } else if begins {
+            self.push_history(self.current);
+            self.set_current(random, primary);
+        }
+        begins
+    }
+
+    /// The bitmap's generation is the name of a resync from here, and nothing began since.
+    fn is_resync_from_here_open(&self) -> bool {
+        let counted_from = self.history[0];
+        self.bitmap != 0
+            && (counted_from == UUID_JUST_CREATED || counted_from.wrapping_add(RESYNC_OFFSET) == self.bitmap)
+    }
+
     /// The bitmap counts from `generation` (of which the role is dropped); with 0 it means nothing any more, and what
     /// it counted from becomes history.
     pub fn set_bitmap(&mut self, generation: u64) {
@@ -95,26 +119,29 @@ impl GenerationSet {
         }
     }
 
-    /// Contact was lost after a comparison made this node source, but before the resync began (in WFBitMapS), its disk
-    /// being UpToDate. If nothing but the bitmap told that it is ahead, a new generation must tell it, Primary or not,
-    /// lest the next comparison finds the two equal. Returns whether there is a new generation, to be written to disk.
+    /// A comparison made this node source. If nothing but the bitmap told that it is ahead of `target`, a new
+    /// generation tells it from here on, Primary or not: whatever becomes of the resync, the next comparison finds this
+    /// node ahead, or both if the target is written too. Returns whether there is a new generation, to be written to
+    /// disk.
     ///
-    /// 8.4 does so on a Primary only, and forgets the bits of a Secondary (decision 0010).
-    pub fn lose_target_before_resync(&mut self, target: &Uuids, random: u64, primary: bool) -> bool {
+    /// 8.4 does so only when a Primary loses contact before the resync began, and forgets the rest (decision 0010).
+    pub fn get_ahead_of(&mut self, target: &Uuids, random: u64, primary: bool) -> bool {
         let same = self.current & !ROLE_BIT == target.current & !ROLE_BIT;
-        let only_bitmap_tells = self.bitmap == 0 || same && target.bitmap == 0;
-        if only_bitmap_tells {
+        if same {
             self.set_bitmap(0);
             self.begin_new(random, primary);
         }
-        only_bitmap_tells
+        same
     }
 
-    /// A resync from this node begins. Returns its name, to be sent to the target (P_SYNC_UUID). `random` is used if
-    /// the bitmap counts from nothing.
+    /// A resync from this node begins. Returns its name, to be sent to the target (P_SYNC_UUID): what the bitmap counts
+    /// from plus an offset, so that the set tells what it is. `random` is used if the bitmap counts from nothing.
     pub fn begin_resync_as_source(&mut self, random: u64) -> u64 {
+        if self.bitmap == 0 {
+            self.bitmap = random;
+        }
         let name = match self.bitmap {
-            0 | UUID_JUST_CREATED => random,
+            UUID_JUST_CREATED => random,
             counted_from => counted_from.wrapping_add(RESYNC_OFFSET),
         };
         self.replace_bitmap(name);

@@ -31,10 +31,6 @@ impl Resource {
         })
     }
 
-    pub(super) fn bitmap_generation(&self, d: usize) -> u64 {
-        self.generations(d).map_or(0, |g| g.bitmap)
-    }
-
     /// Takes over changed generations, in memory; the caller has them written.
     pub(super) fn keep_generations(&mut self, d: usize, set: &GenerationSet) {
         let record = self.peer_record_index(d);
@@ -63,6 +59,25 @@ impl Resource {
         self.keep_new_generation(d, &set, out);
     }
 
+    /// Like [`Resource::new_generation`] if there has to be one.
+    pub(super) fn begin_apart(&mut self, d: usize, out: &mut Vec<Command>) {
+        let Some(mut set) = self.generations(d) else { return };
+        let random = self.random.uuid();
+        if set.begin_apart(random, self.role == Role::Primary) {
+            self.keep_new_generation(d, &set, out);
+        }
+    }
+
+    /// This node is or will be source: its generation has to tell so, not only its bitmap (decision 0010).
+    pub(super) fn get_ahead_of_peer(&mut self, d: usize, out: &mut Vec<Command>) {
+        let Some(target) = self.connection.as_ref().and_then(|c| c.peer_devices[d].uuids) else { return };
+        let random = self.random.uuid();
+        let Some(mut set) = self.generations(d) else { return };
+        if set.get_ahead_of(&target, random, self.role == Role::Primary) {
+            self.keep_new_generation(d, &set, out);
+        }
+    }
+
     /// Keeps a set whose current generation is new; acknowledgements wait for it.
     pub(super) fn keep_new_generation(&mut self, d: usize, set: &GenerationSet, out: &mut Vec<Command>) {
         self.keep_generations(d, set);
@@ -87,8 +102,8 @@ impl Resource {
             return;
         }
         self.devices[d].apart_when_written = false;
-        if self.devices[d].disk == DiskState::UpToDate && self.bitmap_generation(d) == 0 {
-            self.new_generation(d, out);
+        if self.devices[d].disk == DiskState::UpToDate {
+            self.begin_apart(d, out);
         }
     }
 

@@ -254,9 +254,10 @@ impl Resource {
         let both_have_disks = peer.disk.rank() >= DiskState::Negotiating.rank()
             && old.disk.rank() >= DiskState::Negotiating.rank();
         peer_device.consider_resync = false;
+        let uuids = peer_device.uuids;
         let mut peer_disk = peer_disk;
         if due && both_have_disks {
-            if let Some(uuids) = peer_device.uuids {
+            if let Some(uuids) = uuids {
                 match self.compare_with_peer(d, &uuids, peer, out)? {
                     Outcome::Go(state) => replication = state,
                     Outcome::PeerStaysDiskless => peer_disk = DiskState::Diskless,
@@ -264,7 +265,9 @@ impl Resource {
                 }
             }
         }
-        self.take_over(d, old, peer, replication, peer_disk, out)
+        // A state told for another reason, before the peer heard of the disk being attached: its generations follow.
+        let decided = !both_have_disks || uuids.is_some();
+        self.take_over(d, old, peer, (replication, decided), peer_disk, out)
     }
 
     fn take_over(
@@ -272,13 +275,14 @@ impl Resource {
         d: usize,
         old: &Snapshot,
         peer: &StateWord,
-        replication: ReplicationState,
+        (replication, decided): (ReplicationState, bool),
         peer_disk: DiskState,
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
         let was_connecting = old.conn84() < Conn84::CONNECTED;
         let at_attach = self.devices[d].backing.as_deref().map(|b| b.at_attach.0);
-        let settles = matches!(replication, ReplicationState::Established | ReplicationState::WFBitMapS);
+        let settles =
+            decided && matches!(replication, ReplicationState::Established | ReplicationState::WFBitMapS);
         let peer_held = peer.aftr_isp || peer.user_isp;
         let edit = |v: Option<usize>, s: &mut Snapshot| {
             if v != Some(d) {

@@ -189,8 +189,8 @@ impl Resource {
         }
         match self.handlers.remove(handler.0) {
             HandlerOwner::Nobody => {}
-            HandlerOwner::BeforeResync { device, session } => {
-                self.resync_prepared(device, session, status, out);
+            HandlerOwner::BeforeResync { device, session, attempt } => {
+                self.resync_prepared(device, (session, attempt), status, out);
             }
         }
     }

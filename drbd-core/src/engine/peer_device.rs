@@ -30,6 +30,8 @@ pub(super) struct PeerDevice {
     pub(super) bitmap_complete: bool,
     /// As source: our bitmap was sent.
     pub(super) bitmap_sent: bool,
+    /// Counts the calls of handlers before a resync.
+    pub(super) resync_attempt: u32,
     /// Name of the resync that is about to begin.
     pub(super) sync_uuid: u64,
     /// This node discards its data if the generations conflict.
@@ -69,6 +71,7 @@ impl PeerDevice {
             bitmap_received: 0,
             bitmap_complete: false,
             bitmap_sent: false,
+            resync_attempt: 0,
             sync_uuid: 0,
             discard_my_data: false,
             consider_resync: false,

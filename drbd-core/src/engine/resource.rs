@@ -69,8 +69,8 @@ pub(super) enum IoOwner {
 pub(super) enum HandlerOwner {
     /// Nobody.
     Nobody,
-    /// A resync begins when it succeeds.
-    BeforeResync { device: usize, session: u32 },
+    /// A resync begins when it succeeds. `attempt` counts the resyncs arranged: another one may have been since.
+    BeforeResync { device: usize, session: u32, attempt: u32 },
 }
 
 impl Resource {

@@ -171,8 +171,10 @@ impl Resource {
         for d in 0..self.devices.len() {
             let snapshot = self.snapshot(Some(d));
             let alone = !snapshot.is_replicating() || !snapshot.peer_disk.has_data();
-            if (alone && self.bitmap_generation(d) == 0) || forced {
+            if forced {
                 self.new_generation(d, out);
+            } else if alone {
+                self.begin_apart(d, out);
             }
         }
         self.admin.role_jobs.push(RoleJob {

@@ -216,7 +216,7 @@ fn the_oldest_of_32_is_forgotten() {
 }
 
 #[test]
-fn a_source_that_never_began_stays_ahead() {
+fn a_source_is_ahead_whatever_becomes_of_the_resync() {
     let context = plain_context(Role::Secondary, Role::Secondary, false, true);
     for (own, peer) in [
         ([0xa10, 0xd40, 0xe50, 0xc30], [0xa10, 0, 0xd40, 0xe50]), // missed the end of a resync: rule 34
@@ -225,12 +225,34 @@ fn a_source_that_never_began_stays_ahead() {
     ] {
         let mut own = own_set(own);
         let peer = peer_set(peer, false);
-        assert!(own.lose_target_before_resync(&peer, 0xf00, false));
+        assert!(own.get_ahead_of(&peer, 0xf00, false));
         let comparison = own.compare(&peer, &context);
         assert_eq!((comparison.strategy, comparison.rule), (Strategy::SourceBitmap, 70));
     }
     let mut ahead = own_set([0xb20, 0xa10, 0, 0]);
     let before = ahead;
-    assert!(!ahead.lose_target_before_resync(&peer_set([0xa10, 0, 0, 0], false), 0xf00, true));
+    assert!(!ahead.get_ahead_of(&peer_set([0xa10, 0, 0, 0], false), 0xf00, true));
     assert_eq!(ahead, before, "a generation of its own tells already");
+}
+
+#[test]
+fn a_source_that_missed_the_end_is_not_taken_for_unwritten() {
+    let context = plain_context(Role::Secondary, Role::Secondary, false, true);
+    for begun_from in [0xd40, UUID_JUST_CREATED] {
+        let mut source = own_set([0xa10, begun_from, 0xc30, 0xc20]);
+        let announced = peer_set([0xa10, begun_from, 0xc30, 0xc20], false);
+        let name = source.begin_resync_as_source(0x999_000);
+        let mut target = own_set([begun_from, 0, 0xc30, 0xc20]);
+        target.begin_resync_as_target(name, false);
+        let unfinished = peer_set([name, 0, 0xc30, 0xc20], false);
+        target.finish_resync_as_target(&announced, false);
+        assert!(source.begin_apart(0xf00, false), "the target may have 0xa10");
+        assert!(!source.begin_apart(0xf10, false), "once is enough");
+        let comparison = source.compare(&unfinished, &context);
+        assert_eq!((comparison.strategy, comparison.rule), (Strategy::SourceBitmap, 70));
+        assert!(target.begin_apart(0xe00, false));
+        let written = peer_set([target.current, target.bitmap, target.history[0], target.history[1]], false);
+        let strategy = source.compare(&written, &context).strategy;
+        assert!(matches!(strategy, Strategy::SplitBrain | Strategy::SplitBrainDisconnect), "{strategy:?}");
+    }
 }

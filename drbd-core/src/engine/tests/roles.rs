@@ -103,6 +103,26 @@ fn a_secondary_forgets_its_log_only_when_both_disks_are_stable() {
 }
 
 #[test]
+fn a_demotion_that_loses_contact_tells_that_the_peer_may_lack_something() {
+    let mut lab = Lab::running("C");
+    lab.hold(1, Pending::is_flush);
+    lab.write(0, 77, 1);
+    let ticket = lab.begin(0, AdminRequest::Secondary { force: false });
+    let before = lab.nodes[1].kept().current_uuid & !1;
+    lab.cut();
+    lab.wait("the answer", |lab| lab.nodes[0].replies.contains_key(&ticket));
+    assert_eq!(lab.out_of_sync(0), [77]);
+    let after = lab.nodes[0].kept();
+    assert_ne!(after.current_uuid & !1, before, "marked blocks and the peer's generation: nobody would look");
+    assert_eq!(after.peers[1].bitmap_uuid & !1, before);
+    lab.let_go(1);
+    lab.mend();
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    assert_eq!(lab.out_of_sync(0), [0; 0]);
+    lab.check_alike();
+}
+
+#[test]
 fn the_survivor_takes_over() {
     let mut lab = Lab::running("C");
     lab.write(0, 1, 11);

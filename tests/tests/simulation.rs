@@ -75,23 +75,33 @@ fn replay(seed: u64) {
 }
 
 /// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
-const REGRESSIONS: [(u64, &str); 16] = [
-    (4058, "a write that only the disk of a resync target had was done"),
-    (4764, "apply-al while old operations of the daemon were still on the disk"),
-    (14624, "a diskless Primary took back older data of its peer under A"),
-    (22901, "a new generation began before what was received was written"),
-    (58441, "a detach forgot the log before the bitmap was kept"),
-    (70770, "writes were done before the peer had a new generation"),
+const REGRESSIONS: [(u64, &str); 26] = [
     (2093, "a flush said done for what an earlier session had left unstable at the peer"),
     (2378, "a disk attached for a diskless Primary waited for ever for PRIMARY_IND, which it had"),
+    (2391, "a resync's source stayed in the generation of the target, which was promoted"),
+    (4058, "a write that only the disk of a resync target had was done"),
+    (4764, "apply-al while old operations of the daemon were still on the disk"),
     (4792, "a diskless Primary attached old data when its peer went during the attach"),
+    (4973, "a demotion lost contact before its writes were stable at the peer, and began no generation"),
     (5601, "a diskless Primary did not know the generation its peer had begun before the disk was gone"),
-    (8701, "the same, and then its peer's newer data was refused"),
+    (5700, "writes under way were marked after a peer below protocol 96 had the bitmap"),
+    (7200, "the operator of the simulator began anew on the only good side"),
+    (8701, "as 5601, and then its peer's newer data was refused"),
+    (10369, "a diskless Primary's write was marked after its disk had been attached and resynced"),
+    (14624, "a diskless Primary took back older data of its peer under A"),
+    (15214, "a source that missed the end of the resync was written and began no generation"),
     (18599, "under A a resync target that is Primary called done what no good disk had"),
+    (19385, "bytes sent after a break of the simulated network arrived"),
     (20021, "a Primary read its old disk while nobody knew which blocks were old"),
+    (22901, "a new generation began before what was received was written"),
+    (25355, "a disk was negotiated by a state told before the peer's generations"),
     (30107, "attaching an old disk made its generation the one the users had seen"),
-    (90432, "promoted while received writes of the lost peer were on their way to the disk"),
+    (52283, "a log waited for PRIMARY_IND, which the disk had from a crash"),
+    (53456, "a write under way was refused by the peer after it had the bitmap"),
+    (58441, "a detach forgot the log before the bitmap was kept"),
     (67152, "a target that had finished unheard shared its generation with what was written after it"),
+    (70770, "writes were done before the peer had a new generation"),
+    (90432, "promoted while received writes of the lost peer were on their way to the disk"),
 ];
 
 #[test]

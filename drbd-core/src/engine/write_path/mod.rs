@@ -2,6 +2,7 @@
 
 pub(super) mod conflicts;
 pub(super) mod epoch;
+pub(super) mod marks;
 pub(super) mod peer_request;
 pub(super) mod request;
 pub(super) mod transfer;

@@ -440,27 +440,6 @@ impl Resource {
         self.start_held(d, out);
     }
 
-    /// A write that the peer will not see: its blocks differ from now on.
-    fn mark_unmirrored(&mut self, d: usize, sector: Sector, bytes: u32, out: &mut Vec<Command>) {
-        let Some(slot) = self.peer_slot(d) else { return };
-        let Some(backing) = self.devices[d].usable() else { return };
-        let newly = backing.bitmap.set_out_of_sync(slot, sector, bytes);
-        if newly > 0 {
-            self.tell_out_of_sync(d, sector, bytes, out);
-        }
-    }
-
-    /// Writes under way on a node about to tell its bitmap: those that wait for their turn may not be mirrored when it
-    /// comes, and the peer may yet refuse those that were sent. Told now, they need not be told later, which a peer below
-    /// protocol 96 cannot be.
-    pub(in crate::engine) fn mark_writes_under_way(&mut self, d: usize) {
-        let ours = |r: &Request| r.device == d && r.is_write();
-        let keys: Vec<u32> = self.requests.iter().filter(|(_, r)| ours(r)).map(|(key, _)| key).collect();
-        for key in keys {
-            self.mark_request(key);
-        }
-    }
-
     /// The local part of a request is done.
     pub(in crate::engine) fn request_disk_done(
         &mut self,
@@ -518,19 +497,6 @@ impl Resource {
         };
         if over {
             self.release_request(key, out);
-        }
-    }
-
-    /// Marks the blocks of a write that one side may lack: at the moment this is learned and never later, for a resync may
-    /// have copied them since.
-    pub(in crate::engine) fn mark_request(&mut self, key: u32) {
-        let Request { device: d, sector, bytes, .. } = self.requests[key];
-        if !self.requests[key].is_write() {
-            return;
-        }
-        let Some(slot) = self.peer_slot(d) else { return };
-        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
-            backing.bitmap.set_out_of_sync(slot, sector, bytes);
         }
     }
 

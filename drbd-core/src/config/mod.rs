@@ -179,10 +179,10 @@ pub struct PeerDeviceOptions {
     pub resync_rate: u32,
     /// 0.1 s, 0 = no controller.
     pub c_plan_ahead_ds: u32,
-    /// 0.1 s.
-    pub c_delay_target_ds: u32,
-    /// Sectors.
-    pub c_fill_target_sectors: u32,
+    /// 0.1 s; `None` if not configured.
+    pub c_delay_target_ds: Option<u32>,
+    /// Sectors; 0 = steer by c-delay-target; `None` if not configured.
+    pub c_fill_target_sectors: Option<u32>,
     /// KiB/s; `None` if not configured, which means no cap.
     pub c_max_rate: Option<u32>,
     /// KiB/s.
@@ -191,12 +191,13 @@ pub struct PeerDeviceOptions {
 
 impl From<&OptionSet> for PeerDeviceOptions {
     fn from(set: &OptionSet) -> PeerDeviceOptions {
+        let configured = |name| set.is_set(name).then(|| set.unsigned(name) as u32);
         PeerDeviceOptions {
             resync_rate: set.unsigned("resync-rate") as u32,
             c_plan_ahead_ds: set.unsigned("c-plan-ahead") as u32,
-            c_delay_target_ds: set.unsigned("c-delay-target") as u32,
-            c_fill_target_sectors: set.unsigned("c-fill-target") as u32,
-            c_max_rate: set.is_set("c-max-rate").then(|| set.unsigned("c-max-rate") as u32),
+            c_delay_target_ds: configured("c-delay-target"),
+            c_fill_target_sectors: configured("c-fill-target"),
+            c_max_rate: configured("c-max-rate"),
             c_min_rate: set.unsigned("c-min-rate") as u32,
         }
     }

@@ -6,7 +6,7 @@ use super::event::{DiskLimits, UpperRequest};
 use super::meta_jobs::MetaJobs;
 use super::write_path::conflicts::{Conflicts, Owner};
 use crate::config::{DeviceOptions, DiskOptions};
-use crate::ids::{Minor, Sector, VolumeNumber};
+use crate::ids::{Instant, Minor, Sector, VolumeNumber};
 use crate::limits::{EXTENT_SECTORS, PEER_REQUESTS_MAX, REQUESTS_MAX};
 use crate::metadata::SuperBlock;
 use crate::states::DiskState;
@@ -50,6 +50,8 @@ pub(super) struct Device {
     /// Generation of the data the users of this device have seen.
     pub(super) exposed_uuid: u64,
     pub(super) counters: Counters,
+    /// When an application, here or on the peer, last asked for something.
+    pub(super) last_application: Option<Instant>,
 }
 
 /// An operation that waits for its extents to become hot.
@@ -122,6 +124,7 @@ impl Device {
             settling: 0,
             exposed_uuid: 0,
             counters: Counters::default(),
+            last_application: None,
         }
     }
 

@@ -39,6 +39,7 @@ mod peer_device;
 mod random;
 mod resource;
 mod resync;
+mod resync_pace;
 mod session;
 mod slab;
 mod state;

@@ -1,12 +1,14 @@
 //! Background copying: the target asks for what is out of sync, the source answers.
 //!
-//! The target keeps a window of requests outstanding and asks for more as answers are written, so the link fills
-//! without tuning; a configured rate (c-max-rate, or resync-rate with c-plan-ahead 0) caps it. Every block asked for
-//! is remembered until it is written: writes of this node's own front end wait for it.
+//! The target keeps a window of requests outstanding (`resync_pace` says how large) and asks for more as answers are
+//! written; a configured rate (c-max-rate, or resync-rate with c-plan-ahead 0) caps it. Every block asked for is
+//! remembered until it is written: writes of this node's own front end wait for it.
 
 use super::command::{Command, Level};
 use super::planted::Bug;
 use super::resource::Resource;
+use super::resync_pace::{Answer, Pace, Settings};
+use crate::config::PeerDeviceOptions;
 use crate::control::FinishedResync;
 use crate::ids::{Instant, Sector};
 use crate::limits::{BYTES_PER_BIT, SECTORS_PER_BIT};
@@ -15,12 +17,18 @@ use crate::wire::{BlockAck, BlockRequest, Packet, BLOCK_ID_RESYNC};
 
 /// Sectors that share a resync extent on an 8.4 source; no request crosses their borders.
 const RESYNC_EXTENT_SECTORS: u64 = (16 << 20) / 512;
-/// Largest single request.
-const REQUEST_BYTES: u64 = 128 << 10;
 /// Distance of the marks the shown rate is measured between.
 const MARK_MS: u64 = 3000;
 /// How often the rate is looked at.
 const TICK_MS: u64 = 100;
+
+/// A stretch asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    sector: Sector,
+    bytes: u32,
+    at: Instant,
+}
 
 /// A resync, seen from either side.
 #[derive(Debug)]
@@ -31,7 +39,8 @@ pub(super) struct Resync {
     /// Bytes asked for and not yet written (target), or read and not yet acknowledged (source).
     pub(super) in_flight_bytes: u64,
     /// Target: asked for, not yet written.
-    asked: Vec<(Sector, u32)>,
+    asked: Vec<Asked>,
+    pace: Pace,
     /// Target: where to look for the next bit.
     position: u64,
     /// Target: bytes that may be asked for now, if a rate is configured.
@@ -48,13 +57,14 @@ pub(super) struct Resync {
 }
 
 impl Resync {
-    pub(super) fn new(total_bits: u64, now: Instant) -> Resync {
+    pub(super) fn new(total_bits: u64, settings: Settings, now: Instant) -> Resync {
         Resync {
             total_bits,
             failed_bits: 0,
             started: now,
             in_flight_bytes: 0,
             asked: Vec::with_capacity(256),
+            pace: Pace::new(settings, now),
             position: 0,
             budget_bytes: 0,
             next_tick: now,
@@ -68,18 +78,21 @@ impl Resync {
     /// Whether part of that stretch was asked for and is not yet written.
     pub(super) fn asked_for(&self, sector: Sector, bytes: u32) -> bool {
         let end = sector.end_of(bytes);
-        self.asked.iter().any(|&(s, b)| s < end && sector < s.end_of(b))
+        self.asked.iter().any(|a| a.sector < end && sector < a.sector.end_of(a.bytes))
     }
 
-    /// An answer came; false if it was not asked for.
-    pub(super) fn answered(&self, sector: Sector, bytes: u32) -> bool {
-        self.asked.contains(&(sector, bytes))
+    /// Whether exactly that was asked for.
+    pub(super) fn was_asked(&self, sector: Sector, bytes: u32) -> bool {
+        self.asked.iter().any(|a| (a.sector, a.bytes) == (sector, bytes))
     }
 
     /// An answer was written, or will not be.
-    pub(super) fn written(&mut self, sector: Sector, bytes: u32, good: bool) {
-        if let Some(at) = self.asked.iter().position(|&a| a == (sector, bytes)) {
-            self.asked.swap_remove(at);
+    pub(super) fn written(&mut self, sector: Sector, bytes: u32, good: bool, now: Instant) {
+        if let Some(at) = self.asked.iter().position(|a| (a.sector, a.bytes) == (sector, bytes)) {
+            let asked = self.asked.swap_remove(at);
+            let answer =
+                Answer { asked_at: asked.at, bytes: u64::from(bytes), in_flight_bytes: self.in_flight_bytes };
+            self.pace.answered(&answer, now);
             self.in_flight_bytes -= u64::from(bytes);
         }
         if !good {
@@ -105,8 +118,10 @@ impl Resource {
     pub(super) fn begin_resync(&mut self, d: usize, out: &mut Vec<Command>) {
         let now = self.now;
         let bits = self.out_of_sync_bits(d);
-        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
-        peer_device.resync = Some(Box::new(Resync::new(bits, now)));
+        let connection = self.connection.as_mut().expect("a session");
+        let peer_device = &mut connection.peer_devices[d];
+        let settings = Settings::new(&connection.options, &peer_device.options);
+        peer_device.resync = Some(Box::new(Resync::new(bits, settings, now)));
         let side = if peer_device.replication.is_source() { "SyncSource" } else { "SyncTarget" };
         let subject = self.peer_device_subject(d);
         let text = format!("Began resync as {side} (will sync {} KB [{bits} bits set]).", bits * 4);
@@ -122,7 +137,6 @@ impl Resource {
     fn request_block(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
         let Some(slot) = self.peer_slot(d) else { return false };
         let Some(connection) = self.connection.as_mut() else { return false };
-        let window = u64::from(connection.options.max_buffers) * 4096 / 2;
         let rate = configured_rate(&connection.peer_devices[d].options);
         let version = connection.session().map_or(0, |s| s.version);
         let peer_device = &mut connection.peer_devices[d];
@@ -130,9 +144,11 @@ impl Resource {
             return false;
         }
         let Some(resync) = peer_device.resync.as_deref_mut() else { return false };
+        let settings = Settings::new(&connection.options, &peer_device.options);
+        resync.pace.observe(self.devices[d].last_application, settings, self.now);
         if resync.finishing
             || resync.waiting_for_metadata
-            || resync.in_flight_bytes >= window
+            || resync.in_flight_bytes >= resync.pace.window_bytes()
             || (rate.is_some() && resync.budget_bytes == 0)
         {
             return false;
@@ -141,12 +157,13 @@ impl Resource {
         let Some(backing) = device.backing.as_deref() else { return false };
         let from = resync.position;
         let Some(first) = next_unasked(backing, resync, slot, from) else { return false };
-        let (sector, bytes) = run_from(backing, resync, slot, first, max_bytes(version), device.size);
+        let max_bytes = resync.pace.request_bytes().min(max_bytes(version));
+        let (sector, bytes) = run_from(backing, resync, slot, first, max_bytes, device.size);
         if device.conflicts.would_wait(sector, bytes, true) {
             // Being written by somebody right now; that write may even settle it. Look again when it is done.
             return false;
         }
-        resync.asked.push((sector, bytes));
+        resync.asked.push(Asked { sector, bytes, at: self.now });
         resync.in_flight_bytes += u64::from(bytes);
         resync.budget_bytes = resync.budget_bytes.saturating_sub(u64::from(bytes));
         resync.position = sector.end_of(bytes).0.div_ceil(SECTORS_PER_BIT);
@@ -176,9 +193,10 @@ impl Resource {
 
     /// The answer to a resync request is that there is none.
     pub(super) fn resync_refused(&mut self, d: usize, ack: &BlockAck, failed: bool, out: &mut Vec<Command>) {
+        let now = self.now;
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         if let Some(resync) = peer_device.resync.as_deref_mut() {
-            resync.written(ack.sector, ack.bytes, !failed);
+            resync.written(ack.sector, ack.bytes, !failed, now);
         }
         self.pump_resync(d, out);
     }
@@ -232,7 +250,7 @@ impl Resource {
 }
 
 /// KiB/s of the configuration: c-max-rate if it was given, resync-rate without the controller.
-fn configured_rate(options: &crate::config::PeerDeviceOptions) -> Option<u32> {
+fn configured_rate(options: &PeerDeviceOptions) -> Option<u32> {
     if options.c_plan_ahead_ds == 0 {
         return Some(options.resync_rate);
     }
@@ -246,10 +264,11 @@ fn whole_blocks(sector: Sector, bytes: u32) -> (Sector, u32) {
     (Sector(first), ((end - first) * 512) as u32)
 }
 
+/// Largest single request a peer of that version serves.
 fn max_bytes(version: u32) -> u64 {
     match version {
         0..=94 => 32 << 10,
-        _ => REQUEST_BYTES,
+        _ => 128 << 10,
     }
 }
 

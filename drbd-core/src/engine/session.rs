@@ -364,14 +364,15 @@ impl Resource {
     fn send_sync_param(&mut self, d: usize, out: &mut Vec<Command>) {
         let connection = self.connection.as_deref().expect("asked in a session");
         let options = &connection.peer_devices[d].options;
+        let usual = SyncParam::default();
         let param = SyncParam {
             resync_rate: options.resync_rate,
             verify_alg: connection.options.verify_alg.clone(),
             csums_alg: connection.options.csums_alg.clone(),
             c_plan_ahead: options.c_plan_ahead_ds,
-            c_delay_target: options.c_delay_target_ds,
-            c_fill_target: options.c_fill_target_sectors,
-            c_max_rate: options.c_max_rate.unwrap_or(102_400),
+            c_delay_target: options.c_delay_target_ds.unwrap_or(usual.c_delay_target),
+            c_fill_target: options.c_fill_target_sectors.unwrap_or(usual.c_fill_target),
+            c_max_rate: options.c_max_rate.unwrap_or(usual.c_max_rate),
         };
         self.send(self.devices[d].volume, Packet::SyncParam(Box::new(param)), out);
     }

@@ -169,10 +169,9 @@ fn a_resync_that_is_cut_goes_on_where_it_was() {
     lab.mend();
     lab.nodes[0].sent.clear();
     lab.hold(1, Pending::is_write);
-    lab.wait("a resync", |lab| {
-        lab.replication(1) == ReplicationState::SyncTarget && lab.nodes[1].pending.len() > 100
-    });
+    lab.wait("a resync", |lab| lab.replication(1) == ReplicationState::SyncTarget);
     for _ in 0..100 {
+        lab.wait("a block to write", |lab| !lab.nodes[1].pending.is_empty());
         lab.let_one_go(1, crate::engine::IoResult::Done);
     }
     lab.cut();

@@ -99,6 +99,7 @@ impl Resource {
             logged: false,
             alone,
         };
+        self.devices[d].last_application = Some(self.now);
         if self.devices[d].usable().is_none() {
             Resource::release(payload, out);
             self.ack_write(&request, Ack::Failed, out);
@@ -595,7 +596,7 @@ impl Resource {
         let session = self.session_number().expect("packets come in a session");
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         peer_device.counters.received_sectors += u64::from(data.bytes) / 512;
-        let asked = peer_device.resync.as_ref().is_some_and(|r| r.answered(data.sector, data.bytes));
+        let asked = peer_device.resync.as_ref().is_some_and(|r| r.was_asked(data.sector, data.bytes));
         if !asked {
             Resource::release(payload, out);
             return Err(format!(
@@ -631,7 +632,7 @@ impl Resource {
         if written {
             self.clear_mirrored(d, request.sector, request.bytes, out);
         }
-        let volume = self.devices[d].volume;
+        let (volume, now) = (self.devices[d].volume, self.now);
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         let ack = BlockAck {
             sector: request.sector,
@@ -640,7 +641,7 @@ impl Resource {
             seq: peer_device.next_sequence(),
         };
         if let Some(resync) = &mut peer_device.resync {
-            resync.written(request.sector, request.bytes, written);
+            resync.written(request.sector, request.bytes, written, now);
         }
         let packet = if written { Packet::RsWriteAck(ack) } else { Packet::NegAck(ack) };
         self.send_control(volume, packet, out);

@@ -150,6 +150,7 @@ impl Resource {
         }
         let d = self.device_index(request.volume).expect("checked above");
         self.devices[d].counters.upper_pending += 1;
+        self.devices[d].last_application = Some(self.now);
         if self.devices[d].held.is_empty() && self.may_start(d, &request) {
             self.start_upper(d, request, out);
         } else {

@@ -1,5 +1,6 @@
 //! The user of the device: asks on the Primary, remembers what was asked, and checks what is answered.
 
+use super::checkers::durability::Promise;
 use super::checkers::Claims;
 use super::clock::US;
 use super::cluster::{Cluster, Happening};
@@ -202,9 +203,8 @@ impl Cluster {
         self.report.writes += 1;
         let protocol = self.setup.net.protocol;
         let Some(claims) = self.claims(node, volume) else { return };
-        if self.claims(1 - node, volume).is_some_and(|c| c.primary) {
-            self.ledgers[volume].diverged = true;
-        }
+        let apart = self.claims(1 - node, volume).is_some_and(|c| c.primary);
+        self.ledgers[volume].diverged |= apart;
         let (own, peer) = (1 << node, 1 << (1 - node));
         // What only the peer has good data of is acknowledged as under C.
         let protocol = if claims.holds() { protocol } else { Protocol::C };
@@ -219,8 +219,12 @@ impl Cluster {
         }
         let nodes = &self.nodes;
         let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
-        let weak = protocol == Protocol::A;
-        let verdict = self.ledgers[volume].acknowledge(number, must, later, weak, &look);
+        let promise = match protocol {
+            Protocol::A if apart => Promise::Outrun,
+            Protocol::A => Promise::Weak,
+            Protocol::B | Protocol::C => Promise::Kept,
+        };
+        let verdict = self.ledgers[volume].acknowledge(number, must, later, promise, &look);
         self.judge("durability", verdict);
         if asked.wish.fua && self.failure.is_none() {
             let nodes = &self.nodes;

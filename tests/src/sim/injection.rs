@@ -225,7 +225,13 @@ impl Cluster {
             }
             let nodes = &self.nodes;
             let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
-            self.ledgers[volume].lost_power(node, primary, poor, &look);
+            // A disk that was given up while it was a Primary's comes back as one that crashed.
+            let disks = &nodes[node].volumes[volume];
+            let marked = disks
+                .image
+                .load(disks.meta_area())
+                .is_ok_and(|l| l.super_block.flags & device_flag::PRIMARY_IND != 0);
+            self.ledgers[volume].lost_power(node, primary || marked, poor, &look);
         }
     }
 

@@ -246,7 +246,9 @@ impl Cluster {
             let claims = self.claims(node, volume);
             let apart = self.claims(1 - node, volume).is_some_and(|c| c.primary);
             let has_data = claims.is_some_and(|c| c.disk.has_data());
-            let good = self.nodes[node].was_good.get(volume) == Some(&true);
+            // The handshake it waited for may have made it a target meanwhile.
+            let target = claims.is_some_and(|c| c.replication.is_target());
+            let good = self.nodes[node].was_good.get(volume) == Some(&true) && !target;
             let replica = good && claims.is_some_and(|c| c.replication == ReplicationState::Off);
             // Diskless, it serves the peer's data.
             let serves = if has_data { node } else { 1 - node };
@@ -270,6 +272,10 @@ impl Cluster {
             if self.is_together() && self.is_quiet() {
                 self.together();
             } else if self.clock.now() > healed_at + FIND_TOGETHER {
+                if self.is_together_but_for_marks() && self.is_quiet() {
+                    self.together();
+                    return;
+                }
                 let state = self.describe_claims();
                 let waiting: Vec<_> = self
                     .nodes

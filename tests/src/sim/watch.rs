@@ -4,6 +4,7 @@ use super::checkers::bitmap_covers::{self, Cover};
 use super::checkers::{convergence, generation, Claims};
 use super::cluster::Cluster;
 use super::disk::Tag;
+use super::faults::Kind;
 use drbd_core::ids::VolumeNumber;
 use drbd_core::metadata::{peer_flag, Format, UUID_JUST_CREATED};
 use drbd_core::states::{ConnectionState, DiskState, ReplicationState, Role};
@@ -127,13 +128,24 @@ impl Cluster {
 
     /// Both nodes say that everything is in sync, on every volume, and no bit is set.
     pub(crate) fn is_together(&self) -> bool {
+        self.says_in_sync(|words| words.iter().all(|word| *word == 0))
+    }
+
+    /// As [`Cluster::is_together`], but blocks are marked that may be equal: a disk that is given up right after a resync
+    /// keeps the marks the resync cleared only in memory. Nothing but the next resync takes them away, in 8.4 too.
+    pub(crate) fn is_together_but_for_marks(&self) -> bool {
+        let given_up = [Kind::Detach, Kind::DiskErrors, Kind::MetaErrors];
+        given_up.iter().any(|kind| self.report.faults[*kind as usize] > 0) && self.says_in_sync(|_| true)
+    }
+
+    fn says_in_sync(&self, marks: impl Fn(&[u64]) -> bool) -> bool {
         (0..self.sizes.len()).all(|volume| {
             (0..2).all(|node| {
                 let same = self.claims(node, volume).as_ref().is_some_and(generation::claims_same);
                 same && self.nodes[node].daemon.as_ref().is_some_and(|daemon| {
                     let number = VolumeNumber(volume as u16);
                     let bits = daemon.resource.out_of_sync_words(number).unwrap_or_default();
-                    bits.iter().all(|word| *word == 0) && daemon.asked.is_empty()
+                    marks(bits) && daemon.asked.is_empty()
                 })
             })
         })

@@ -4,11 +4,12 @@
 //! hold them (or something newer): the disks themselves are looked at whenever a write reaches one, at every
 //! acknowledgement and after every loss of power. From then on that disk must hold it. What may be lost:
 //!
-//! - C: what both disks lost with their caches; or, where the Primary came back from a loss of power before the other
-//!   was promoted, what it had lost then (the application died with it and never had a flush).
+//! - C: what both disks lost with their caches; or, where a disk that its metadata calls a Primary's came back from a
+//!   loss of power before the other node was promoted, what it had lost then (the application died with the Primary, or
+//!   with that disk, and never had a flush).
 //! - B: additionally what the Secondary had received but not written when it went down itself.
 //! - A: additionally what had not reached the Secondary when it was promoted. It then holds a prefix of the order of
-//!   sending, never a hole.
+//!   sending, never a hole. A Primary that has not noticed yet that the other was promoted apart goes on in vain.
 //! - all: what was written on the losing side of a divergence the operator made (promoting a node apart) and resolved
 //!   with `--discard-my-data`.
 //! - all: what only an Inconsistent disk still has after the good one lost it unflushed with its power: such a copy is
@@ -22,6 +23,17 @@ use super::super::disk::Tag;
 
 /// Mark of what was on a disk at the beginning.
 pub(crate) const BEGINNING: Tag = 1 << 62;
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Promise {
+    /// The other node has it, or is known to lack it.
+    Kept,
+    /// A: it may not even have reached the other node.
+    Weak,
+    /// A, and the other node had been promoted apart before: it never will reach it.
+    Outrun,
+}
 
 /// A write the front end asked for.
 #[derive(Clone, Copy, Debug)]
@@ -159,14 +171,13 @@ impl Ledger {
         self.writes[number as usize].ended = Some(now);
     }
 
-    /// A write is acknowledged; `must` are the disks the engine claims hold it, `later` those that will. `weak`: it may not
-    /// even have reached the other node.
+    /// A write is acknowledged; `must` are the disks the engine claims hold it, `later` those that will.
     pub(crate) fn acknowledge(
         &mut self,
         number: u32,
         must: u8,
         later: u8,
-        weak: bool,
+        promise: Promise,
         look: Look<'_>,
     ) -> Result<(), String> {
         let now = self.now();
@@ -198,7 +209,8 @@ impl Ledger {
             entry.perhaps = perhaps;
             entry.since = [now; 2];
             entry.due = later & !held;
-            entry.weak = weak;
+            entry.weak = promise != Promise::Kept;
+            entry.outrun = promise == Promise::Outrun;
         }
         Ok(())
     }
@@ -271,6 +283,7 @@ impl Ledger {
     }
 
     /// A node lost its power; its disk was looked at since. `poor`: nodes whose disk is Inconsistent.
+    /// `was_primary`: the node was, or its metadata says so of the disk.
     pub(crate) fn lost_power(&mut self, node: usize, was_primary: bool, poor: u8, look: Look<'_>) {
         let bit = 1 << node;
         self.lost_at[node] = self.now();
@@ -559,7 +572,7 @@ fn nodes(mask: u8) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ledger, BEGINNING};
+    use super::{Ledger, Promise, BEGINNING};
 
     /// Two disks of 8 sectors.
     fn look(disks: &[[u64; 8]; 2]) -> impl Fn(usize, u64) -> u64 + '_ {
@@ -574,7 +587,7 @@ mod tests {
                 ledger.written(node, 0, 1, &|_| u64::from(number) + 1, false)?;
             }
         }
-        ledger.acknowledge(number, must, 0, false, &look(disks))?;
+        ledger.acknowledge(number, must, 0, Promise::Kept, &look(disks))?;
         Ok(number)
     }
 
@@ -583,7 +596,7 @@ mod tests {
         let mut ledger = Ledger::new(8, 2);
         let number = ledger.begin(0, 0, 1, false);
         let disks = [[1; 8], [BEGINNING; 8]];
-        assert!(ledger.acknowledge(number, 0b11, 0, false, &look(&disks)).is_err());
+        assert!(ledger.acknowledge(number, 0b11, 0, Promise::Kept, &look(&disks)).is_err());
     }
 
     #[test]
@@ -622,7 +635,7 @@ mod tests {
                 disk[0] = 1;
             }
             disks[0][1] = 1;
-            ledger.acknowledge(number, 0b01, 0, true, &look(&disks)).expect("on its own disk");
+            ledger.acknowledge(number, 0b01, 0, Promise::Weak, &look(&disks)).expect("on its own disk");
             ledger.promoted(1, true, false, false, &look(&disks)).expect("no hole");
             assert!(ledger.diverged);
             assert_eq!(ledger.written(0, 0, 1, &|_| BEGINNING, false).is_err(), there_too);
@@ -633,12 +646,12 @@ mod tests {
     fn a_write_under_zeroes_may_be_lost_like_any_other() {
         let (mut ledger, mut disks) = (Ledger::new(8, 2), [[0; 8]; 2]);
         let first = ledger.begin(0, 0, 1, true);
-        ledger.acknowledge(first, 0b11, 0, false, &look(&disks)).expect("on both disks");
+        ledger.acknowledge(first, 0b11, 0, Promise::Kept, &look(&disks)).expect("on both disks");
         let write = ledger.begin(0, 0, 1, false);
         ledger.begin(0, 0, 1, true);
         disks[1][0] = u64::from(write) + 1;
         ledger
-            .acknowledge(write, 0b11, 0, false, &look(&disks))
+            .acknowledge(write, 0b11, 0, Promise::Kept, &look(&disks))
             .expect("node 0 has zeroes, newer ones perhaps");
         disks[0][0] = BEGINNING;
         ledger.lost_power(0, true, 0, &look(&disks));
@@ -670,6 +683,18 @@ mod tests {
         let begun = ledger.now();
         assert!(ledger.read(1, 0b01, 0, BEGINNING, begun).is_ok(), "what node 0 came back with");
         assert!(ledger.read(0, 0b10, 0, BEGINNING, begun).is_err(), "node 1 has it");
+    }
+
+    #[test]
+    fn what_a_primary_writes_beside_one_promoted_apart_may_be_lost_under_a_only() {
+        for (promise, may) in [(Promise::Outrun, true), (Promise::Weak, false), (Promise::Kept, false)] {
+            let mut ledger = Ledger::new(8, 2);
+            ledger.diverged = true;
+            let number = ledger.begin(0, 0, 1, false);
+            let disks = [[u64::from(number) + 1; 8], [BEGINNING; 8]];
+            ledger.acknowledge(number, 0b01, 0, promise, &look(&disks)).expect("on its own disk");
+            assert_eq!(ledger.written(0, 0, 1, &|_| BEGINNING, false).is_ok(), may, "{promise:?}");
+        }
     }
 
     #[test]

@@ -105,6 +105,8 @@ refusals! {
     NeedProtocol93 = 153, "Protocol version 93 required to use --assume-clean";
     StonithAndProtocolA = 154, "Fencing policy resource-and-stonith only with prot B or C allowed";
     CongestionNotProtocolA = 155, "on-congestion policy pull-ahead only with prot A allowed";
+    PausedByDependency = 156, "Sync-pause flag is already cleared.\nNote: Resync pause caused by a local resync-after dependency.";
+    PausedByPeer = 157, "Sync-pause flag is already cleared.\nNote: Resync pause caused by the peer node.";
     ResourceNotKnown = 158, "Unknown resource";
     ResourceInUse = 159, "Resource still in use (delete all minors first)";
     MinorConfigured = 160, "Minor still configured (down it first)";

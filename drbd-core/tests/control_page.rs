@@ -54,6 +54,13 @@ fn every_request_is_on_the_page() {
         Request::Status => "status",
         Request::Show => "show",
         Request::GetGi { .. } => "get-gi",
+        Request::Invalidate { .. } => "invalidate",
+        Request::InvalidateRemote { .. } => "invalidate-remote",
+        Request::PauseSync { .. } => "pause-sync",
+        Request::ResumeSync { .. } => "resume-sync",
+        Request::Outdate { .. } => "outdate",
+        Request::NewCurrentUuid { .. } => "new-current-uuid",
+        Request::Verify { .. } => "verify",
         Request::Subscribe => "subscribe",
     };
     let mut words: Vec<&str> = examples("> ")
@@ -65,5 +72,5 @@ fn every_request_is_on_the_page() {
         .collect();
     words.sort_unstable();
     words.dedup();
-    assert_eq!(words.len(), 22);
+    assert_eq!(words.len(), 29);
 }

@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::help;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use drbd_core::config::options::Kind;
-use drbd_core::config::{OptionSet, OptionSpec, Section};
+use drbd_core::config::{OptionSet, OptionSpec, OptionValue, Section};
 use drbd_core::ids::{Minor, NodeId, VolumeNumber};
 use drbd_core::limits::NODES_MAX;
 
@@ -87,6 +87,22 @@ impl CommandLine {
     /// The value of a boolean that is off unless given.
     pub fn is_yes(&self, name: &str) -> bool {
         self.find(name).is_some_and(|(_, _, value)| value != "no")
+    }
+
+    /// The value of a boolean that is on unless switched off.
+    pub fn is_not_no(&self, name: &str) -> bool {
+        self.find(name).is_none_or(|(_, _, value)| value != "no")
+    }
+
+    /// The value of a number, in the option's own unit.
+    pub fn number(&self, name: &str) -> Option<i64> {
+        let (option, _, value) = self.find(name)?;
+        let Takes::Value(kind) = option.takes else { return None };
+        let spec = OptionSpec { name: option.name, section: Section::Resource, kind };
+        match spec.parse(value) {
+            Ok(OptionValue::Number(number)) => Some(number),
+            Ok(OptionValue::Boolean(_) | OptionValue::Text(_)) | Err(_) => None,
+        }
     }
 
     /// The text of an option; empty if the option was given without one.

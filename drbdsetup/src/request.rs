@@ -7,6 +7,7 @@ use crate::fault::{Fault, EXIT_TROUBLE};
 use crate::lock::MinorLock;
 use crate::rundir::{run_dir_path, RunDir};
 use drbd_core::control::{Done, Request};
+use drbd_core::ids::NodeId;
 use drbd_core::refusal::{Reason, Refusal};
 use std::path::Path;
 
@@ -154,16 +155,32 @@ pub fn request_of(line: &CommandLine) -> Option<Request> {
         }
         Verb::DelMinor => Request::DelMinor { minor: line.minor() },
         Verb::DelResource => Request::DelResource,
+        Verb::Invalidate => Request::Invalidate {
+            minor: line.minor(),
+            sync_from: line.number("sync-from-peer-node-id").and_then(|id| u8::try_from(id).ok()).map(NodeId),
+            reset_bitmap: line.is_not_no("reset-bitmap"),
+        },
+        Verb::InvalidateRemote => Request::InvalidateRemote {
+            peer: line.peer(),
+            volume: line.volume(),
+            reset_bitmap: line.is_not_no("reset-bitmap"),
+        },
+        Verb::PauseSync => Request::PauseSync { peer: line.peer(), volume: line.volume() },
+        Verb::ResumeSync => Request::ResumeSync { peer: line.peer(), volume: line.volume() },
+        Verb::Outdate => Request::Outdate { minor: line.minor() },
+        Verb::NewCurrentUuid if !line.is_yes("force-resync") => {
+            Request::NewCurrentUuid { minor: line.minor(), clear_bitmap: line.is_yes("clear-bitmap") }
+        }
+        Verb::Verify => Request::Verify {
+            peer: line.peer(),
+            volume: line.volume(),
+            start: line.number("start").map(i64::unsigned_abs),
+            stop: line.number("stop").map(i64::unsigned_abs),
+        },
         Verb::Resize
         | Verb::NewCurrentUuid
-        | Verb::Invalidate
-        | Verb::InvalidateRemote
-        | Verb::PauseSync
-        | Verb::ResumeSync
         | Verb::SuspendIo
         | Verb::ResumeIo
-        | Verb::Outdate
-        | Verb::Verify
         | Verb::ForgetPeer
         | Verb::RenameResource => return None,
         Verb::Role

@@ -236,6 +236,26 @@ impl Administration {
                 let options = merged(known.map_or(&none, |(_, o)| o), options, *set_defaults);
                 AdminRequest::PeerDeviceOptions { peer: *peer, volume: *volume, options: (&options).into() }
             }
+            Request::Invalidate { minor, sync_from, reset_bitmap } => {
+                if let Some(peer) = sync_from {
+                    connection(&facts, *peer)?;
+                }
+                let volume = volume_of(&facts, *minor)?;
+                AdminRequest::Invalidate { volume, reset_bitmap: *reset_bitmap }
+            }
+            Request::InvalidateRemote { peer, volume, reset_bitmap } => {
+                AdminRequest::InvalidateRemote { peer: *peer, volume: *volume, reset_bitmap: *reset_bitmap }
+            }
+            Request::PauseSync { peer, volume } => AdminRequest::PauseSync { peer: *peer, volume: *volume },
+            Request::ResumeSync { peer, volume } => AdminRequest::ResumeSync { peer: *peer, volume: *volume },
+            Request::Outdate { minor } => AdminRequest::Outdate { volume: volume_of(&facts, *minor)? },
+            Request::NewCurrentUuid { minor, clear_bitmap } => AdminRequest::NewCurrentUuid {
+                volume: volume_of(&facts, *minor)?,
+                clear_bitmap: *clear_bitmap,
+            },
+            Request::Verify { peer, volume, start, stop } => {
+                AdminRequest::Verify { peer: *peer, volume: *volume, start: *start, stop: *stop }
+            }
             Request::NewMinor { .. }
             | Request::Attach { .. }
             | Request::Down
@@ -477,6 +497,13 @@ impl Administration {
             }
             Request::Connect { .. }
             | Request::Disconnect { .. }
+            | Request::Invalidate { .. }
+            | Request::InvalidateRemote { .. }
+            | Request::PauseSync { .. }
+            | Request::ResumeSync { .. }
+            | Request::Outdate { .. }
+            | Request::NewCurrentUuid { .. }
+            | Request::Verify { .. }
             | Request::Primary { .. }
             | Request::Secondary { .. }
             | Request::Down

@@ -85,8 +85,15 @@ fn is_configuration(request: &Request) -> bool {
         | Request::ResourceOptions { .. }
         | Request::NetOptions { .. }
         | Request::DiskOptions { .. }
-        | Request::PeerDeviceOptions { .. } => true,
-        Request::Primary { .. }
+        | Request::PeerDeviceOptions { .. }
+        | Request::PauseSync { .. }
+        | Request::ResumeSync { .. } => true,
+        Request::Invalidate { .. }
+        | Request::InvalidateRemote { .. }
+        | Request::Outdate { .. }
+        | Request::NewCurrentUuid { .. }
+        | Request::Verify { .. }
+        | Request::Primary { .. }
         | Request::Secondary { .. }
         | Request::Down
         | Request::DelResource
@@ -109,6 +116,9 @@ fn essence(requests: Vec<Request>) -> Vec<Request> {
             Request::DelPeer { peer, .. } => kept.retain(|r| peer_of(r) != Some(peer)),
             Request::Disconnect { peer, .. } => {
                 kept.retain(|r| !matches!(r, Request::Connect { peer: p, .. } if *p == peer));
+            }
+            Request::ResumeSync { peer, volume } => {
+                kept.retain(|r| *r != Request::PauseSync { peer, volume });
             }
             Request::DelPath { peer, local, remote } => kept.retain(|r| {
                 !matches!(r, Request::NewPath { peer: p, local: l, remote: m } if (*p, l, m) == (peer, &local, &remote))
@@ -139,6 +149,7 @@ fn peer_of(request: &Request) -> Option<drbd_core::ids::NodeId> {
         | Request::NewPath { peer, .. }
         | Request::Connect { peer, .. }
         | Request::NetOptions { peer, .. }
+        | Request::PauseSync { peer, .. }
         | Request::PeerDeviceOptions { peer, .. } => Some(*peer),
         _ => None,
     }
@@ -176,6 +187,8 @@ mod tests {
             new_peer.clone(),
             Request::Connect { peer, tentative: false, discard_my_data: true },
             Request::Disconnect { peer, force: false },
+            Request::PauseSync { peer, volume: VolumeNumber(0) },
+            Request::ResumeSync { peer, volume: VolumeNumber(0) },
             Request::Detach { minor: Minor(1), force: false, diskless: false },
             Request::DelMinor { minor: Minor(2) },
             Request::Connect { peer, tentative: false, discard_my_data: true },

@@ -123,6 +123,20 @@ pub enum Request {
     DiskOptions { minor: Minor, options: OptionSet, set_defaults: bool },
     /// Change the resync settings towards a peer.
     PeerDeviceOptions { peer: NodeId, volume: VolumeNumber, options: OptionSet, set_defaults: bool },
+    /// Replace this node's data by the peer's; without one, call them Inconsistent. `reset_bitmap`: all of them.
+    Invalidate { minor: Minor, sync_from: Option<NodeId>, reset_bitmap: bool },
+    /// Replace the peer's data by this node's.
+    InvalidateRemote { peer: NodeId, volume: VolumeNumber, reset_bitmap: bool },
+    /// Hold a resync of this volume, one that may begin later included.
+    PauseSync { peer: NodeId, volume: VolumeNumber },
+    /// Let it go on, as far as this node's administrator is concerned.
+    ResumeSync { peer: NodeId, volume: VolumeNumber },
+    /// Call the data Outdated; nothing while connected.
+    Outdate { minor: Minor },
+    /// Legal while StandAlone; with `clear_bitmap` also between two nodes whose metadata was just made.
+    NewCurrentUuid { minor: Minor, clear_bitmap: bool },
+    /// Compare both disks, from one sector to before another.
+    Verify { peer: NodeId, volume: VolumeNumber, start: Option<u64>, stop: Option<u64> },
     /// Demote, disconnect, detach, delete everything and end the daemon.
     Down,
     /// End the daemon; legal without minors.

@@ -15,6 +15,7 @@ use crate::states::{ConnectionState, ReplicationState, Role};
 use std::collections::VecDeque;
 
 mod agreement;
+mod copying;
 mod objects;
 mod roles;
 
@@ -52,6 +53,8 @@ enum Want {
     Secondary { force: bool },
     Detach { device: usize },
     Disconnect,
+    FullSync { device: usize, as_target: bool, reset_bitmap: bool },
+    Outdate { device: usize },
 }
 
 /// The peer is being asked.
@@ -80,6 +83,13 @@ impl Admin {
     /// A demotion has not yet reached the disks: the log still counts.
     pub(super) fn is_demoting(&self) -> bool {
         self.role_jobs.iter().any(|job| job.demotion && job.draining)
+    }
+
+    /// The peer is being asked to send this node everything of a volume.
+    pub(super) fn asks_to_be_target(&self, d: usize) -> bool {
+        self.asking.is_some_and(
+            |asking| matches!(asking.want, Want::FullSync { device, as_target: true, .. } if device == d),
+        )
     }
 
     fn is_idle(&self) -> bool {
@@ -129,6 +139,19 @@ impl Resource {
             AdminRequest::Secondary { force } => return self.want(ticket, Want::Secondary { force }, out),
             AdminRequest::Detach { volume, force, .. } => return self.detach(ticket, volume, force, out),
             AdminRequest::Disconnect { peer, force } => return self.disconnect(ticket, peer, force, out),
+            AdminRequest::Invalidate { volume, reset_bitmap } => {
+                return self.invalidate(ticket, volume, reset_bitmap, out);
+            }
+            AdminRequest::InvalidateRemote { peer, volume, reset_bitmap } => {
+                return self.invalidate_remote(ticket, (peer, volume), reset_bitmap, out);
+            }
+            AdminRequest::PauseSync { peer, volume } => self.hold_sync((peer, volume), true, out),
+            AdminRequest::ResumeSync { peer, volume } => self.hold_sync((peer, volume), false, out),
+            AdminRequest::Outdate { volume } => return self.outdate(ticket, volume, out),
+            AdminRequest::NewCurrentUuid { volume, clear_bitmap } => {
+                return self.new_current_uuid(ticket, volume, clear_bitmap, out);
+            }
+            AdminRequest::Verify { .. } => Err(not_yet("verify")),
             AdminRequest::Down => return self.down(ticket, out),
         };
         self.reply(ticket, result, out);
@@ -180,6 +203,7 @@ impl Resource {
                 "no disk of this node is UpToDate and no peer with one is connected; --force takes this node's data as it is".to_owned()
             }
             (Reason::InTransientState, _) => self.volumes_only_here(),
+            (Reason::NoUpToDateDisk, Want::FullSync { as_target, .. }) => copying::no_good_source(as_target),
             _ => String::new(),
         };
         self.reply(ticket, Err(Refusal { reason, info }), out);
@@ -225,6 +249,8 @@ impl Resource {
             Want::Primary { .. } => self.try_primary(ticket, want, out),
             Want::Secondary { force } => self.try_secondary(ticket, force, out),
             Want::Detach { .. } | Want::Disconnect => self.ask_or_do(ticket, want, out),
+            Want::FullSync { .. } => self.try_full_sync(ticket, want, out),
+            Want::Outdate { device } => self.try_outdate(ticket, device, out),
         }
     }
 

@@ -439,6 +439,8 @@ impl Resource {
                     self.reply(ticket, Ok(Done { changed: true, ..Done::default() }), out);
                 }
             }
+            Then::Answer(ticket) => self.answer_lost(ticket, out),
+            Then::FullSyncMarked => self.full_sync_lost(d, out),
             Then::LogCommitted
             | Then::GenerationStable
             | Then::PrimaryMarked

@@ -99,6 +99,16 @@ impl Bitmap {
         self.set_bits(slot, 0, self.bits)
     }
 
+    /// Marks nothing out of sync.
+    pub(super) fn clear_all(&mut self, slot: usize) {
+        let (changed, end) = (self.set[slot], self.bits);
+        self.slots[slot].fill(0);
+        self.set[slot] = 0;
+        if changed > 0 {
+            self.touch(slot, 0, end);
+        }
+    }
+
     /// Sets the bits `first..end`; returns how many were clear.
     pub(super) fn set_bits(&mut self, slot: usize, first: u64, end: u64) -> u64 {
         let changed = change(&mut self.slots[slot], first, end, |w, m| *w |= m);

@@ -191,11 +191,13 @@ impl Resource {
         }
         let replication = self.snapshot(Some(d)).replication;
         let name = match replication {
-            ReplicationState::WFBitMapS | ReplicationState::Ahead => "before-resync-source",
+            ReplicationState::WFBitMapS | ReplicationState::Ahead | ReplicationState::StartingSyncS => {
+                "before-resync-source"
+            }
             ReplicationState::WFSyncUUID | ReplicationState::Behind => "before-resync-target",
             _ => return,
         };
-        let source = matches!(replication, ReplicationState::WFBitMapS | ReplicationState::Ahead);
+        let source = replication.is_source() || replication == ReplicationState::Ahead;
         let tolerated = status <= 0 || (status == 3 && source);
         if !tolerated {
             let text = format!("{name} handler returned {status}, dropping connection.");
@@ -231,6 +233,9 @@ impl Resource {
     /// P_SYNC_UUID.
     pub(super) fn sync_uuid(&mut self, d: usize, name: u64, out: &mut Vec<Command>) -> Result<(), Fault> {
         let replication = self.snapshot(Some(d)).replication;
+        if self.keep_early_sync_uuid(d, name) {
+            return Ok(());
+        }
         if !matches!(replication, ReplicationState::WFSyncUUID | ReplicationState::Behind) {
             return Err(Fault::Protocol(format!(
                 "the peer named a resync while this node was {replication}"
@@ -418,7 +423,7 @@ impl Resource {
     }
 
     /// After a resync the peer's generations are ours.
-    fn adopt_as_peer_set(&mut self, d: usize) {
+    pub(super) fn adopt_as_peer_set(&mut self, d: usize) {
         let Some(set) = self.generations(d) else { return };
         if let Some(uuids) = self.connection.as_mut().and_then(|c| c.peer_devices[d].uuids.as_mut()) {
             uuids.current = set.current;

@@ -35,6 +35,9 @@ const RULES: &[Rule] = &[
     gate_writes_of_target,
     send_bitmap_as_source,
     forget_to_catch_up,
+    begin_full_sync,
+    tell_held_resync,
+    go_on_with_resync,
     end_resync,
     tell_failed_disk,
     keep_bitmap_after_resync,
@@ -186,7 +189,8 @@ fn new_generation_when_only_the_bitmap_is_ahead(
 ) {
     let bitmaps = ReplicationState::WFBitMapS;
     let becomes_source = old.replication != bitmaps && new.replication == bitmaps;
-    let lost_behind = old.replication == ReplicationState::Ahead && !new.is_replicating();
+    let ahead = matches!(old.replication, ReplicationState::Ahead | ReplicationState::StartingSyncS);
+    let lost_behind = ahead && !new.is_replicating();
     if becomes_source || (lost_behind && new.disk == DiskState::UpToDate) {
         r.get_ahead_of_peer(d, out);
     }
@@ -427,11 +431,36 @@ fn forget_to_catch_up(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot
     }
 }
 
+fn begin_full_sync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
+    let starting =
+        matches!(new.replication, ReplicationState::StartingSyncS | ReplicationState::StartingSyncT);
+    if starting && old.replication != new.replication {
+        r.mark_for_full_sync(d, out);
+    }
+}
+
+/// The peer holds its side as well (5.8, 12 of the wire reference).
+fn tell_held_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
+    let own = |s: &Snapshot| (s.resync_suspended.user, s.resync_suspended.dependency);
+    if own(old) != own(new) && old.is_replicating() && new.is_replicating() {
+        r.send_state(d, out);
+    }
+}
+
+fn go_on_with_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
+    let held =
+        |s: &Snapshot| matches!(s.replication, ReplicationState::PausedSyncS | ReplicationState::PausedSyncT);
+    if held(old) != held(new) {
+        r.resync_held(d, held(new), out);
+    }
+}
+
 fn end_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
     if old.replication.is_resyncing() && !new.replication.is_resyncing() {
         if let Some(connection) = r.connection.as_mut() {
             let peer_device = &mut connection.peer_devices[d];
             peer_device.resync = None;
+            peer_device.early_sync_uuid = None;
             peer_device.bitmap_received = 0;
             peer_device.bitmap_complete = false;
             peer_device.bitmap_sent = false;

@@ -192,22 +192,98 @@ pub enum UpperOp {
 #[derive(Debug)]
 #[allow(missing_docs)] // arguments are those of the drbdsetup command of the same name
 pub enum AdminRequest {
-    NewMinor { minor: Minor, volume: VolumeNumber, options: DeviceOptions },
-    DelMinor { volume: VolumeNumber },
-    NewPeer { peer: NodeId, options: NetOptions },
-    DelPeer { peer: NodeId, force: bool },
-    NewPath { peer: NodeId, local: SocketAddr, remote: SocketAddr },
-    DelPath { peer: NodeId, local: SocketAddr, remote: SocketAddr },
+    NewMinor {
+        minor: Minor,
+        volume: VolumeNumber,
+        options: DeviceOptions,
+    },
+    DelMinor {
+        volume: VolumeNumber,
+    },
+    NewPeer {
+        peer: NodeId,
+        options: NetOptions,
+    },
+    DelPeer {
+        peer: NodeId,
+        force: bool,
+    },
+    NewPath {
+        peer: NodeId,
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
+    DelPath {
+        peer: NodeId,
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
     Attach(AttachRequest),
-    Detach { volume: VolumeNumber, force: bool, diskless: bool },
-    Connect { peer: NodeId, tentative: bool, discard_my_data: bool },
-    Disconnect { peer: NodeId, force: bool },
-    Primary { force: bool },
-    Secondary { force: bool },
+    Detach {
+        volume: VolumeNumber,
+        force: bool,
+        diskless: bool,
+    },
+    Connect {
+        peer: NodeId,
+        tentative: bool,
+        discard_my_data: bool,
+    },
+    Disconnect {
+        peer: NodeId,
+        force: bool,
+    },
+    Primary {
+        force: bool,
+    },
+    Secondary {
+        force: bool,
+    },
     ResourceOptions(ResourceOptions),
-    NetOptions { peer: NodeId, options: NetOptions },
-    DiskOptions { volume: VolumeNumber, options: DiskOptions },
-    PeerDeviceOptions { peer: NodeId, volume: VolumeNumber, options: PeerDeviceOptions },
+    NetOptions {
+        peer: NodeId,
+        options: NetOptions,
+    },
+    DiskOptions {
+        volume: VolumeNumber,
+        options: DiskOptions,
+    },
+    PeerDeviceOptions {
+        peer: NodeId,
+        volume: VolumeNumber,
+        options: PeerDeviceOptions,
+    },
+    Invalidate {
+        volume: VolumeNumber,
+        reset_bitmap: bool,
+    },
+    InvalidateRemote {
+        peer: NodeId,
+        volume: VolumeNumber,
+        reset_bitmap: bool,
+    },
+    PauseSync {
+        peer: NodeId,
+        volume: VolumeNumber,
+    },
+    ResumeSync {
+        peer: NodeId,
+        volume: VolumeNumber,
+    },
+    Outdate {
+        volume: VolumeNumber,
+    },
+    NewCurrentUuid {
+        volume: VolumeNumber,
+        clear_bitmap: bool,
+    },
+    /// In sectors. Without `start`: where the last one stopped. Without `stop`, or with 0: to the end.
+    Verify {
+        peer: NodeId,
+        volume: VolumeNumber,
+        start: Option<u64>,
+        stop: Option<u64>,
+    },
     Down,
 }
 

@@ -140,6 +140,11 @@ impl Resource {
 
     /// Tells the peer the generations, if there is a disk to have any.
     pub(super) fn send_uuids(&mut self, d: usize, out: &mut Vec<Command>) {
+        self.send_uuids_with(d, 0, out);
+    }
+
+    /// As above, with a flag that says more about them.
+    pub(super) fn send_uuids_with(&mut self, d: usize, more: u64, out: &mut Vec<Command>) {
         if self.connection.as_mut().and_then(|c| c.established()).is_none() {
             return;
         }
@@ -154,7 +159,7 @@ impl Resource {
         let crashed = backing.crashed_primary;
         let peer_device = &mut self.connection.as_mut().expect("established").peer_devices[d];
         peer_device.bits_told = bits;
-        let mut flags = 0;
+        let mut flags = more;
         for (flag, on) in [
             (uuid_flag::DISCARD_MY_DATA, peer_device.discard_my_data),
             (uuid_flag::CRASHED_PRIMARY, crashed),

@@ -100,6 +100,7 @@ impl Resource {
             device.exposed_uuid = uuids.current;
         }
         self.connection.as_mut().expect("packets come from a peer").peer_devices[d].uuids = Some(uuids);
+        self.take_over_first_generation(d, &uuids, out);
         if new {
             self.peer_generation_told(d, out);
         }

@@ -43,6 +43,10 @@ pub(super) enum Then {
     TargetFinished,
     /// The disk may be let go.
     Detached(Option<Ticket>),
+    /// What an administrator asked for is kept.
+    Answer(Ticket),
+    /// Everything is marked for a full sync.
+    FullSyncMarked,
 }
 
 /// Which bitmap blocks a job writes.

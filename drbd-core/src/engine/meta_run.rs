@@ -256,6 +256,8 @@ impl Resource {
             Then::TargetCopied => self.target_copied(d, out),
             Then::PrimaryMarked => self.primary_marked(d, out),
             Then::PeerWritesKept => self.peer_writes_kept(d, out),
+            Then::Answer(ticket) => self.answer_kept(ticket, out),
+            Then::FullSyncMarked => self.full_sync_marked(d, out),
         }
     }
 

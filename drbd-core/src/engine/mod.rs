@@ -27,6 +27,7 @@ mod congestion;
 mod connection;
 mod consequences;
 mod device;
+mod full_sync;
 mod generations;
 mod handshake;
 mod invariants;

@@ -4,7 +4,7 @@ use super::resync::Resync;
 use super::write_path::peer_request::PeerRequest;
 use crate::config::PeerDeviceOptions;
 use crate::control::FinishedResync;
-use crate::ids::Instant;
+use crate::ids::{Instant, Ticket};
 use crate::states::{DiskState, ReplicationState, ResyncSuspended};
 use crate::wire::{Sizes, Uuids};
 use std::collections::VecDeque;
@@ -34,6 +34,10 @@ pub(super) struct PeerDevice {
     pub(super) resync_attempt: u32,
     /// Name of the resync that is about to begin.
     pub(super) sync_uuid: u64,
+    /// As target of a full sync: the source named it before everything was marked here.
+    pub(super) early_sync_uuid: Option<u64>,
+    /// Who asked for the full sync that is being marked.
+    pub(super) full_sync_ticket: Option<Ticket>,
     /// This node discards its data if the generations conflict.
     pub(super) discard_my_data: bool,
     /// Both were Inconsistent and the peer became Primary: look at the generations again.
@@ -73,6 +77,8 @@ impl PeerDevice {
             bitmap_sent: false,
             resync_attempt: 0,
             sync_uuid: 0,
+            early_sync_uuid: None,
+            full_sync_ticket: None,
             discard_my_data: false,
             consider_resync: false,
             gated: false,

@@ -54,6 +54,9 @@ pub(super) struct Resync {
     pub(super) finishing: bool,
     /// For the rate shown: bits left at the last two marks.
     marks: [(Instant, u64); 2],
+    /// Milliseconds it was held, and since when it is.
+    paused_ms: u64,
+    paused_since: Option<Instant>,
 }
 
 impl Resync {
@@ -72,7 +75,26 @@ impl Resync {
             waiting_for_metadata: false,
             finishing: false,
             marks: [(now, total_bits); 2],
+            paused_ms: 0,
+            paused_since: None,
         }
+    }
+
+    /// Milliseconds it was held so far.
+    pub(super) fn paused_ms(&self, now: Instant) -> u64 {
+        self.paused_ms + self.paused_since.map_or(0, |since| now.ms_since(since))
+    }
+
+    /// Milliseconds since the start, pauses not counted.
+    pub(super) fn elapsed_ms(&self, now: Instant) -> u64 {
+        now.ms_since(self.started).saturating_sub(self.paused_ms(now))
+    }
+
+    /// It is held from now on, or goes on. Its speed is measured anew.
+    fn hold(&mut self, held: bool, left_bits: u64, now: Instant) {
+        self.paused_ms = self.paused_ms(now);
+        self.paused_since = held.then_some(now);
+        self.marks = [(now, left_bits); 2];
     }
 
     /// Whether part of that stretch was asked for and is not yet written.
@@ -121,7 +143,11 @@ impl Resource {
         let connection = self.connection.as_mut().expect("a session");
         let peer_device = &mut connection.peer_devices[d];
         let settings = Settings::new(&connection.options, &peer_device.options);
-        peer_device.resync = Some(Box::new(Resync::new(bits, settings, now)));
+        let mut resync = Resync::new(bits, settings, now);
+        if peer_device.resync_suspended.any() {
+            resync.hold(true, bits, now);
+        }
+        peer_device.resync = Some(Box::new(resync));
         let side = if peer_device.replication.is_source() { "SyncSource" } else { "SyncTarget" };
         let subject = self.peer_device_subject(d);
         let text = format!("Began resync as {side} (will sync {} KB [{bits} bits set]).", bits * 4);
@@ -191,6 +217,19 @@ impl Resource {
         self.pump_resync(d, out);
     }
 
+    /// The resync is held from now on, or goes on.
+    pub(super) fn resync_held(&mut self, d: usize, held: bool, out: &mut Vec<Command>) {
+        let now = self.now;
+        let bits = self.out_of_sync_bits(d);
+        let connection = self.connection.as_deref_mut();
+        if let Some(resync) = connection.and_then(|c| c.peer_devices[d].resync.as_deref_mut()) {
+            resync.hold(held, bits, now);
+        }
+        if !held {
+            self.pump_resync(d, out);
+        }
+    }
+
     /// The answer to a resync request is that there is none.
     pub(super) fn resync_refused(&mut self, d: usize, ack: &BlockAck, failed: bool, out: &mut Vec<Command>) {
         let now = self.now;
@@ -237,14 +276,16 @@ impl Resource {
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         let Some(resync) = peer_device.resync.take() else { return };
         let copied = resync.total_bits.saturating_sub(resync.failed_bits) * 4;
-        let elapsed_ms = now.ms_since(resync.started);
+        let elapsed_ms = resync.elapsed_ms(now);
+        let paused = resync.paused_ms(now) / 1000;
         peer_device.last_resync =
             Some(FinishedResync { copied, elapsed_ms, failed: resync.failed_bits * 4, as_source });
         let rate = copied * 1000 / elapsed_ms.max(1);
         let seconds = elapsed_ms / 1000;
         let subject = self.peer_device_subject(d);
-        let text =
-            format!("Resync done (total {seconds} sec; paused 0 sec; {rate} K/sec; copied {copied} KB)");
+        let text = format!(
+            "Resync done (total {seconds} sec; paused {paused} sec; {rate} K/sec; copied {copied} KB)"
+        );
         self.log("resync-done", Level::Info, subject, text, out);
     }
 }

@@ -260,7 +260,9 @@ impl Resource {
         let snapshot = self.snapshot(Some(d));
         let old_dialect = self.connection.as_ref().and_then(|c| c.session()).is_some_and(|s| s.version < 96);
         match snapshot.replication {
-            ReplicationState::WFBitMapT | ReplicationState::WFSyncUUID => false,
+            ReplicationState::StartingSyncT | ReplicationState::WFBitMapT | ReplicationState::WFSyncUUID => {
+                false
+            }
             ReplicationState::WFBitMapS => !old_dialect,
             _ => true,
         }

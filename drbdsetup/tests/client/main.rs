@@ -117,6 +117,22 @@ fn commands_become_requests() {
         ("primary r0 --force", r#"{"primary":{"force":true}}"#),
         ("primary --force=no r0", r#"{"primary":{"force":false}}"#),
         ("secondary r0", r#"{"secondary":{"force":false}}"#),
+        ("invalidate 1", r#"{"invalidate":{"minor":1,"sync-from":null,"reset-bitmap":true}}"#),
+        (
+            "invalidate /dev/drbd1 --sync-from-peer-node-id=1 --reset-bitmap=no",
+            r#"{"invalidate":{"minor":1,"sync-from":1,"reset-bitmap":false}}"#,
+        ),
+        ("invalidate-remote r0 1 0", r#"{"invalidate-remote":{"peer":1,"volume":0,"reset-bitmap":true}}"#),
+        ("pause-sync r0 1 0", r#"{"pause-sync":{"peer":1,"volume":0}}"#),
+        ("resume-sync r0 1 0", r#"{"resume-sync":{"peer":1,"volume":0}}"#),
+        ("outdate 1", r#"{"outdate":{"minor":1}}"#),
+        ("outdate r0 1", r#"{"outdate":{"minor":1}}"#),
+        ("new-current-uuid 1 --clear-bitmap", r#"{"new-current-uuid":{"minor":1,"clear-bitmap":true}}"#),
+        ("verify r0 1 0", r#"{"verify":{"peer":1,"volume":0,"start":null,"stop":null}}"#),
+        (
+            "verify r0 1 0 --start 1M --stop=8192",
+            r#"{"verify":{"peer":1,"volume":0,"start":2048,"stop":8192}}"#,
+        ),
         (
             "new-minor r0 4321 0 --diskless",
             r#"{"new-minor":{"minor":4321,"volume":0,"options":{"diskless":true}}}"#,
@@ -236,7 +252,7 @@ fn what_is_not_done_yet_says_so() {
     let place = Place::new();
     let fake = place.fake("r0", two_node_answer);
     place.claim(1, "r0");
-    for words in ["verify r0 1 0", "outdate 1", "outdate r0 1", "resize 1 --size 5G", "pause-sync r0 1 0"] {
+    for words in ["rename-resource r0 r1", "new-current-uuid 1 --force-resync", "forget-peer r0 1"] {
         let (_, stderr, exit) = place.run(words);
         assert!(stderr.contains(": Failure: (137) Kernel does not know"), "{words}: {stderr}");
         assert!(stderr.contains("this version of udrbd does not do it yet"), "{words}: {stderr}");

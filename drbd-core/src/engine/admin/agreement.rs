@@ -4,10 +4,12 @@ use super::{done, Asking, Want};
 use crate::engine::command::Command;
 use crate::engine::resource::Resource;
 use crate::engine::state::Mode;
-use crate::engine::state_change::{judge_cluster_wide, needs_peer, settle, Snapshot, Verdict};
+use crate::engine::state_change::{
+    full_sync_refusal, judge_cluster_wide, needs_peer, settle, Snapshot, Verdict,
+};
 use crate::ids::{Ticket, VolumeNumber};
 use crate::refusal::{Reason, Refusal};
-use crate::states::{ConnectionState, DiskState, Role};
+use crate::states::{Conn84, ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::state_word::{field, mirror, role_of, Change as WireChange};
 use crate::wire::Packet;
 
@@ -44,7 +46,9 @@ impl Resource {
 
     fn volumes_of(&self, want: Want) -> Vec<Option<usize>> {
         match want {
-            Want::Detach { device } => vec![Some(device)],
+            Want::Detach { device } | Want::FullSync { device, .. } | Want::Outdate { device } => {
+                vec![Some(device)]
+            }
             _ if self.devices.is_empty() => vec![None],
             _ => (0..self.devices.len()).map(Some).collect(),
         }
@@ -64,7 +68,7 @@ impl Resource {
                 };
                 self.send(VolumeNumber(0), packet, out);
             }
-            Want::Detach { device } => {
+            Want::Detach { device } | Want::FullSync { device, .. } | Want::Outdate { device } => {
                 let volume = self.devices[device].volume;
                 self.send(volume, Packet::StateChangeRequest { mask: change.mask, val: change.val }, out);
             }
@@ -123,6 +127,12 @@ impl Resource {
                 self.disconnect_now(out);
                 self.reply(ticket, Ok(done(true)), out);
             }
+            Want::FullSync { .. } => self.begin_agreed_full_sync(ticket, want, out),
+            Want::Outdate { device } => {
+                if let Err(reason) = self.try_outdate(ticket, device, out) {
+                    self.refuse(ticket, want, reason, out);
+                }
+            }
         }
     }
 
@@ -173,10 +183,11 @@ impl Resource {
             (mask & field::PEER_DISK != 0).then(|| crate::wire::state_word::peer_disk_of(val)).flatten();
         let conn = (mask & field::CONN != 0).then(|| crate::wire::state_word::conn_of(val)).flatten();
         let tear_down = conn.is_some_and(|c| c.0 == ConnectionState::TearDown as u8);
-        if conn.is_some() && !tear_down {
-            // Verify and invalidate: not carried out yet.
-            return Reason::NotSupported.number();
-        }
+        let copying = match conn.filter(|_| !tear_down).map(|conn| self.copying_asked(device, conn)) {
+            Some(Err(reason)) => return reason.number(),
+            Some(Ok(replication)) => replication,
+            None => None,
+        };
         let edit = |v: Option<usize>, s: &mut Snapshot| {
             if device.is_some() && v != device {
                 return;
@@ -190,6 +201,12 @@ impl Resource {
             if let Some(disk) = own_disk.filter(|_| s.disk.rank() >= DiskState::Outdated.rank()) {
                 s.disk = disk;
             }
+            if let Some(replication) = copying {
+                s.replication = replication;
+                if replication == ReplicationState::StartingSyncT {
+                    s.disk = DiskState::Inconsistent;
+                }
+            }
         };
         if tear_down && peer_role.is_none() && own_disk.is_none() && peer_disk.is_none() {
             return 1;
@@ -199,6 +216,22 @@ impl Resource {
             Ok(false) => 2,
             Err(reason) => reason.number(),
         }
+    }
+}
+
+impl Resource {
+    /// What a peer asks that wants to copy or compare a volume; `None` if it asks for what is so already.
+    fn copying_asked(&self, device: Option<usize>, conn: Conn84) -> Result<Option<ReplicationState>, Reason> {
+        let asked = conn.split().map(|(_, replication)| replication);
+        let (Some(d), Some(asked)) = (device, asked) else { return Err(Reason::NotSupported) };
+        let now = self.snapshot(Some(d));
+        let refusal = match asked {
+            ReplicationState::StartingSyncS => full_sync_refusal(&now, false),
+            ReplicationState::StartingSyncT => full_sync_refusal(&now, true),
+            ReplicationState::Established => return Ok(None),
+            _ => Some(Reason::NotSupported),
+        };
+        refusal.map_or(Ok(Some(asked)), Err)
     }
 }
 
@@ -218,7 +251,12 @@ pub(super) fn edit_of(want: Want) -> impl Fn(Option<usize>, &mut Snapshot) {
         }
         Want::Disconnect => {
             s.connection = ConnectionState::Disconnecting;
-            s.replication = crate::states::ReplicationState::Off;
+            s.replication = ReplicationState::Off;
+        }
+        Want::FullSync { device, .. } | Want::Outdate { device } => {
+            if v == Some(device) {
+                Resource::edit_copying(want, s);
+            }
         }
     }
 }
@@ -230,6 +268,13 @@ fn wire_change(want: Want) -> WireChange {
         Want::Primary { forced: true, .. } => change.role(Role::Primary).disk(DiskState::UpToDate),
         Want::Secondary { .. } => change.role(Role::Secondary),
         Want::Detach { .. } => change.disk(DiskState::Failed),
-        Want::Disconnect => change.conn(crate::states::Conn84(ConnectionState::Disconnecting as u8)),
+        Want::Disconnect => change.conn(Conn84(ConnectionState::Disconnecting as u8)),
+        Want::FullSync { as_target: true, .. } => change.conn(replicating(ReplicationState::StartingSyncT)),
+        Want::FullSync { as_target: false, .. } => change.conn(replicating(ReplicationState::StartingSyncS)),
+        Want::Outdate { .. } => change.disk(DiskState::Outdated),
     }
+}
+
+fn replicating(replication: ReplicationState) -> Conn84 {
+    Conn84::of(ConnectionState::Connected, replication)
 }

@@ -94,7 +94,7 @@ impl Resource {
         Ok(done(true))
     }
 
-    fn peer(&mut self, peer: NodeId) -> Result<&mut Connection, Refusal> {
+    pub(super) fn peer(&mut self, peer: NodeId) -> Result<&mut Connection, Refusal> {
         match self.connection.as_deref_mut() {
             Some(connection) if connection.peer == peer => Ok(connection),
             _ => {

@@ -95,6 +95,22 @@ pub fn verify_refusal(now: &Snapshot) -> Option<Reason> {
     None
 }
 
+/// Why a full sync makes no sense from this state, beyond what the rules refuse: they would take the source's data for
+/// UpToDate whatever they are worth.
+pub fn full_sync_refusal(now: &Snapshot, as_target: bool) -> Option<Reason> {
+    if !now.is_replicating() || now.is_beyond_established() {
+        return None;
+    }
+    let source = if as_target { now.peer_disk } else { now.disk };
+    if !now.peer_disk.has_data() {
+        Some(Reason::NoRemoteDisk)
+    } else if source != DiskState::UpToDate {
+        Some(Reason::NoUpToDateDisk)
+    } else {
+        None
+    }
+}
+
 /// Changes of the connection no one can make, first match; a failing disk that is not there overrides.
 fn impossible(step: Step<'_>) -> Option<Reason> {
     if is_failed(step.new.disk) && step.old.disk == DiskState::Diskless {

@@ -10,7 +10,7 @@ pub mod settle;
 pub mod snapshot;
 
 pub use attach::{found_at_attach, FoundAtAttach};
-pub use judge::{judge_cluster_wide, judge_local, needs_peer, Verdict};
+pub use judge::{full_sync_refusal, judge_cluster_wide, judge_local, needs_peer, verify_refusal, Verdict};
 pub use settle::{settle, Settled};
 pub use snapshot::{Context, FencingPolicy, Snapshot};
 

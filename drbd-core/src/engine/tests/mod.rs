@@ -6,6 +6,7 @@
 mod chaos;
 mod congestion;
 mod connecting;
+mod copying;
 mod dialects;
 mod disks;
 mod good_data;

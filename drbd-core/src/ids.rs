@@ -54,6 +54,10 @@ number! {
     /// A running handler process.
     HandlerId(u32)
 }
+number! {
+    /// A digest that is being computed.
+    DigestId(u32)
+}
 
 impl PayloadId {
     /// No payload: the operation carries no bytes (flush, discard, zeroes).

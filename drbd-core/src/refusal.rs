@@ -99,6 +99,8 @@ refusals! {
     IntegrityAlgorithmNoDigest = 142, "The 'data-integrity-alg' you specified is not a digest.";
     CsumsAlgorithm = 144, "CSUMSAlgNotAvail";
     VerifyAlgorithm = 146, "VERIFYAlgNotAvail";
+    CsumsResyncRunning = 148, "Can not change csums-alg while resync is in progress";
+    VerifyRunning = 149, "Can not change verify-alg while online verify runs";
     DataNotCurrent = 150, "Can only attach to the data we lost last (see kernel log).";
     NeedStandalone = 151, "Need to be StandAlone";
     Permission = 152, "Permission denied. CAP_SYS_ADMIN necessary";

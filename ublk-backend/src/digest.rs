@@ -1,4 +1,4 @@
-//! HMACs for peer authentication, and unpredictable bytes.
+//! Digests of blocks, HMACs for peer authentication, and unpredictable bytes.
 
 use hmac::{Hmac, Mac};
 use rand::TryRngCore;
@@ -23,6 +23,19 @@ pub(crate) fn hmac(algorithm: &str, key: &[u8], message: &[u8]) -> Option<Box<[u
         "sha512" => digest!(sha2::Sha512),
         _ => None,
     }
+}
+
+/// Digest of `bytes` by the algorithm of that name, as Linux names and orders its bytes; `None` if it is not known here.
+pub(crate) fn plain(algorithm: &str, bytes: &[u8]) -> Option<Box<[u8]>> {
+    use sha2::Digest;
+    Some(match algorithm {
+        "crc32c" => crc32c::crc32c(bytes).to_le_bytes().into(),
+        "md5" => md5::Md5::digest(bytes).as_slice().into(),
+        "sha1" => sha1::Sha1::digest(bytes).as_slice().into(),
+        "sha256" => sha2::Sha256::digest(bytes).as_slice().into(),
+        "sha512" => sha2::Sha512::digest(bytes).as_slice().into(),
+        _ => return None,
+    })
 }
 
 /// Size of a digest in bytes; `None` if it is not known here.
@@ -67,6 +80,20 @@ mod tests {
         assert_eq!(of("sha256"), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
         assert_eq!(of("hmac(sha1)"), of("sha1"));
         assert!(hmac("whirlpool", b"k", b"m").is_none());
+    }
+
+    #[test]
+    fn known_digests() {
+        let of = |name| hex(&plain(name, b"123456789").unwrap());
+        assert_eq!(of("crc32c"), "839206e3", "in the order of the wire");
+        assert_eq!(of("md5"), "25f9e794323b453885f5181f1b624d0b");
+        assert_eq!(of("sha1"), "f7c3bc1d808e04732adf679965ccc34ca7ae3441");
+        assert_eq!(hex(&plain("crc32c", &[0; 4096]).unwrap()), "8941f998");
+        assert_eq!(hex(&plain("crc32c", &vec![0; 126_976]).unwrap()), "0fca4700");
+        for name in ["crc32c", "md5", "sha1", "sha256", "sha512"] {
+            assert_eq!(plain(name, b"").map(|d| d.len()), digest_bytes(name), "{name}");
+        }
+        assert!(plain("whirlpool", b"").is_none());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! it commands before the next one is looked at; hand the sends of the whole turn over, one call per socket.
 
 use crate::digest;
+use crate::digest_worker::DigestWorker;
 use crate::disk_io::Disks;
 use crate::frontend::nbd::{self, NbdServer};
 use crate::frontend::Gate;
@@ -86,6 +87,7 @@ pub(crate) struct DataLoop {
     disks: Disks,
     nbd: NbdServer,
     control: ControlPlane,
+    digests: DigestWorker,
     logger: Logger,
     name: String,
     started: std::time::Instant,
@@ -117,6 +119,7 @@ impl DataLoop {
             links: PeerLinks::default(),
             disks: Disks::default(),
             nbd: NbdServer::default(),
+            digests: DigestWorker::start(control.data_plane())?,
             control,
             logger,
             name: name.to_owned(),
@@ -333,6 +336,11 @@ impl DataLoop {
                 let digest = digest::hmac(&algorithm, key.as_bytes(), &message);
                 Some(Event::Hmac { peer, purpose, digest })
             }
+            Command::Digest { job, algorithm, payload, bytes } => {
+                let span = pools.payloads.span(payload).part(0, bytes as usize);
+                self.digests.ask(job, algorithm, span);
+                None
+            }
             Command::RunHandler { handler, call } => {
                 self.control.send(ToControl::RunHandler { handler, call });
                 None
@@ -383,6 +391,7 @@ impl DataLoop {
                 ToData::HandlerExited { handler, status } => {
                     self.deliver(Event::HandlerExited { handler, status });
                 }
+                ToData::Digest { job, digest } => self.deliver(Event::Digest { job, digest }),
                 ToData::Helper { kind, helper } => {
                     let mut commands = std::mem::take(&mut self.commands);
                     self.engine.helper_event(kind, *helper, &mut commands);

@@ -4,7 +4,7 @@
 use crate::disk::OpenDisk;
 use drbd_core::control::{Done, GenerationStatus, HelperObject, Kind, Notification, ResourceStatus};
 use drbd_core::engine::{AdminRequest, HandlerCall};
-use drbd_core::ids::{HandlerId, NodeId, Ticket, VolumeNumber};
+use drbd_core::ids::{DigestId, HandlerId, NodeId, Ticket, VolumeNumber};
 use drbd_core::refusal::Refusal;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsRawFd, RawFd};
@@ -59,6 +59,13 @@ pub(crate) enum ToData {
         handler: HandlerId,
         /// Exit code.
         status: i32,
+    },
+    /// A block is digested; `None` if the algorithm is not known here.
+    Digest {
+        /// Of the command.
+        job: DigestId,
+        /// The digest.
+        digest: Option<Box<[u8]>>,
     },
     /// A handler begins or ended: for the subscribers.
     Helper {
@@ -150,6 +157,11 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
+    /// What others say things to the data plane with.
+    pub(crate) fn data_plane(&self) -> DataPlane {
+        DataPlane { inbox: Arc::clone(&self.inbox), notifications: Arc::clone(&self.notifications) }
+    }
+
     /// Becomes readable when something was said.
     pub(crate) fn wake_fd(&self) -> RawFd {
         self.inbox.wake.as_raw_fd()

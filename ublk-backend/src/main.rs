@@ -9,6 +9,7 @@ mod administration;
 mod control_socket;
 mod daemon;
 mod digest;
+mod digest_worker;
 mod disk;
 mod disk_io;
 mod event_loop;

@@ -4,6 +4,7 @@ pub mod options;
 
 pub use options::{OptionError, OptionSet, OptionSpec, OptionValue, Section};
 
+use crate::ids::Minor;
 use crate::states::Protocol;
 
 /// Resource options the engine acts on (`options { }`).
@@ -55,6 +56,8 @@ pub struct NetOptions {
     pub verify_alg: String,
     /// Digest name, empty for none.
     pub csums_alg: String,
+    /// csums-after-crash-only.
+    pub csums_after_crash_only: bool,
     /// after-sb-0pri.
     pub after_sb_0pri: String,
     /// after-sb-1pri.
@@ -106,6 +109,7 @@ impl From<&OptionSet> for NetOptions {
             data_integrity_alg: set.text("data-integrity-alg").to_owned(),
             verify_alg: set.text("verify-alg").to_owned(),
             csums_alg: set.text("csums-alg").to_owned(),
+            csums_after_crash_only: set.boolean("csums-after-crash-only"),
             after_sb_0pri: set.text("after-sb-0pri").to_owned(),
             after_sb_1pri: set.text("after-sb-1pri").to_owned(),
             after_sb_2pri: set.text("after-sb-2pri").to_owned(),
@@ -152,6 +156,8 @@ pub struct DiskOptions {
     pub disk_drain: bool,
     /// md-flushes.
     pub md_flushes: bool,
+    /// The volume whose resync goes first, by its minor.
+    pub resync_after: Option<Minor>,
     /// Extents the activity log keeps hot.
     pub al_extents: u32,
     /// al-updates.
@@ -166,6 +172,10 @@ impl From<&OptionSet> for DiskOptions {
             disk_flushes: set.boolean("disk-flushes"),
             disk_drain: set.boolean("disk-drain"),
             md_flushes: set.boolean("md-flushes"),
+            resync_after: match set.value("resync-after") {
+                OptionValue::Number(minor) => u32::try_from(minor).ok().map(Minor),
+                OptionValue::Boolean(_) | OptionValue::Text(_) => None,
+            },
             al_extents: set.unsigned("al-extents") as u32,
             al_updates: set.boolean("al-updates"),
         }

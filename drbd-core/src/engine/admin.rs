@@ -54,6 +54,7 @@ enum Want {
     Detach { device: usize },
     Disconnect,
     FullSync { device: usize, as_target: bool, reset_bitmap: bool },
+    Verify { device: usize, start: Option<u64>, stop: Option<u64> },
     Outdate { device: usize },
 }
 
@@ -151,7 +152,9 @@ impl Resource {
             AdminRequest::NewCurrentUuid { volume, clear_bitmap } => {
                 return self.new_current_uuid(ticket, volume, clear_bitmap, out);
             }
-            AdminRequest::Verify { .. } => Err(not_yet("verify")),
+            AdminRequest::Verify { peer, volume, start, stop } => {
+                return self.verify(ticket, (peer, volume), (start, stop), out);
+            }
             AdminRequest::Down => return self.down(ticket, out),
         };
         self.reply(ticket, result, out);
@@ -250,6 +253,7 @@ impl Resource {
             Want::Secondary { force } => self.try_secondary(ticket, force, out),
             Want::Detach { .. } | Want::Disconnect => self.ask_or_do(ticket, want, out),
             Want::FullSync { .. } => self.try_full_sync(ticket, want, out),
+            Want::Verify { .. } => self.try_verify(ticket, want, out),
             Want::Outdate { device } => self.try_outdate(ticket, device, out),
         }
     }

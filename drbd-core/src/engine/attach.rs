@@ -39,6 +39,7 @@ impl Resource {
         if self.devices[d].options.diskless {
             return Err(Reason::AttachNoBitmap.into());
         }
+        self.check_resync_after(d, &request.options)?;
         let volume = request.volume;
         let backing = self.prepare_backing(request)?;
         let first_size = backing.super_block.effective_size == 0;

@@ -16,7 +16,9 @@
 
 use super::event::HmacPurpose;
 use crate::control::{Done, Notification};
-use crate::ids::{DiskIoId, HandlerId, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
+use crate::ids::{
+    DigestId, DiskIoId, HandlerId, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber,
+};
 use crate::refusal::Refusal;
 use crate::wire::Frame;
 use core::net::SocketAddr;
@@ -105,6 +107,17 @@ pub enum Command {
         key: Box<str>,
         /// Message.
         message: Box<[u8]>,
+    },
+    /// Plain digest of the first `bytes` bytes of a buffer, which stays the engine's; answered by `Digest`.
+    Digest {
+        /// Echoed.
+        job: DigestId,
+        /// Digest name as configured.
+        algorithm: Box<str>,
+        /// The buffer.
+        payload: PayloadId,
+        /// How much of it.
+        bytes: u32,
     },
     /// Run a handler; answered by `HandlerExited`.
     RunHandler {

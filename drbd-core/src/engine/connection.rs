@@ -127,6 +127,8 @@ pub(super) enum PingFor {
     Promotion,
     /// The source has seen every acknowledgement of the resync of that volume.
     ResyncEnd(usize),
+    /// The peer has seen every verdict of the verify of that volume.
+    VerifyEnd(usize),
 }
 
 /// What a session waits for.

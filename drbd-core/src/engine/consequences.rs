@@ -38,6 +38,7 @@ const RULES: &[Rule] = &[
     begin_full_sync,
     tell_held_resync,
     go_on_with_resync,
+    begin_or_leave_verify,
     end_resync,
     tell_failed_disk,
     keep_bitmap_after_resync,
@@ -452,6 +453,16 @@ fn go_on_with_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot,
         |s: &Snapshot| matches!(s.replication, ReplicationState::PausedSyncS | ReplicationState::PausedSyncT);
     if held(old) != held(new) {
         r.resync_held(d, held(new), out);
+    }
+}
+
+fn begin_or_leave_verify(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
+    let verifies =
+        |s: &Snapshot| matches!(s.replication, ReplicationState::VerifyS | ReplicationState::VerifyT);
+    match (verifies(old), verifies(new)) {
+        (false, true) => r.begin_verify(d, out),
+        (true, false) => r.verify_left(d, out),
+        (true, true) | (false, false) => {}
     }
 }
 

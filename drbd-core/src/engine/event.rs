@@ -2,7 +2,7 @@
 
 use crate::config::{DeviceOptions, DiskOptions, NetOptions, PeerDeviceOptions, ResourceOptions};
 use crate::ids::{
-    DiskIoId, HandlerId, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber,
+    DigestId, DiskIoId, HandlerId, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber,
 };
 use crate::metadata::Loaded;
 use crate::wire::Frame;
@@ -100,6 +100,13 @@ pub enum Event {
         peer: NodeId,
         /// Of the command.
         purpose: HmacPurpose,
+        /// The digest.
+        digest: Option<Box<[u8]>>,
+    },
+    /// Answer to [`Command::Digest`](super::Command::Digest); `None` if the algorithm is not known here.
+    Digest {
+        /// Of the command.
+        job: DigestId,
         /// The digest.
         digest: Option<Box<[u8]>>,
     },

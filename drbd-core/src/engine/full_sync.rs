@@ -7,7 +7,7 @@
 
 use super::command::{Command, Level};
 use super::meta_jobs::{Job, Then};
-use super::resource::{HandlerOwner, Resource};
+use super::resource::Resource;
 use super::state_change::Snapshot;
 use crate::control::Done;
 use crate::ids::Ticket;
@@ -40,15 +40,13 @@ impl Resource {
     /// Everything is marked on stable storage.
     pub(super) fn full_sync_marked(&mut self, d: usize, out: &mut Vec<Command>) {
         let Some(connection) = self.connection.as_deref_mut() else { return };
-        let session = connection.session().map_or(0, |s| s.number);
         if let Some(ticket) = connection.peer_devices[d].full_sync_ticket.take() {
             // Should the connection have broken meanwhile: it is begun, and goes on with the next one.
             self.reply(ticket, Ok(Done { changed: true, ..Done::default() }), out);
         }
         match self.snapshot(Some(d)).replication {
             ReplicationState::StartingSyncS => {
-                let owner = HandlerOwner::BeforeResync { device: d, session };
-                self.run_handler("before-resync-source", Some(d), owner, out);
+                self.prepare_resync(d, "before-resync-source", out);
             }
             ReplicationState::StartingSyncT => self.await_name_of_resync(d, out),
             _ => {}

@@ -217,6 +217,15 @@ impl Resource {
                 return Ok(());
             }
         }
+        let verified = old.replication == ReplicationState::VerifyT
+            && old.disk == DiskState::UpToDate
+            && peer.conn == Conn84::CONNECTED
+            && peer_disk == DiskState::UpToDate;
+        if verified {
+            // A verify that stops before the end of the device.
+            self.finish_verify(d, out);
+            return Ok(());
+        }
         let stale = old.peer_disk == DiskState::UpToDate
             && peer_disk == DiskState::Inconsistent
             && conn == Conn84::CONNECTED

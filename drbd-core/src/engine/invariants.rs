@@ -38,6 +38,9 @@ impl Resource {
                 );
                 assert!(peer_device.resync.is_none(), "a resync without a connection");
             }
+            let verifies =
+                matches!(peer_device.replication, ReplicationState::VerifyS | ReplicationState::VerifyT);
+            assert_eq!(verifies, peer_device.verify.is_some(), "a verify that is not counted");
             let syncing = matches!(
                 peer_device.replication,
                 ReplicationState::SyncSource | ReplicationState::SyncTarget

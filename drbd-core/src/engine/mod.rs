@@ -27,6 +27,7 @@ mod congestion;
 mod connection;
 mod consequences;
 mod device;
+mod digests;
 mod full_sync;
 mod generations;
 mod handshake;
@@ -40,11 +41,13 @@ mod peer_device;
 mod random;
 mod resource;
 mod resync;
+mod resync_order;
 mod resync_pace;
 mod session;
 mod slab;
 mod state;
 mod status;
+mod verify;
 mod write_path;
 
 #[cfg(test)]
@@ -85,11 +88,13 @@ impl Resource {
             Event::SocketLost { socket, why } => self.socket_lost(socket, why, out),
             Event::Challenge { bytes, .. } => self.challenge(bytes, out),
             Event::Hmac { purpose, digest, .. } => self.hmac(purpose, digest, out),
+            Event::Digest { job, digest } => self.digest_done(job, digest, out),
             Event::HandlerExited { handler, status } => self.handler_exited(handler, status, out),
             Event::Admin { ticket, request } => self.administer(ticket, *request, out),
             Event::Timer => self.tick(out),
         }
         self.end_doomed_session(out);
+        self.order_resyncs(out);
         self.admin_tick(out);
     }
 
@@ -104,8 +109,10 @@ impl Resource {
         });
         let resyncs = connection.into_iter().flat_map(|c| c.peer_devices.iter());
         let resync = resyncs.filter_map(|p| p.resync.as_deref().map(|r| r.next_tick)).min();
+        let verifies = connection.into_iter().flat_map(|c| c.peer_devices.iter());
+        let verify = verifies.filter_map(|p| p.verify.as_deref().map(|v| v.next_tick)).min();
         let ahead = connection.and_then(|c| c.peer_devices.iter().filter_map(|p| p.catch_up_at).min());
-        [link, resync, ahead, self.admin.deadline()].into_iter().flatten().min()
+        [link, resync, verify, ahead, self.admin.deadline()].into_iter().flatten().min()
     }
 
     fn tick(&mut self, out: &mut Vec<Command>) {
@@ -118,6 +125,7 @@ impl Resource {
                 self.session_tick(out);
                 for d in 0..self.devices.len() {
                     self.resync_tick(d, out);
+                    self.verify_tick(d, out);
                     self.congestion_tick(d, out);
                 }
             }

@@ -204,10 +204,9 @@ impl Resource {
             Packet::RsDataRequest(block) | Packet::RsThinRequest(block) => {
                 self.peer_reads(d, PeerOp::ResyncRead, &block, out).map_err(Fault::Protocol)
             }
-            Packet::CsumRsRequest(request) => {
-                // Checksums are not compared yet: the whole block is a correct answer.
-                self.peer_reads(d, PeerOp::ResyncRead, &request.block, out).map_err(Fault::Protocol)
-            }
+            Packet::CsumRsRequest(request) => self.checksum_asked(d, *request, out).map_err(Fault::Protocol),
+            Packet::OvRequest(block) => self.verify_asked(d, &block, out).map_err(Fault::Protocol),
+            Packet::OvReply(reply) => self.verify_answered(d, *reply, out).map_err(Fault::Protocol),
             other => {
                 Resource::release(payload, out);
                 Err(Fault::Protocol(format!(
@@ -265,18 +264,20 @@ impl Resource {
             }
             Packet::NegDreply(ack) => self.read_refused(ack, out),
             Packet::NegRsDreply(ack) => {
-                self.resync_refused(d, ack, true, out);
+                if !self.verify_refused(d, ack, out) {
+                    self.resync_refused(d, ack, true, out);
+                }
+                true
+            }
+            Packet::OvResult(ack) => {
+                self.verdict_received(d, ack, out);
                 true
             }
             Packet::RsCancel(ack) => {
                 self.resync_refused(d, ack, true, out);
                 true
             }
-            Packet::RsIsInSync(ack) => {
-                self.clear_mirrored(d, ack.sector, ack.bytes, out);
-                self.resync_refused(d, ack, false, out);
-                true
-            }
+            Packet::RsIsInSync(ack) => self.checksum_equal(d, ack, out),
             other => {
                 return Err(Fault::Protocol(format!(
                     "The peer sent {} on the control stream",

@@ -1,6 +1,7 @@
 //! A volume as seen through a connection.
 
 use super::resync::Resync;
+use super::verify::{Verify, VerifyPlan};
 use super::write_path::peer_request::PeerRequest;
 use crate::config::PeerDeviceOptions;
 use crate::control::FinishedResync;
@@ -46,6 +47,8 @@ pub(super) struct PeerDevice {
     pub(super) gated: bool,
     pub(super) gate: VecDeque<PeerRequest>,
     pub(super) resync: Option<Box<Resync>>,
+    pub(super) verify: Option<Box<Verify>>,
+    pub(super) verify_plan: VerifyPlan,
     /// Ahead, and everything mirrored is stable: the peer is to catch up then.
     pub(super) catch_up_at: Option<Instant>,
     pub(super) last_resync: Option<FinishedResync>,
@@ -84,6 +87,8 @@ impl PeerDevice {
             gated: false,
             gate: VecDeque::new(),
             resync: None,
+            verify: None,
+            verify_plan: VerifyPlan::default(),
             catch_up_at: None,
             last_resync: None,
             counters: PeerCounters::default(),

@@ -14,6 +14,7 @@ use crate::limits::{PEER_REQUESTS_MAX, REQUESTS_MAX};
 use crate::refusal::Refusal;
 use crate::states::{Role, Suspended};
 use crate::wire::{Frame, Packet};
+use std::collections::BTreeMap;
 
 /// One replicated resource on this node.
 #[derive(Debug)]
@@ -32,6 +33,10 @@ pub struct Resource {
     pub(super) requests: Slab<Request>,
     pub(super) peer_requests: Slab<PeerRequest>,
     pub(super) ios: Slab<IoOwner>,
+    /// What the shell digests.
+    pub(super) digests: Slab<super::digests::DigestJob>,
+    /// What the peer says a block's digest is, by the key of the peer request that looks.
+    pub(super) expected_digests: BTreeMap<u32, Box<[u8]>>,
     pub(super) handlers: Slab<HandlerOwner>,
     pub(super) admin: super::admin::Admin,
     pub(super) random: Random,
@@ -89,6 +94,8 @@ impl Resource {
             requests: Slab::new(2 * REQUESTS_MAX),
             peer_requests: Slab::new(PEER_REQUESTS_MAX),
             ios: Slab::new(4 * REQUESTS_MAX + 2 * PEER_REQUESTS_MAX),
+            digests: Slab::new(PEER_REQUESTS_MAX),
+            expected_digests: BTreeMap::new(),
             handlers: Slab::new(64),
             admin: super::admin::Admin::default(),
             random: Random::new(seed),

@@ -35,6 +35,10 @@ struct Asked {
 pub(super) struct Resync {
     pub(super) total_bits: u64,
     pub(super) failed_bits: u64,
+    /// Found equal by their checksums, not copied.
+    pub(super) same_bits: u64,
+    /// Target: asks by checksum, of this algorithm on both nodes.
+    by_checksum: bool,
     pub(super) started: Instant,
     /// Bytes asked for and not yet written (target), or read and not yet acknowledged (source).
     pub(super) in_flight_bytes: u64,
@@ -64,6 +68,8 @@ impl Resync {
         Resync {
             total_bits,
             failed_bits: 0,
+            same_bits: 0,
+            by_checksum: false,
             started: now,
             in_flight_bytes: 0,
             asked: Vec::with_capacity(256),
@@ -78,6 +84,11 @@ impl Resync {
             paused_ms: 0,
             paused_since: None,
         }
+    }
+
+    /// A block was found equal.
+    pub(super) fn found_equal(&mut self, bytes: u32) {
+        self.same_bits += u64::from(bytes).div_ceil(BYTES_PER_BIT);
     }
 
     /// Milliseconds it was held so far.
@@ -140,6 +151,7 @@ impl Resource {
     pub(super) fn begin_resync(&mut self, d: usize, out: &mut Vec<Command>) {
         let now = self.now;
         let bits = self.out_of_sync_bits(d);
+        let by_checksum = self.resyncs_by_checksum(d);
         let connection = self.connection.as_mut().expect("a session");
         let peer_device = &mut connection.peer_devices[d];
         let settings = Settings::new(&connection.options, &peer_device.options);
@@ -147,11 +159,21 @@ impl Resource {
         if peer_device.resync_suspended.any() {
             resync.hold(true, bits, now);
         }
+        resync.by_checksum = by_checksum;
         peer_device.resync = Some(Box::new(resync));
         let side = if peer_device.replication.is_source() { "SyncSource" } else { "SyncTarget" };
         let subject = self.peer_device_subject(d);
         let text = format!("Began resync as {side} (will sync {} KB [{bits} bits set]).", bits * 4);
         self.log("resync-begin", Level::Info, subject, text, out);
+    }
+
+    /// Whether this node asks by checksum: decided once, when a resync begins (8.6 of the wire reference).
+    fn resyncs_by_checksum(&self, d: usize) -> bool {
+        let Some(connection) = self.connection.as_deref() else { return false };
+        let crashed = self.devices[d].backing.as_deref().is_some_and(|b| b.crashed_primary);
+        !connection.options.csums_alg.is_empty()
+            && (crashed || !connection.options.csums_after_crash_only)
+            && connection.session().is_some_and(|s| s.version >= 89)
     }
 
     /// As target: asks for more, and notices the end.
@@ -189,13 +211,18 @@ impl Resource {
             // Being written by somebody right now; that write may even settle it. Look again when it is done.
             return false;
         }
+        let by_checksum = resync.by_checksum;
         resync.asked.push(Asked { sector, bytes, at: self.now });
         resync.in_flight_bytes += u64::from(bytes);
         resync.budget_bytes = resync.budget_bytes.saturating_sub(u64::from(bytes));
         resync.position = sector.end_of(bytes).0.div_ceil(SECTORS_PER_BIT);
         let block = BlockRequest { sector, block_id: BLOCK_ID_RESYNC, bytes };
         let volume = self.devices[d].volume;
-        self.send(volume, Packet::RsDataRequest(block), out);
+        if by_checksum && self.room_for_peer() > 0 {
+            self.read_for_checksum(d, &block, out);
+        } else {
+            self.send(volume, Packet::RsDataRequest(block), out);
+        }
         true
     }
 
@@ -275,7 +302,9 @@ impl Resource {
         let now = self.now;
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         let Some(resync) = peer_device.resync.take() else { return };
-        let copied = resync.total_bits.saturating_sub(resync.failed_bits) * 4;
+        let same = resync.same_bits * 4;
+        let total = resync.total_bits * 4;
+        let copied = resync.total_bits.saturating_sub(resync.failed_bits + resync.same_bits) * 4;
         let elapsed_ms = resync.elapsed_ms(now);
         let paused = resync.paused_ms(now) / 1000;
         peer_device.last_resync =
@@ -286,12 +315,19 @@ impl Resource {
         let text = format!(
             "Resync done (total {seconds} sec; paused {paused} sec; {rate} K/sec; copied {copied} KB)"
         );
-        self.log("resync-done", Level::Info, subject, text, out);
+        self.log("resync-done", Level::Info, subject.clone(), text, out);
+        if same > 0 {
+            let percent = same * 100 / total.max(1);
+            let text = format!(
+                "{percent} % had equal checksums, eliminated: {same}K; transferred {copied}K total {total}K"
+            );
+            self.log("resync-equal", Level::Info, subject, text, out);
+        }
     }
 }
 
 /// KiB/s of the configuration: c-max-rate if it was given, resync-rate without the controller.
-fn configured_rate(options: &PeerDeviceOptions) -> Option<u32> {
+pub(super) fn configured_rate(options: &PeerDeviceOptions) -> Option<u32> {
     if options.c_plan_ahead_ds == 0 {
         return Some(options.resync_rate);
     }

@@ -436,6 +436,7 @@ impl Resource {
         match session.pings.pop_front() {
             Some(PingFor::Promotion) => self.promotion_pinged(out),
             Some(PingFor::ResyncEnd(d)) => self.source_saw_all(d, out),
+            Some(PingFor::VerifyEnd(d)) => self.verify_pinged(d, out),
             Some(PingFor::Alive) | None => {}
         }
     }

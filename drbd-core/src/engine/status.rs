@@ -1,5 +1,6 @@
 //! The resource as status, show and events2 see it.
 
+use super::peer_device::PeerDevice;
 use super::resource::Resource;
 use crate::control::{
     ConnectionObject, ConnectionStatus, DeviceObject, PathObject, PeerDeviceObject, ResourceObject,
@@ -106,8 +107,7 @@ impl Resource {
 
     fn connection_object(&self, connection: &super::connection::Connection) -> ConnectionObject {
         let in_flight = connection.session().map_or(0, |s| s.ap_in_flight);
-        let resync_bytes =
-            |p: &super::peer_device::PeerDevice| p.resync.as_ref().map_or(0, |r| r.in_flight_bytes);
+        let resync_bytes = |p: &PeerDevice| p.resync.as_ref().map_or(0, |r| r.in_flight_bytes);
         ConnectionObject {
             peer_node_id: connection.peer,
             conn_name: connection.name(),
@@ -137,20 +137,29 @@ impl Resource {
             out_of_sync: bits * 4,
             pending: peer_device.counters.pending,
             unacked: peer_device.counters.unacked,
-            resync: peer_device.resync.as_deref().map(|resync| ResyncObject {
-                total: resync.total_bits * 4,
-                left: bits * 4,
-                failed: resync.failed_bits * 4,
-                same_csum: 0,
-                elapsed_ms: resync.elapsed_ms(self.now),
-                paused_ms: resync.paused_ms(self.now),
-                rate: resync.rate_kib_per_s(bits, self.now),
-                want: 0,
-                marks: None,
-                verify: None,
-            }),
+            resync: self.running_copy(peer_device, d, bits),
             last_resync: peer_device.last_resync.clone(),
         }
+    }
+
+    /// Figures of the resync or verify that runs.
+    fn running_copy(&self, peer_device: &PeerDevice, d: usize, bits: u64) -> Option<ResyncObject> {
+        if let Some(verify) = peer_device.verify.as_deref() {
+            return Some(verify.object(self.now, self.devices[d].size));
+        }
+        let resync = peer_device.resync.as_deref()?;
+        Some(ResyncObject {
+            total: resync.total_bits * 4,
+            left: bits * 4,
+            failed: resync.failed_bits * 4,
+            same_csum: resync.same_bits * 4,
+            elapsed_ms: resync.elapsed_ms(self.now),
+            paused_ms: resync.paused_ms(self.now),
+            rate: resync.rate_kib_per_s(bits, self.now),
+            want: 0,
+            marks: None,
+            verify: None,
+        })
     }
 }
 

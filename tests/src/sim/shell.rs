@@ -124,6 +124,12 @@ impl Cluster {
                 let digest = (&*algorithm != "unknown").then(|| toy_hmac(&key, &message));
                 self.post(node, US, Event::Hmac { peer, purpose, digest });
             }
+            Command::Digest { job, payload, .. } => {
+                let tags = self.daemon(node).payloads.tags(payload);
+                let message: Vec<u8> = format!("{tags:?}").into_bytes();
+                let digest = Some(toy_hmac("", &message));
+                self.post(node, 20 * US, Event::Digest { job, digest });
+            }
             Command::RunHandler { handler, call } => {
                 self.note(Some(node), "handler", format_args!("{}", call.name));
                 // Some handlers hang for a while.

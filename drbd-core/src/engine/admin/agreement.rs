@@ -5,7 +5,7 @@ use crate::engine::command::Command;
 use crate::engine::resource::Resource;
 use crate::engine::state::Mode;
 use crate::engine::state_change::{
-    full_sync_refusal, judge_cluster_wide, needs_peer, settle, Snapshot, Verdict,
+    full_sync_refusal, judge_cluster_wide, needs_peer, settle, verify_refusal, Snapshot, Verdict,
 };
 use crate::ids::{Ticket, VolumeNumber};
 use crate::refusal::{Reason, Refusal};
@@ -46,7 +46,10 @@ impl Resource {
 
     fn volumes_of(&self, want: Want) -> Vec<Option<usize>> {
         match want {
-            Want::Detach { device } | Want::FullSync { device, .. } | Want::Outdate { device } => {
+            Want::Detach { device }
+            | Want::FullSync { device, .. }
+            | Want::Verify { device, .. }
+            | Want::Outdate { device } => {
                 vec![Some(device)]
             }
             _ if self.devices.is_empty() => vec![None],
@@ -68,7 +71,10 @@ impl Resource {
                 };
                 self.send(VolumeNumber(0), packet, out);
             }
-            Want::Detach { device } | Want::FullSync { device, .. } | Want::Outdate { device } => {
+            Want::Detach { device }
+            | Want::FullSync { device, .. }
+            | Want::Verify { device, .. }
+            | Want::Outdate { device } => {
                 let volume = self.devices[device].volume;
                 self.send(volume, Packet::StateChangeRequest { mask: change.mask, val: change.val }, out);
             }
@@ -128,6 +134,7 @@ impl Resource {
                 self.reply(ticket, Ok(done(true)), out);
             }
             Want::FullSync { .. } => self.begin_agreed_full_sync(ticket, want, out),
+            Want::Verify { .. } => self.begin_agreed_verify(ticket, want, out),
             Want::Outdate { device } => {
                 if let Err(reason) = self.try_outdate(ticket, device, out) {
                     self.refuse(ticket, want, reason, out);
@@ -228,6 +235,7 @@ impl Resource {
         let refusal = match asked {
             ReplicationState::StartingSyncS => full_sync_refusal(&now, false),
             ReplicationState::StartingSyncT => full_sync_refusal(&now, true),
+            ReplicationState::VerifyT => verify_refusal(&now),
             ReplicationState::Established => return Ok(None),
             _ => Some(Reason::NotSupported),
         };
@@ -253,7 +261,7 @@ pub(super) fn edit_of(want: Want) -> impl Fn(Option<usize>, &mut Snapshot) {
             s.connection = ConnectionState::Disconnecting;
             s.replication = ReplicationState::Off;
         }
-        Want::FullSync { device, .. } | Want::Outdate { device } => {
+        Want::FullSync { device, .. } | Want::Verify { device, .. } | Want::Outdate { device } => {
             if v == Some(device) {
                 Resource::edit_copying(want, s);
             }
@@ -271,6 +279,7 @@ fn wire_change(want: Want) -> WireChange {
         Want::Disconnect => change.conn(Conn84(ConnectionState::Disconnecting as u8)),
         Want::FullSync { as_target: true, .. } => change.conn(replicating(ReplicationState::StartingSyncT)),
         Want::FullSync { as_target: false, .. } => change.conn(replicating(ReplicationState::StartingSyncS)),
+        Want::Verify { .. } => change.conn(replicating(ReplicationState::VerifyS)),
         Want::Outdate { .. } => change.disk(DiskState::Outdated),
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::meta_jobs::{Job, Then};
 use crate::engine::resource::Resource;
 use crate::engine::session::Fault;
 use crate::engine::state::Mode;
-use crate::engine::state_change::{full_sync_refusal, Snapshot};
+use crate::engine::state_change::{full_sync_refusal, verify_refusal, Snapshot};
 use crate::ids::{NodeId, Ticket, VolumeNumber};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
@@ -271,7 +271,69 @@ impl Resource {
         Err(Refusal::because(Reason::NeedStandalone, info))
     }
 
-    /// What a full sync or outdate asks of the state of its volume.
+    // ---- verify --------------------------------------------------------------------------------------------------
+
+    /// `verify`: compare both disks.
+    pub(super) fn verify(
+        &mut self,
+        ticket: Ticket,
+        (peer, volume): (NodeId, VolumeNumber),
+        (start, stop): (Option<u64>, Option<u64>),
+        out: &mut Vec<Command>,
+    ) {
+        let device = self.peer(peer).map(|_| ());
+        let device = device.and_then(|()| self.device_index(volume).ok_or(Reason::MinorInvalid.into()));
+        let device = match device {
+            Ok(device) => device,
+            Err(refusal) => return self.reply(ticket, Err(refusal), out),
+        };
+        if let (Some(start), Some(stop)) = (start, stop) {
+            if stop != 0 && stop <= start {
+                let info = format!("the verify would stop at sector {stop}, before it starts at {start}");
+                return self.reply(ticket, Err(Refusal::because(Reason::InvalidRequest, info)), out);
+            }
+        }
+        self.want(ticket, Want::Verify { device, start, stop }, out);
+    }
+
+    pub(super) fn try_verify(
+        &mut self,
+        ticket: Ticket,
+        want: Want,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Reason> {
+        let Want::Verify { device, .. } = want else { return Ok(()) };
+        let now = self.snapshot(Some(device));
+        if !now.is_replicating() {
+            let comes = now.connection == ConnectionState::Connected;
+            return Err(if comes { Reason::InTransientState } else { Reason::NeedConnection });
+        }
+        if !now.disk.has_data() {
+            return Err(Reason::IsDiskless);
+        }
+        if now.replication == ReplicationState::VerifyS {
+            return Err(Reason::ResyncRunning);
+        }
+        if !now.peer_disk.has_data() {
+            return Err(Reason::NoRemoteDisk);
+        }
+        match verify_refusal(&now) {
+            Some(reason) => Err(reason),
+            None => self.ask_or_do(ticket, want, out),
+        }
+    }
+
+    /// The peer agreed to a verify.
+    pub(super) fn begin_agreed_verify(&mut self, ticket: Ticket, want: Want, out: &mut Vec<Command>) {
+        let Want::Verify { device, start, stop } = want else { return };
+        self.plan_verify(device, start, stop);
+        match self.change(Mode::Soft, &edit_of(want), out) {
+            Ok(changed) => self.reply(ticket, Ok(done(changed)), out),
+            Err(reason) => self.agreed_in_vain(ticket, want, reason, out),
+        }
+    }
+
+    /// What a full sync, verify or outdate asks of the state of its volume.
     pub(super) fn edit_copying(want: Want, s: &mut Snapshot) {
         match want {
             Want::FullSync { as_target: true, .. } => {
@@ -280,6 +342,7 @@ impl Resource {
                 s.disk = DiskState::Inconsistent;
             }
             Want::FullSync { as_target: false, .. } => s.replication = ReplicationState::StartingSyncS,
+            Want::Verify { .. } => s.replication = ReplicationState::VerifyS,
             Want::Outdate { .. } => s.disk = DiskState::Outdated,
             Want::Primary { .. } | Want::Secondary { .. } | Want::Detach { .. } | Want::Disconnect => {}
         }

@@ -140,6 +140,13 @@ impl Resource {
     pub(super) fn net_options(&mut self, peer: NodeId, options: NetOptions) -> Result<Done, Refusal> {
         check_net_options(&options)?;
         let connection = self.peer(peer)?;
+        let mut copies = connection.peer_devices.iter();
+        if connection.options.csums_alg != options.csums_alg && copies.clone().any(|p| p.resync.is_some()) {
+            return Err(Reason::CsumsResyncRunning.into());
+        }
+        if connection.options.verify_alg != options.verify_alg && copies.any(|p| p.verify.is_some()) {
+            return Err(Reason::VerifyRunning.into());
+        }
         let fixed = |o: &NetOptions| {
             (
                 o.protocol,
@@ -164,6 +171,8 @@ impl Resource {
         options: DiskOptions,
     ) -> Result<Done, Refusal> {
         let Some(d) = self.device_index(volume) else { return Err(Reason::MinorInvalid.into()) };
+        self.check_resync_after(d, &options)?;
+        self.admin.state_changed = true;
         let Some(backing) = self.devices[d].backing.as_deref_mut() else { return Err(Reason::NoDisk.into()) };
         let mut info = Vec::new();
         if options.al_extents != backing.options.al_extents

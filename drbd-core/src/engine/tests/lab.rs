@@ -26,6 +26,8 @@ pub(super) struct Lab {
     pub(super) slow_digest: Option<(usize, HmacPurpose)>,
     late_digests: Vec<(usize, Event)>,
     options: [NetOptions; 2],
+    pub(super) hold_digests: bool,
+    held_digests: Vec<(usize, Event)>,
 }
 
 impl Lab {
@@ -45,6 +47,8 @@ impl Lab {
             slow_digest: None,
             late_digests: Vec::new(),
             options: options.clone(),
+            hold_digests: false,
+            held_digests: Vec::new(),
         };
         for (n, net) in options.into_iter().enumerate() {
             lab.configure(n, net);
@@ -58,6 +62,7 @@ impl Lab {
         self.nodes[n] = self.nodes[n].crashed(n as u8, u64::from(self.next));
         self.nodes[1 - n].forget_promises();
         self.events.retain(|(node, event)| *node != n && !matches!(event, Event::Packet { .. }));
+        self.held_digests.retain(|(node, _)| *node != n);
         for (socket, (node, _)) in std::mem::take(&mut self.ends) {
             if node != n {
                 let why = SocketLoss::Failed("the peer is gone".into());
@@ -311,6 +316,13 @@ impl Lab {
         self.run();
     }
 
+    /// Hands over every digest that was kept, and keeps none any more.
+    pub(super) fn let_block_digests_go(&mut self) {
+        self.hold_digests = false;
+        self.events.extend(self.held_digests.drain(..));
+        self.run();
+    }
+
     /// Answers the first operation held.
     pub(super) fn let_one_go(&mut self, n: usize, result: IoResult) {
         let op = self.nodes[n].pending.remove(0);
@@ -482,6 +494,18 @@ impl Lab {
                 let event = (n, hmac(peer, purpose, &key, &message));
                 if self.slow_digest == Some((n, purpose)) {
                     self.late_digests.push(event);
+                } else {
+                    self.events.push_back(event);
+                }
+            }
+            Command::Digest { job, algorithm, payload, bytes } => {
+                let contents = &self.buffers[&payload];
+                assert_eq!(contents.len() as u32 * 4096, bytes);
+                let digest = contents.iter().flat_map(|c| c.to_be_bytes()).collect();
+                let digest = (&*algorithm != "unknown").then_some(digest);
+                let event = (n, Event::Digest { job, digest });
+                if self.hold_digests {
+                    self.held_digests.push(event);
                 } else {
                     self.events.push_back(event);
                 }

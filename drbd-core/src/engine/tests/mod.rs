@@ -15,4 +15,5 @@ mod node;
 mod old_peers;
 mod resync;
 mod roles;
+mod verifying;
 mod writes;

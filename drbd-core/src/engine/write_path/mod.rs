@@ -3,6 +3,7 @@
 pub(super) mod conflicts;
 pub(super) mod epoch;
 pub(super) mod marks;
+mod peer_reads;
 pub(super) mod peer_request;
 pub(super) mod request;
 pub(super) mod transfer;

@@ -11,7 +11,7 @@ use crate::engine::planted::Bug;
 use crate::engine::resource::{IoOwner, Resource};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
-use crate::states::{Conn84, DiskState, Protocol};
+use crate::states::{Conn84, Protocol};
 use crate::wire::{data_flag, BlockAck, BlockRequest, Data, Packet, Trim, BLOCK_ID_RESYNC};
 use std::collections::VecDeque;
 
@@ -29,6 +29,29 @@ pub(in crate::engine) enum PeerOp {
     ResyncRead,
     /// A resync source answered us.
     ResyncWrite,
+    /// The node that verifies wants a digest.
+    VerifyRead,
+    /// The other node's digest came: what is ours?
+    VerifyCompare,
+    /// A resync target reads, and says what it has.
+    ChecksumRead,
+    /// What do we have of a block we lack?
+    ChecksumOwn,
+}
+
+impl PeerOp {
+    /// The shell digests what was read.
+    pub(in crate::engine) fn wants_digest(self) -> bool {
+        match self {
+            PeerOp::VerifyRead | PeerOp::VerifyCompare | PeerOp::ChecksumRead | PeerOp::ChecksumOwn => true,
+            PeerOp::Write
+            | PeerOp::Trim
+            | PeerOp::Zeroes { .. }
+            | PeerOp::Read
+            | PeerOp::ResyncRead
+            | PeerOp::ResyncWrite => false,
+        }
+    }
 }
 
 /// A request of a peer.
@@ -55,6 +78,32 @@ impl PeerRequest {
     /// A write of that device that the peer's disk has, too.
     pub(in crate::engine) fn is_older_write(&self, d: usize) -> bool {
         self.device == d && self.is_mirrored_write() && !self.alone
+    }
+
+    /// One that reads.
+    pub(in crate::engine) fn read(
+        device: usize,
+        session: u32,
+        op: PeerOp,
+        block: &BlockRequest,
+    ) -> PeerRequest {
+        let BlockRequest { sector, block_id, bytes } = *block;
+        let (flags, epoch, payload) = (0, 0, PayloadId::NONE);
+        let (conflict, logged, alone) = (None, false, false);
+        PeerRequest {
+            device,
+            session,
+            op,
+            sector,
+            bytes,
+            block_id,
+            flags,
+            payload,
+            epoch,
+            conflict,
+            logged,
+            alone,
+        }
     }
 
     fn is_mirrored_write(&self) -> bool {
@@ -118,13 +167,19 @@ impl Resource {
     }
 
     /// How many further requests of the peer fit: those that wait at a gate need their place later.
-    fn room_for_peer(&self) -> usize {
+    pub(in crate::engine) fn room_for_peer(&self) -> usize {
         let Some(connection) = self.connection.as_deref() else { return 0 };
         let gated: usize = connection.peer_devices.iter().map(|p| p.gate.len()).sum();
         self.peer_requests.room().min(self.ios.room()).saturating_sub(gated)
     }
 
-    fn check_extent(&self, d: usize, sector: Sector, bytes: u32, what: &str) -> Result<(), String> {
+    pub(super) fn check_extent(
+        &self,
+        d: usize,
+        sector: Sector,
+        bytes: u32,
+        what: &str,
+    ) -> Result<(), String> {
         let size = self.devices[d].size;
         let end = sector.0.checked_add(u64::from(bytes) / 512);
         if bytes == 0 || bytes % 512 != 0 || end.is_none_or(|end| end > size.0) {
@@ -173,7 +228,12 @@ impl Resource {
         }
     }
 
-    fn enter_peer_request(&mut self, request: PeerRequest, writes: bool, out: &mut Vec<Command>) {
+    pub(in crate::engine) fn enter_peer_request(
+        &mut self,
+        request: PeerRequest,
+        writes: bool,
+        out: &mut Vec<Command>,
+    ) {
         let d = request.device;
         let peer_device = &mut self.connection.as_mut().expect("from a peer").peer_devices[d];
         if peer_device.gated && request.is_mirrored_write() {
@@ -182,6 +242,12 @@ impl Resource {
         }
         peer_device.counters.unacked += 1;
         let key = self.peer_requests.insert(request);
+        self.take_turn(key, writes, out);
+    }
+
+    pub(super) fn take_turn(&mut self, key: u32, writes: bool, out: &mut Vec<Command>) {
+        let request = self.peer_requests[key];
+        let d = request.device;
         if request.op == PeerOp::ResyncRead && self.planted(Bug::ResyncOverNewer) {
             self.peer_request_ready(key, out);
             return;
@@ -239,7 +305,12 @@ impl Resource {
             PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. } | PeerOp::ResyncWrite => {
                 self.submit_peer_write(key, out);
             }
-            PeerOp::Read | PeerOp::ResyncRead => {
+            PeerOp::Read
+            | PeerOp::ResyncRead
+            | PeerOp::VerifyRead
+            | PeerOp::VerifyCompare
+            | PeerOp::ChecksumRead
+            | PeerOp::ChecksumOwn => {
                 if self.devices[d].usable().is_none() {
                     self.peer_disk_done(key, IoResult::Failed(0), PayloadId::NONE, out);
                     return;
@@ -267,7 +338,14 @@ impl Resource {
         let op = match op {
             PeerOp::Trim => DiskOp::Discard,
             PeerOp::Zeroes { unmap } => DiskOp::WriteZeroes { unmap },
-            PeerOp::Write | PeerOp::ResyncWrite | PeerOp::Read | PeerOp::ResyncRead => DiskOp::Write,
+            PeerOp::Write
+            | PeerOp::ResyncWrite
+            | PeerOp::Read
+            | PeerOp::ResyncRead
+            | PeerOp::VerifyRead
+            | PeerOp::VerifyCompare
+            | PeerOp::ChecksumRead
+            | PeerOp::ChecksumOwn => DiskOp::Write,
         };
         let fua = flags & data_flag::FUA != 0;
         self.disk_io(d, IoOwner::Peer(key), op, (sector, bytes), payload, fua, out);
@@ -287,6 +365,9 @@ impl Resource {
         let d = request.device;
         Resource::release(request.payload, out);
         let current = self.session_number() == Some(request.session);
+        if request.op.wants_digest() && current && result == IoResult::Done {
+            return self.begin_digest(key, bytes_read, out);
+        }
         if let IoResult::Failed(errno) = result {
             if self.devices[d].usable().is_some() {
                 if request.is_mirrored_write() || request.op == PeerOp::ResyncWrite {
@@ -295,21 +376,32 @@ impl Resource {
                 self.local_io_error(d, errno, out);
             }
         }
-        if current {
+        if current && request.op.wants_digest() {
+            self.digest_ready(key, None, bytes_read, out);
+        } else if current {
             self.connection.as_mut().expect("a session").peer_devices[d].counters.unacked -= 1;
             match request.op {
                 PeerOp::Write | PeerOp::Trim | PeerOp::Zeroes { .. } => {
                     self.peer_write_done(&request, result == IoResult::Done, out);
                 }
-                PeerOp::Read | PeerOp::ResyncRead => self.answer_read(&request, result, bytes_read, out),
                 PeerOp::ResyncWrite => self.resync_write_done(&request, result == IoResult::Done, out),
+                _ => self.answer_read(&request, result, bytes_read, out),
             }
         } else {
             Resource::release(bytes_read, out);
             // A promotion may wait for it.
             self.admin.state_changed = true;
         }
-        self.peer_requests.remove(key);
+        self.peer_request_over(key, out);
+    }
+
+    /// Nothing is left to be done about a peer request: others may have its place.
+    pub(in crate::engine) fn peer_request_over(&mut self, key: u32, out: &mut Vec<Command>) {
+        let request = self.peer_requests.remove(key);
+        let d = request.device;
+        if request.op.wants_digest() {
+            self.expected_digests.remove(&key);
+        }
         if let Some(id) = request.conflict {
             self.leave_conflicts(d, id, out);
         }
@@ -318,6 +410,7 @@ impl Resource {
         }
         self.begin_generation_if_written(d, out);
         self.pump_resync(d, out);
+        self.pump_verify(d, out);
     }
 
     /// Writes of a session that is over are still on their way to the disk.
@@ -491,96 +584,6 @@ impl Resource {
         }
         self.start_next_epoch(out);
         self.flush_epochs(out);
-    }
-
-    // ---- reads ---------------------------------------------------------------------------------------------------
-
-    /// P_DATA_REQUEST and P_RS_DATA_REQUEST. A sentence if the peer may not ask that.
-    pub(in crate::engine) fn peer_reads(
-        &mut self,
-        d: usize,
-        op: PeerOp,
-        block: &BlockRequest,
-        out: &mut Vec<Command>,
-    ) -> Result<(), String> {
-        self.check_extent(d, block.sector, block.bytes, "read")?;
-        if block.bytes > crate::limits::REQUEST_BYTES_MAX {
-            return Err(format!("the peer asked for {} bytes at once", block.bytes));
-        }
-        let session = self.session_number().expect("packets come in a session");
-        let request = PeerRequest {
-            device: d,
-            session,
-            op,
-            sector: block.sector,
-            bytes: block.bytes,
-            block_id: block.block_id,
-            flags: 0,
-            payload: PayloadId::NONE,
-            epoch: 0,
-            conflict: None,
-            logged: false,
-            alone: false,
-        };
-        if self.devices[d].disk != DiskState::UpToDate || self.room_for_peer() == 0 {
-            self.refuse_read(&request, out);
-            return Ok(());
-        }
-        self.enter_peer_request(request, false, out);
-        Ok(())
-    }
-
-    fn answer_read(
-        &mut self,
-        request: &PeerRequest,
-        result: IoResult,
-        bytes: PayloadId,
-        out: &mut Vec<Command>,
-    ) {
-        if result != IoResult::Done {
-            Resource::release(bytes, out);
-            self.refuse_read(request, out);
-            return;
-        }
-        let d = request.device;
-        let data = Data {
-            sector: request.sector,
-            block_id: request.block_id,
-            seq: 0,
-            flags: 0,
-            bytes: request.bytes,
-        };
-        let packet = match request.op {
-            PeerOp::ResyncRead => Packet::RsDataReply(data),
-            _ => Packet::DataReply(data),
-        };
-        let volume = self.devices[d].volume;
-        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
-        peer_device.counters.sent_sectors += u64::from(request.bytes) / 512;
-        if request.op == PeerOp::ResyncRead {
-            if let Some(resync) = &mut peer_device.resync {
-                resync.in_flight_bytes += u64::from(request.bytes);
-            }
-        }
-        self.send_bulk(volume, packet, bytes, out);
-        Resource::release(bytes, out);
-    }
-
-    fn refuse_read(&mut self, request: &PeerRequest, out: &mut Vec<Command>) {
-        let d = request.device;
-        let volume = self.devices[d].volume;
-        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
-        let ack = BlockAck {
-            sector: request.sector,
-            block_id: request.block_id,
-            bytes: request.bytes,
-            seq: peer_device.next_sequence(),
-        };
-        let packet = match request.op {
-            PeerOp::ResyncRead => Packet::NegRsDreply(ack),
-            _ => Packet::NegDreply(ack),
-        };
-        self.send_control(volume, packet, out);
     }
 
     // ---- resync writes -------------------------------------------------------------------------------------------

@@ -182,8 +182,11 @@ impl Resource {
             return true;
         }
         // A block the resync has asked for is overwritten when the answer comes: wait for it.
-        let resync = self.connection.as_ref().and_then(|c| c.peer_devices[d].resync.as_ref());
-        !resync.is_some_and(|r| r.asked_for(request.sector, request.bytes))
+        let Some(peer_device) = self.connection.as_ref().map(|c| &c.peer_devices[d]) else { return true };
+        let asked = peer_device.resync.as_ref().is_some_and(|r| r.asked_for(request.sector, request.bytes));
+        // Both digests of a block have to be of the same writes.
+        let verified = peer_device.verify.as_ref().is_some_and(|v| v.holds(request.sector, request.bytes));
+        !asked && !verified
     }
 
     /// Starts what was held and may start now, in order.

@@ -1,0 +1,112 @@
+//! What a peer reads here: for its users without good data of its own, for a resync, or only to know the digest.
+
+use super::peer_request::{PeerOp, PeerRequest};
+use crate::engine::command::Command;
+use crate::engine::event::IoResult;
+use crate::engine::resource::Resource;
+use crate::ids::PayloadId;
+use crate::states::DiskState;
+use crate::wire::{BlockAck, BlockRequest, Data, Packet};
+
+impl Resource {
+    /// P_DATA_REQUEST and P_RS_DATA_REQUEST. A sentence if the peer may not ask that.
+    pub(in crate::engine) fn peer_reads(
+        &mut self,
+        d: usize,
+        op: PeerOp,
+        block: &BlockRequest,
+        out: &mut Vec<Command>,
+    ) -> Result<(), String> {
+        self.peer_reads_against(d, op, block, Box::default(), out)
+    }
+
+    /// As above, where the peer says which digest it has; empty if it does not.
+    pub(in crate::engine) fn peer_reads_against(
+        &mut self,
+        d: usize,
+        op: PeerOp,
+        block: &BlockRequest,
+        digest: Box<[u8]>,
+        out: &mut Vec<Command>,
+    ) -> Result<(), String> {
+        self.check_extent(d, block.sector, block.bytes, "read")?;
+        if block.bytes > crate::limits::REQUEST_BYTES_MAX {
+            return Err(format!("the peer asked for {} bytes at once", block.bytes));
+        }
+        let session = self.session_number().expect("packets come in a session");
+        let request = PeerRequest::read(d, session, op, block);
+        if self.devices[d].disk != DiskState::UpToDate || self.room_for_peer() == 0 {
+            self.refuse_read(&request, out);
+            return Ok(());
+        }
+        self.enter_peer_request_against(request, digest, out);
+        Ok(())
+    }
+
+    pub(in crate::engine) fn answer_read(
+        &mut self,
+        request: &PeerRequest,
+        result: IoResult,
+        bytes: PayloadId,
+        out: &mut Vec<Command>,
+    ) {
+        if result != IoResult::Done {
+            Resource::release(bytes, out);
+            self.refuse_read(request, out);
+            return;
+        }
+        let d = request.device;
+        let data = Data {
+            sector: request.sector,
+            block_id: request.block_id,
+            seq: 0,
+            flags: 0,
+            bytes: request.bytes,
+        };
+        let packet = match request.op {
+            PeerOp::ResyncRead | PeerOp::ChecksumRead => Packet::RsDataReply(data),
+            _ => Packet::DataReply(data),
+        };
+        let volume = self.devices[d].volume;
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        peer_device.counters.sent_sectors += u64::from(request.bytes) / 512;
+        if matches!(request.op, PeerOp::ResyncRead | PeerOp::ChecksumRead) {
+            if let Some(resync) = &mut peer_device.resync {
+                resync.in_flight_bytes += u64::from(request.bytes);
+            }
+        }
+        self.send_bulk(volume, packet, bytes, out);
+        Resource::release(bytes, out);
+    }
+
+    pub(in crate::engine) fn refuse_read(&mut self, request: &PeerRequest, out: &mut Vec<Command>) {
+        let d = request.device;
+        let volume = self.devices[d].volume;
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        let ack = BlockAck {
+            sector: request.sector,
+            block_id: request.block_id,
+            bytes: request.bytes,
+            seq: peer_device.next_sequence(),
+        };
+        let packet = match request.op {
+            PeerOp::ResyncRead | PeerOp::VerifyRead | PeerOp::ChecksumRead => Packet::NegRsDreply(ack),
+            _ => Packet::NegDreply(ack),
+        };
+        self.send_control(volume, packet, out);
+    }
+
+    fn enter_peer_request_against(
+        &mut self,
+        request: PeerRequest,
+        digest: Box<[u8]>,
+        out: &mut Vec<Command>,
+    ) {
+        self.connection.as_mut().expect("from a peer").peer_devices[request.device].counters.unacked += 1;
+        let key = self.peer_requests.insert(request);
+        if request.op.wants_digest() && !digest.is_empty() {
+            self.expected_digests.insert(key, digest);
+        }
+        self.take_turn(key, false, out);
+    }
+}

@@ -206,8 +206,9 @@ impl Cluster {
         let apart = self.claims(1 - node, volume).is_some_and(|c| c.primary);
         self.ledgers[volume].diverged |= apart;
         let (own, peer) = (1 << node, 1 << (1 - node));
-        // What only the peer has good data of is acknowledged as under C.
-        let protocol = if claims.holds() { protocol } else { Protocol::C };
+        // What only the peer has good data of is acknowledged as under C. A disk that is being detached is flushed.
+        let holds = claims.holds() || claims.disk == DiskState::Detaching;
+        let protocol = if holds { protocol } else { Protocol::C };
         let mut must = if claims.holds() { own } else { 0 };
         let mut later = 0;
         if claims.peer_holds() && !asked.refused {

@@ -272,6 +272,7 @@ fn make_node(setup: &Setup, n: usize, images: Vec<Image>, sizes: &[Sector]) -> N
         wants_connected: true,
         refuses_until: 0,
         was_good: Vec::new(),
+        promoted_on: vec![None; sizes.len()],
         connects_tried: 0,
         attaches_tried: 0,
     }

@@ -239,6 +239,8 @@ pub(crate) struct Node {
     pub(crate) refuses_until: u64,
     /// By volume: its disk was good when it was last told to become Primary.
     pub(crate) was_good: Vec<bool>,
+    /// By volume: whose good copy it became Primary on, until that is answered.
+    pub(crate) promoted_on: Vec<Option<usize>>,
     /// Connects and attaches since the last that went well.
     pub(crate) connects_tried: u32,
     pub(crate) attaches_tried: u32,

@@ -226,6 +226,7 @@ impl Cluster {
         }
         match step {
             Step::Attach { .. } => self.nodes[node].died_primary = false,
+            Step::Primary { .. } => self.promotion_answered(node),
             Step::Down => self.clock.after(0, Happening::Ended { node, run }),
             _ => {}
         }
@@ -252,8 +253,18 @@ impl Cluster {
             let replica = good && claims.is_some_and(|c| c.replication == ReplicationState::Off);
             // Diskless, it serves the peer's data.
             let serves = if has_data { node } else { 1 - node };
-            let verdict = self.ledgers[volume].promoted(serves, good, replica, apart, &look);
+            let verdict = self.ledgers[volume].promoted(serves, replica, apart, &look);
             self.judge("durability", verdict);
+            self.nodes[node].promoted_on[volume] = good.then_some(serves);
+        }
+    }
+
+    /// A promotion was answered: from here on somebody may rely on it.
+    fn promotion_answered(&mut self, node: usize) {
+        for volume in 0..self.sizes.len() {
+            if let Some(serves) = self.nodes[node].promoted_on[volume].take() {
+                self.ledgers[volume].promotion_answered(serves);
+            }
         }
     }
 

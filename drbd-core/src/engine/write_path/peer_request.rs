@@ -221,10 +221,27 @@ impl Resource {
         session.later_epochs.insert(before.map_or(0, |at| at + 1), key);
     }
 
-    /// The session is over: what the peer was told is received is written all the same.
+    /// The session is over: nobody waits for an earlier epoch any longer.
     pub(in crate::engine) fn write_later_epochs(&mut self, waiting: VecDeque<u32>, out: &mut Vec<Command>) {
         for key in waiting {
             self.peer_request_ready(key, out);
+        }
+    }
+
+    /// A write whose turn comes when its session is over is written if the peer was told that it is received. Else it is
+    /// not: what an earlier epoch left in the disk's cache may still be lost with the power, and leave a hole before it.
+    fn comes_too_late(&self, request: &PeerRequest) -> bool {
+        let promised = request.flags & data_flag::SEND_RECEIVE_ACK != 0 || request.alone;
+        request.is_mirrored_write() && !promised && self.session_number() != Some(request.session)
+    }
+
+    fn drop_peer_write(&mut self, key: u32, out: &mut Vec<Command>) {
+        let request = self.peer_requests.remove(key);
+        Resource::release(request.payload, out);
+        // A promotion may wait for it.
+        self.admin.state_changed = true;
+        if let Some(id) = request.conflict {
+            self.leave_conflicts(request.device, id, out);
         }
     }
 
@@ -294,6 +311,10 @@ impl Resource {
     pub(in crate::engine) fn peer_request_ready(&mut self, key: u32, out: &mut Vec<Command>) {
         let request = self.peer_requests[key];
         let PeerRequest { device: d, sector, bytes, op, .. } = request;
+        if self.comes_too_late(&request) {
+            self.drop_peer_write(key, out);
+            return;
+        }
         if request.is_mirrored_write() && self.waits_for_epoch(&request) {
             self.wait_for_epoch(key);
             return;

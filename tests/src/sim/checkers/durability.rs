@@ -321,12 +321,20 @@ impl Ledger {
         }
     }
 
-    /// A node became Primary. `good`: on its own good copy, not as the target of a resync that the other's return began;
-    /// `replica`: it stands alone with it; `apart`: the other one is Primary, too.
+    /// A promotion on a node's own good copy (not as the target of a resync that the other's return began) was answered:
+    /// what the other one had lost must not come back as lost.
+    pub(crate) fn promotion_answered(&mut self, node: usize) {
+        for entry in self.lists.iter_mut().flatten() {
+            if entry.held >> node & 1 == 1 && entry.returning.is_some_and(|n| usize::from(n) != node) {
+                entry.returning = None;
+            }
+        }
+    }
+
+    /// A node became Primary. `replica`: it stands alone with its own good copy; `apart`: the other one is Primary, too.
     pub(crate) fn promoted(
         &mut self,
         node: usize,
-        good: bool,
         replica: bool,
         apart: bool,
         look: Look<'_>,
@@ -347,9 +355,6 @@ impl Ledger {
                     continue;
                 }
                 if entry.held & bit != 0 {
-                    if good && entry.returning.is_some_and(|n| usize::from(n) != node) {
-                        self.lists[head][at].returning = None;
-                    }
                     continue;
                 }
                 if !self.is_older(now, sector, entry.write) || entry.returning == Some(node as u8) {
@@ -622,7 +627,7 @@ mod tests {
     fn a_promotion_without_what_was_acknowledged_alone_is_a_divergence() {
         let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
         acknowledged(&mut ledger, &mut disks, 0b01).expect("on its own disk");
-        ledger.promoted(1, true, false, false, &look(&disks)).expect("no hole");
+        ledger.promoted(1, false, false, &look(&disks)).expect("no hole");
         assert!(ledger.diverged);
     }
 
@@ -636,7 +641,7 @@ mod tests {
             }
             disks[0][1] = 1;
             ledger.acknowledge(number, 0b01, 0, Promise::Weak, &look(&disks)).expect("on its own disk");
-            ledger.promoted(1, true, false, false, &look(&disks)).expect("no hole");
+            ledger.promoted(1, false, false, &look(&disks)).expect("no hole");
             assert!(ledger.diverged);
             assert_eq!(ledger.written(0, 0, 1, &|_| BEGINNING, false).is_err(), there_too);
         }
@@ -655,7 +660,7 @@ mod tests {
             .expect("node 0 has zeroes, newer ones perhaps");
         disks[0][0] = BEGINNING;
         ledger.lost_power(0, true, 0, &look(&disks));
-        ledger.promoted(0, true, true, false, &look(&disks)).expect("it came back with what it had stable");
+        ledger.promoted(0, true, false, &look(&disks)).expect("it came back with what it had stable");
         assert!(!ledger.diverged);
     }
 
@@ -703,7 +708,8 @@ mod tests {
         acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
         disks[0][0] = BEGINNING;
         ledger.lost_power(0, true, 0, &look(&disks));
-        ledger.promoted(1, true, true, false, &look(&disks)).expect("nothing is missing");
+        ledger.promoted(1, true, false, &look(&disks)).expect("nothing is missing");
+        ledger.promotion_answered(1);
         assert!(ledger.written(1, 0, 1, &|_| BEGINNING, false).is_err());
         assert!(!ledger.diverged);
     }

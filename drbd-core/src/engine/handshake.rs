@@ -4,7 +4,7 @@
 use super::after_split_brain::{SplitBrainPolicies, SplitBrainPolicy};
 use super::command::{Command, Level};
 use super::device_size::{device_size, smaller_known, SizeInput};
-use super::generation::CompareContext;
+use super::generation::{CompareContext, ROLE_BIT};
 use super::meta_jobs::Job;
 use super::resource::{HandlerOwner, Resource};
 use super::session::Fault;
@@ -96,7 +96,13 @@ impl Resource {
             return Err(Fault::Fatal("Can only connect to data with current UUID".to_owned()));
         }
         let new = device.exposed_uuid & !1 != uuids.current & !1;
-        if !device.disk.has_data() && (snapshot.role == Role::Primary || snapshot.is_replicating()) {
+        // What a Primary shows its users goes on in a new generation only on a disk that has it.
+        let shown = match snapshot.role {
+            Role::Primary => snapshot.peer_disk == DiskState::UpToDate || device.exposed_uuid == 0,
+            Role::Secondary | Role::Unknown => true,
+        };
+        let reached = snapshot.role == Role::Primary || snapshot.is_replicating();
+        if !device.disk.has_data() && reached && shown {
             device.exposed_uuid = uuids.current;
         }
         self.connection.as_mut().expect("packets come from a peer").peer_devices[d].uuids = Some(uuids);
@@ -275,9 +281,37 @@ impl Resource {
                 }
             }
         }
+        if !both_have_disks && old.disk == DiskState::Negotiating && self.lacks_shown_data(d, peer) {
+            let text = "The peer lost the disk that has the data in use: this one is older and is given up";
+            self.log("generation", Level::Error, self.device_subject(d), text, out);
+            self.give_up_disk(d, out);
+        }
+        self.check_shown_generation(d, old, peer_disk)?;
         // A state told for another reason, before the peer heard of the disk being attached: its generations follow.
         let decided = !both_have_disks || uuids.is_some();
         self.take_over(d, old, peer, (replication, decided), peer_disk, out)
+    }
+
+    /// A disk that would be settled uncompared, and whose data is not what the users of a Primary see.
+    fn lacks_shown_data(&self, d: usize, peer: &StateWord) -> bool {
+        let device = &self.devices[d];
+        let Some(backing) = device.backing.as_deref() else { return false };
+        let somebody_primary = self.role == Role::Primary || peer.role == Role::Primary;
+        let differs = device.exposed_uuid & !ROLE_BIT != backing.super_block.current_uuid & !ROLE_BIT;
+        somebody_primary && device.exposed_uuid != 0 && differs
+    }
+
+    /// A Primary without disk goes on only with the data its users have seen.
+    fn check_shown_generation(&self, d: usize, old: &Snapshot, peer_disk: DiskState) -> Result<(), Fault> {
+        let device = &self.devices[d];
+        let without = old.disk.rank() < DiskState::Negotiating.rank();
+        let becomes_good = old.peer_disk != DiskState::UpToDate && peer_disk == DiskState::UpToDate;
+        let told = self.connection.as_deref().and_then(|c| c.peer_devices[d].uuids);
+        let differs = told.is_some_and(|u| device.exposed_uuid & !ROLE_BIT != u.current & !ROLE_BIT);
+        if old.role == Role::Primary && without && becomes_good && device.exposed_uuid != 0 && differs {
+            return Err(Fault::Fatal("Can only connect to data with current UUID".to_owned()));
+        }
+        Ok(())
     }
 
     fn take_over(

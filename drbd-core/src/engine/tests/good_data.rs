@@ -3,10 +3,12 @@
 use super::lab::Lab;
 use super::node::{net, Pending, VOLUME};
 use crate::engine::generation::ROLE_BIT;
+use crate::engine::session::Fault;
 use crate::engine::{IoResult, UpperResult};
 use crate::metadata::Format;
 use crate::refusal::Reason;
-use crate::states::{DiskState, ReplicationState};
+use crate::states::{DiskState, ReplicationState, Role};
+use crate::wire::Uuids;
 
 fn attach_slowly(lab: &mut Lab, n: usize) -> crate::ids::Ticket {
     lab.nodes[n].disk_closed = false;
@@ -186,9 +188,59 @@ fn a_promotion_waits_for_what_the_lost_peer_was_told_is_received() {
     lab.cut();
     let ticket = lab.begin(1, crate::engine::AdminRequest::Primary { force: false });
     assert!(!lab.nodes[1].replies.contains_key(&ticket));
-    assert_eq!(lab.role(1), crate::states::Role::Secondary);
+    assert_eq!(lab.role(1), Role::Secondary);
     lab.let_go(1);
     lab.run();
     assert!(lab.nodes[1].replies[&ticket].is_ok());
     assert_eq!(lab.nodes[1].disk[&2], 2);
+}
+
+/// Only the Primary has what was written last, and loses its disk.
+fn lose_the_newest_data(lab: &mut Lab) {
+    lab.hold(0, Pending::is_write);
+    lab.write(0, 3, 3);
+    lab.let_one_go(0, IoResult::Failed(5));
+    lab.let_go(0);
+    lab.run();
+    assert_eq!(lab.disk(0), DiskState::Diskless);
+}
+
+#[test]
+fn old_data_is_let_go_when_the_newer_is_lost_before_it_was_compared() {
+    let mut lab = Lab::running("C");
+    lab.detach(1).expect("the Primary has good data");
+    lab.write(0, 2, 2);
+    lab.hold_packets(1);
+    attach_slowly(&mut lab, 1);
+    assert_eq!(lab.disk(1), DiskState::Negotiating);
+    lose_the_newest_data(&mut lab);
+    assert_eq!(lab.disk(1), DiskState::Diskless, "it is older than what the users saw");
+    assert_eq!(lab.peer_disk(1), DiskState::Diskless);
+    lab.let_packets_go(1);
+    lab.run();
+    assert_ne!(lab.peer_disk(0), DiskState::UpToDate);
+    lab.attach(0).expect("the data in use");
+    lab.begin_connect(0);
+    lab.wait("a connection", |lab| lab.is_replicating(0) && lab.is_replicating(1));
+    lab.attach(1).expect("its own disk");
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike_where_written();
+}
+
+#[test]
+fn a_diskless_primary_takes_no_other_data_for_its_own() {
+    let mut lab = Lab::running("C");
+    lab.detach(1).expect("the Primary has good data");
+    lab.write(0, 2, 2);
+    lose_the_newest_data(&mut lab);
+    let mut word = lab.nodes[1].engine.state_word(0);
+    let engine = &mut lab.nodes[0].engine;
+    engine.connection.as_mut().expect("a peer").peer_devices[0].peer_disk = DiskState::Inconsistent;
+    let exposed = engine.devices[0].exposed_uuid;
+    let mut out = Vec::new();
+    let other = Uuids { current: 0x6066, bitmap: 0, history: [0, 0], bits: 0, flags: 0 };
+    assert!(engine.uuids_received(0, other, &mut out).is_ok());
+    assert_eq!(engine.devices[0].exposed_uuid, exposed);
+    (word.role, word.disk) = (Role::Secondary, DiskState::UpToDate);
+    assert!(matches!(engine.state_received(0, word.to_bits(), &mut out), Err(Fault::Fatal(_))));
 }

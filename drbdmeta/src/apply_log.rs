@@ -105,6 +105,7 @@ fn mark(opened: &Opened, super_block: &SuperBlock, place: &Place, extents: &[u32
             bitmaps: Vec::new(),
             hot_extents: of_piece.iter().map(|extent| extent % piece_extents).collect(),
             log_unreadable: false,
+            log_initialise_from: 0,
             capacity: Sector(piece_sectors),
         };
         bits_set += mark_piece(&mut loaded, buffer.as_mut())

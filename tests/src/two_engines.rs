@@ -72,7 +72,14 @@ fn attach_request() -> AttachRequest {
     let super_block = SuperBlock::fresh(Format::V09, &layout, &geometry);
     let bitmaps = vec![vec![0; geometry.bits(Sector(SECTORS)).div_ceil(64) as usize]];
     let capacity = Sector(SECTORS);
-    let metadata = Loaded { super_block, bitmaps, hot_extents: Vec::new(), log_unreadable: false, capacity };
+    let metadata = Loaded {
+        super_block,
+        bitmaps,
+        hot_extents: Vec::new(),
+        log_unreadable: false,
+        log_initialise_from: 0,
+        capacity,
+    };
     AttachRequest {
         volume: VOLUME,
         backing_dev: "/dev/backing".to_owned(),

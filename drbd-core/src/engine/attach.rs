@@ -98,7 +98,7 @@ impl Resource {
         // The last log was applied by drbdmeta, or is now: a restarted daemon does not ask an administrator first.
         let replayed = self.replay(&mut metadata, recovery)?;
         let record = self.assign_slot(&mut metadata)?;
-        let Loaded { mut super_block, bitmaps, .. } = metadata;
+        let Loaded { mut super_block, bitmaps, log_initialise_from, .. } = metadata;
         super_block.node_id = i32::from(self.node_id.0);
         let found = found_at_attach(super_block.flags, super_block.peers[record].flags, self.fencing());
         let size = Sector(super_block.effective_size);
@@ -115,6 +115,7 @@ impl Resource {
             super_block,
             bitmap,
             log: ActivityLog::new(slots),
+            log_initialise_from,
             log_suspended: false,
             jobs: MetaJobs::default(),
             at_attach: (found.disk, found.peer_disk),

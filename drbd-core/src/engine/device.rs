@@ -82,6 +82,8 @@ pub(super) struct Backing {
     pub(super) super_block: SuperBlock,
     pub(super) bitmap: Bitmap,
     pub(super) log: ActivityLog,
+    /// Where initialising the log on disk begins.
+    pub(super) log_initialise_from: u32,
     /// Every block is out of sync: the log has nothing to tell.
     pub(super) log_suspended: bool,
     pub(super) jobs: MetaJobs,

@@ -182,13 +182,15 @@ impl Resource {
             return self.running(d).in_flight > 0;
         }
         let backing = self.devices[d].backing.as_deref_mut().expect("a job belongs to a disk");
-        let blocks = backing.super_block.al_stripes * backing.super_block.al_stripe_size_4k;
+        let (stripes, stripe_blocks) =
+            (backing.super_block.al_stripes, backing.super_block.al_stripe_size_4k);
+        let (from, blocks) = (backing.log_initialise_from, stripes * stripe_blocks);
         if self.running(d).in_flight == 0 && self.running(d).cursor < blocks {
-            let block = self.running(d).cursor;
+            let block = ring_block((from + blocks - self.running(d).cursor) % blocks, stripes, stripe_blocks);
             self.running(d).cursor += 1;
             self.running(d).in_flight += 1;
-            // The bitmap is stable before the log forgets. One after the other: a loss of power may tear one block only,
-            // as a reader of the log expects.
+            // The bitmap is stable before the log forgets. One after the other, a damaged one first and then from
+            // the newest back: a loss of power may tear one block only, and what is left can be read.
             self.meta_io(d, MetaOp::LogInitialise { block }, true, out);
         }
         self.running(d).in_flight > 0

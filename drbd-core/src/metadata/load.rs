@@ -35,9 +35,10 @@ pub fn load(
     let known = geometry.bits(Sector(super_block.effective_size.min(place.capacity.0)));
     bitmaps.iter_mut().for_each(|words| clear_from(words, known));
     let needed = super_block.is_unclean() && super_block.flags & device_flag::PRIMARY_IND != 0;
-    let (hot_extents, log_unreadable) =
-        if needed { read_log(&super_block, log) } else { (Vec::new(), false) };
-    Ok(Loaded { super_block, bitmaps, hot_extents, log_unreadable, capacity: place.capacity })
+    let (hot_extents, log_unreadable, log_initialise_from) =
+        if needed { read_log(&super_block, log) } else { (Vec::new(), false, 0) };
+    let capacity = place.capacity;
+    Ok(Loaded { super_block, bitmaps, hot_extents, log_unreadable, log_initialise_from, capacity })
 }
 
 /// Sets the bits of the extents that may have been written, in every slot, and marks the metadata clean. What has to
@@ -67,11 +68,12 @@ pub fn apply_log(loaded: &mut Loaded) -> Result<AppliedLog, MetadataError> {
     Ok(applied)
 }
 
-fn read_log(super_block: &SuperBlock, log: &[u8]) -> (Vec<u32>, bool) {
-    match replay(log, super_block.al_stripes, super_block.al_stripe_size_4k).state {
-        LogState::Untouched => (Vec::new(), false),
-        LogState::Active(extents) => (extents, false),
-        LogState::NotALog | LogState::Unusable => (Vec::new(), true),
+fn read_log(super_block: &SuperBlock, log: &[u8]) -> (Vec<u32>, bool, u32) {
+    let found = replay(log, super_block.al_stripes, super_block.al_stripe_size_4k);
+    match found.state {
+        LogState::Untouched => (Vec::new(), false, found.initialise_from),
+        LogState::Active(extents) => (extents, false, found.initialise_from),
+        LogState::NotALog | LogState::Unusable => (Vec::new(), true, found.initialise_from),
     }
 }
 

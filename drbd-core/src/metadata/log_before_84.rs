@@ -31,7 +31,7 @@ pub fn replay_before_84(log: &[u8], al_nr_extents: u32) -> LogReplay {
     let mut valid: Vec<(u32, &[u8])> = sectors.flatten().map(|sector| (u32_at(sector, 4), sector)).collect();
     // An old log without anything valid was never written to.
     let Some((first, _)) = valid.first().copied() else {
-        return LogReplay { state: LogState::Untouched, corrupt_blocks: 0 };
+        return LogReplay { state: LogState::Untouched, corrupt_blocks: 0, initialise_from: 0 };
     };
     // Numbers wrap: order by distance.
     valid.sort_by_key(|(number, _)| number.wrapping_sub(first) as i32);
@@ -53,7 +53,7 @@ pub fn replay_before_84(log: &[u8], al_nr_extents: u32) -> LogReplay {
     slots.retain(|extent| *extent != LogTransaction::NO_EXTENT);
     slots.sort_unstable();
     slots.dedup();
-    LogReplay { state: LogState::Active(slots), corrupt_blocks: 0 }
+    LogReplay { state: LogState::Active(slots), corrupt_blocks: 0, initialise_from: 0 }
 }
 
 fn is_valid(sector: &[u8]) -> bool {

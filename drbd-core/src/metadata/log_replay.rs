@@ -26,13 +26,22 @@ pub struct LogReplay {
     pub state: LogState,
     /// Blocks with a wrong magic or checksum.
     pub corrupt_blocks: u32,
+    /// Where initialising the log has to begin, going backwards in the order it is written in, so that it can be read
+    /// whichever block is torn meanwhile: the damaged block, else the newest transaction.
+    pub initialise_from: u32,
 }
 
 /// Reads a whole log area of `al_stripes * al_stripe_size_4k` blocks; missing bytes count as corrupt blocks.
 pub fn replay(log: &[u8], al_stripes: u32, al_stripe_size_4k: u32) -> LogReplay {
     let ring = read_ring(log, al_stripes, al_stripe_size_4k);
     let corrupt = ring.iter().filter(|block| block.is_none()).count();
-    LogReplay { state: state_of(&ring, corrupt), corrupt_blocks: corrupt as u32 }
+    // A second damaged block would be one too many; and what is left of a log that loses its newest is a log.
+    let first = ring.iter().position(Option::is_none).or_else(|| newest(&ring));
+    LogReplay {
+        state: state_of(&ring, corrupt),
+        corrupt_blocks: corrupt as u32,
+        initialise_from: first.unwrap_or(0) as u32,
+    }
 }
 
 type Ring = Vec<Option<Box<LogTransaction>>>;

@@ -141,6 +141,8 @@ pub struct Loaded {
     pub hot_extents: Vec<u32>,
     /// The log could not be read back although it may be needed.
     pub log_unreadable: bool,
+    /// Where initialising the log has to begin: [`LogReplay::initialise_from`]. Zero if the log is clean.
+    pub log_initialise_from: u32,
     /// Capacity for data in sectors.
     pub capacity: Sector,
 }

@@ -67,7 +67,7 @@ fn a_fresh_log_is_untouched() {
 #[test]
 fn zeroes_are_not_a_log() {
     let replayed = replay(&[0; 8 * BLOCK_BYTES], 1, 8);
-    assert_eq!(replayed, LogReplay { state: LogState::NotALog, corrupt_blocks: 8 });
+    assert_eq!(replayed, LogReplay { state: LogState::NotALog, corrupt_blocks: 8, initialise_from: 0 });
     assert_eq!(replay(&[], 1, 8).corrupt_blocks, 8);
 }
 
@@ -147,5 +147,37 @@ proptest! {
     #[test]
     fn any_bytes_replay_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..9000)) {
         replay(&bytes, 1, 8);
+    }
+}
+
+/// Initialises a log as an attach does, tearing every block once; every such log can be read, and its initialising be
+/// begun again, so often.
+fn initialise_torn(log: &[u8], again: u32, what: &str) {
+    let found = replay(log, 1, 8);
+    assert!(matches!(found.state, LogState::Untouched | LogState::Active(_)), "{what}: {:?}", found.state);
+    if again == 0 {
+        return;
+    }
+    let mut log = log.to_vec();
+    for n in 0..8 {
+        let block = (found.initialise_from + 8 - n) as usize % 8;
+        let at = block * BLOCK_BYTES..(block + 1) * BLOCK_BYTES;
+        log[at.clone()].fill(0xff);
+        initialise_torn(&log, again - 1, &format!("{what}, block {block} torn"));
+        encode_initialised((&mut log[at]).try_into().expect("a block"));
+    }
+}
+
+#[test]
+fn a_log_torn_again_while_it_is_initialised_can_be_read() {
+    for (written, torn) in (0..20).flat_map(|n| [(n, false), (n, true)]) {
+        let mut log = Writer::new((1, 8), 0);
+        (0..written).for_each(|n| log.write(&[(n as u16, n), (1236 - n as u16, 100 + n)]));
+        if torn {
+            let (at, block) = log.next(&[(500, 500)]);
+            log.area[at..at + 512].copy_from_slice(&block[..512]);
+            log.area[at + 8] ^= 1;
+        }
+        initialise_torn(&log.area, 3, &format!("{written} transactions, torn {torn}"));
     }
 }

@@ -264,7 +264,10 @@ impl Resource {
             resync.waiting_for_metadata = true;
         }
         self.log_generations(d, "updated sync UUID", out);
-        self.write_super_block(d, Some(Then::TargetBegins), out);
+        // The source has told since of writes it did not send: once it is copied, only our bitmap on disk knows such a
+        // block should a power loss take it back.
+        let job = Job { flush_data: false, ..Job::everything(Some(Then::TargetBegins)) };
+        self.meta_job(d, job, out);
     }
 
     /// As target: that our data is Inconsistent is on stable storage; blocks may change.

@@ -99,6 +99,7 @@ const REGRESSIONS: [(u64, &str); 27] = [
     (30107, "attaching an old disk made its generation the one the users had seen"),
     (31490, "a damaged log was torn at another block while it was initialised"),
     (32291, "a disk older than what a Primary without disk had shown was settled uncompared"),
+    (45994, "a Primary that lost its peer while it detached was not ahead of it"),
     (52283, "a log waited for PRIMARY_IND, which the disk had from a crash"),
     (52964, "a resync target did not keep the bits it was told of after the bitmaps were exchanged"),
     (53456, "a write under way was refused by the peer after it had the bitmap"),

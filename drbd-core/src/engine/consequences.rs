@@ -22,6 +22,7 @@ const RULES: &[Rule] = &[
     new_generation_when_only_the_bitmap_is_ahead,
     forget_crash_when_both_are_up_to_date,
     depend_on_the_peer_when_the_disk_is_lost,
+    remember_to_be_ahead_when_detaching_alone,
     keep_flags,
     call_primary_on_inconsistent_degraded,
     resume_log_on_connect,
@@ -236,6 +237,26 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     }
     r.devices[d].peer_is_behind &= new.role == Role::Primary && !new.disk.has_data();
     r.devices[d].apart_when_written &= new.disk == DiskState::UpToDate;
+}
+
+/// The data of a Primary that lets its disk go may have what the peer, lost meanwhile, has not. It is too late for a new
+/// generation: the peer may have begun one of its own, which would make it a split brain. If it has not, both call their
+/// data the same, and the mark of a crashed Primary makes this side the source of what its bitmap names.
+fn remember_to_be_ahead_when_detaching_alone(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    _: &mut Vec<Command>,
+) {
+    let writes = new.role == Role::Primary || r.admin.is_demoting();
+    if !writes || new.disk != DiskState::Detaching || !lost_contact(old.peer_disk, new.peer_disk) {
+        return;
+    }
+    if let Some(backing) = r.devices[d].backing.as_deref_mut() {
+        backing.crashed_primary = true;
+        backing.super_block.flags |= device_flag::CRASHED_PRIMARY;
+    }
 }
 
 fn keep_flags(r: &mut Resource, d: usize, _: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {

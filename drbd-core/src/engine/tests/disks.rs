@@ -3,6 +3,7 @@
 use super::lab::Lab;
 use super::node::Pending;
 use crate::engine::{AdminRequest, IoResult, UpperResult};
+use crate::ids::VolumeNumber;
 use crate::refusal::Reason;
 use crate::states::{DiskState, ReplicationState};
 
@@ -412,4 +413,20 @@ fn a_new_generation_begins_when_what_was_received_before_is_written() {
     lab.attach(0).expect("its own disk");
     lab.wait("in sync", |lab| lab.is_in_sync());
     lab.check_alike();
+}
+
+/// Too late for a new generation, but what the peer lacks is not to be forgotten.
+#[test]
+fn a_primary_that_loses_its_peer_while_it_detaches_is_ahead() {
+    let mut lab = Lab::running("A");
+    lab.hold(1, |p| matches!(p, Pending::Disk(_)));
+    let tag = lab.write(0, 5, 5);
+    assert!(lab.is_done(0, tag));
+    lab.hold(0, |p| matches!(p, Pending::Meta(..)));
+    lab.begin(0, AdminRequest::Detach { volume: VolumeNumber(0), force: false, diskless: false });
+    lab.wait("it detaches", |lab| lab.disk(0) == DiskState::Detaching);
+    lab.crash(1);
+    lab.let_go(0);
+    lab.wait("it is detached", |lab| lab.disk(0) == DiskState::Diskless);
+    assert_ne!(lab.nodes[0].kept().flags & crate::metadata::device_flag::CRASHED_PRIMARY, 0);
 }

@@ -77,6 +77,7 @@ fn replay(seed: u64) {
 /// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
 const REGRESSIONS: [(u64, &str); 28] = [
 const REGRESSIONS: [(u64, &str); 27] = [
+const REGRESSIONS: [(u64, &str); 29] = [
     (2093, "a flush said done for what an earlier session had left unstable at the peer"),
     (2378, "a disk attached for a diskless Primary waited for ever for PRIMARY_IND, which it had"),
     (2391, "a resync's source stayed in the generation of the target, which was promoted"),
@@ -100,6 +101,7 @@ const REGRESSIONS: [(u64, &str); 27] = [
     (31490, "a damaged log was torn at another block while it was initialised"),
     (32291, "a disk older than what a Primary without disk had shown was settled uncompared"),
     (45994, "a Primary that lost its peer while it detached was not ahead of it"),
+    (50821, "a diskless Primary went back to a peer whose power took unstable writes before it had a new generation"),
     (52283, "a log waited for PRIMARY_IND, which the disk had from a crash"),
     (52964, "a resync target did not keep the bits it was told of after the bitmaps were exchanged"),
     (53456, "a write under way was refused by the peer after it had the bitmap"),

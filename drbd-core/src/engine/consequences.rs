@@ -233,10 +233,18 @@ fn depend_on_the_peer_when_the_disk_is_lost(
         let peer = r.connection.as_ref().and_then(|c| c.peer_devices[d].uuids);
         r.devices[d].peer_generation_due = in_sync && peer.is_some_and(|uuids| uuids.bitmap == 0);
     } else if r.devices[d].peer_generation_due && (!served || new.disk.has_data()) {
+        r.devices[d].peer_is_behind |= !new.disk.has_data() && may_have_lost_what_is_done(r, d);
         r.peer_generation_told(d, out);
     }
     r.devices[d].peer_is_behind &= new.role == Role::Primary && !new.disk.has_data();
     r.devices[d].apart_when_written &= new.disk == DiskState::UpToDate;
+}
+
+/// Something called done is not known to be stable at the peer, which goes before its new generation told that it is. The
+/// disk given up has it: nothing was called done since.
+fn may_have_lost_what_is_done(r: &Resource, d: usize) -> bool {
+    let Some(connection) = r.connection.as_deref() else { return false };
+    connection.transfer_log.iter().any(|&key| r.requests[key].device == d && r.requests[key].completed)
 }
 
 /// The data of a Primary that lets its disk go may have what the peer, lost meanwhile, has not. It is too late for a new

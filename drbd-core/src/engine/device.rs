@@ -38,8 +38,9 @@ pub(super) struct Device {
     /// The disk is gone, and the peer has not yet told the generation of the data that only it has from here on. Until
     /// then what it alone has may not be called done: the disk given up would pass for the same data.
     pub(super) peer_generation_due: bool,
-    /// Under protocol A writes were called done that may not have reached the peer, and the disk that has them was given
-    /// up before the connection was lost: the peer's data is older than what the users have seen.
+    /// Writes were called done that may not have reached the peer (protocol A), or that it may lose with its power before
+    /// it knows that it alone has them, and the disk that has them was given up before the connection was lost: the
+    /// peer's data may be older than what the users have seen.
     pub(super) peer_is_behind: bool,
     /// The peer's Primary lost its disk. The new generation says that this copy is ahead, so it begins when what was
     /// received before is written.

@@ -415,6 +415,27 @@ fn a_new_generation_begins_when_what_was_received_before_is_written() {
     lab.check_alike();
 }
 
+/// The same where the peer may have lost with its power what it had only received: it never told that it knows to be
+/// alone, which it does when everything is stable.
+#[test]
+fn a_peer_lost_before_it_began_a_generation_is_not_gone_back_to() {
+    let mut lab = Lab::running("C");
+    let tag = lab.write(0, 5, 5);
+    assert!(lab.is_done(0, tag));
+    lab.hold_packets(1);
+    lab.hold(0, Pending::is_write);
+    lab.write(0, 6, 6);
+    lab.let_one_go(0, IoResult::Failed(5));
+    lab.let_go(0);
+    assert_eq!(lab.disk(0), DiskState::Diskless);
+    lab.crash(1);
+    lab.attach(1).expect("its own disk");
+    lab.begin_connect(1);
+    lab.wait("it is refused", |lab| lab.connection(0) == crate::states::ConnectionState::StandAlone);
+    lab.attach(0).expect("the disk with everything");
+    lab.check_buffers();
+}
+
 /// Too late for a new generation, but what the peer lacks is not to be forgotten.
 #[test]
 fn a_primary_that_loses_its_peer_while_it_detaches_is_ahead() {

@@ -75,9 +75,7 @@ fn replay(seed: u64) {
 }
 
 /// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
-const REGRESSIONS: [(u64, &str); 28] = [
-const REGRESSIONS: [(u64, &str); 27] = [
-const REGRESSIONS: [(u64, &str); 29] = [
+const REGRESSIONS: [(u64, &str); 31] = [
     (2093, "a flush said done for what an earlier session had left unstable at the peer"),
     (2378, "a disk attached for a diskless Primary waited for ever for PRIMARY_IND, which it had"),
     (2391, "a resync's source stayed in the generation of the target, which was promoted"),

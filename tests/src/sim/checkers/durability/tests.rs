@@ -1,0 +1,138 @@
+//! The ledger objects where it should, and only there.
+
+use super::{Ledger, Promise, BEGINNING};
+
+/// Two disks of 8 sectors.
+fn look(disks: &[[u64; 8]; 2]) -> impl Fn(usize, u64) -> u64 + '_ {
+    |node, sector| disks[node][sector as usize]
+}
+
+fn acknowledged(ledger: &mut Ledger, disks: &mut [[u64; 8]; 2], must: u8) -> Result<u32, String> {
+    let number = ledger.begin(0, 0, 1, false);
+    for (node, disk) in disks.iter_mut().enumerate() {
+        if must >> node & 1 == 1 {
+            disk[0] = u64::from(number) + 1;
+            ledger.written(node, 0, 1, &|_| u64::from(number) + 1, false)?;
+        }
+    }
+    ledger.acknowledge(number, must, 0, Promise::Kept, &look(disks))?;
+    Ok(number)
+}
+
+#[test]
+fn an_acknowledgement_without_the_peers_copy_is_objected_to() {
+    let mut ledger = Ledger::new(8, 2);
+    let number = ledger.begin(0, 0, 1, false);
+    let disks = [[1; 8], [BEGINNING; 8]];
+    assert!(ledger.acknowledge(number, 0b11, 0, Promise::Kept, &look(&disks)).is_err());
+}
+
+#[test]
+fn an_acknowledged_write_may_not_be_overwritten_with_older_data() {
+    let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+    acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+    acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+    assert!(ledger.written(1, 0, 1, &|_| 1, false).is_err());
+    assert!(ledger.written(0, 0, 1, &|_| BEGINNING, false).is_err());
+}
+
+#[test]
+fn a_stale_read_is_objected_to() {
+    let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+    acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+    let begun = ledger.now();
+    assert!(ledger.read(0, 0b01, 0, 1, begun).is_ok());
+    assert!(ledger.read(0, 0b01, 0, BEGINNING, begun).is_err());
+    assert!(ledger.read(0, 0b01, 0, 77, begun).is_err());
+}
+
+#[test]
+fn a_promotion_without_what_was_acknowledged_alone_is_a_divergence() {
+    let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+    acknowledged(&mut ledger, &mut disks, 0b01).expect("on its own disk");
+    ledger.promoted(1, false, false, &look(&disks)).expect("no hole");
+    assert!(ledger.diverged);
+}
+
+#[test]
+fn a_promotion_excuses_only_what_it_left_behind() {
+    for there_too in [false, true] {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        let number = ledger.begin(0, 0, 2, false);
+        for disk in disks.iter_mut().take(1 + usize::from(there_too)) {
+            disk[0] = 1;
+        }
+        disks[0][1] = 1;
+        ledger.acknowledge(number, 0b01, 0, Promise::Weak, &look(&disks)).expect("on its own disk");
+        ledger.promoted(1, false, false, &look(&disks)).expect("no hole");
+        assert!(ledger.diverged);
+        assert_eq!(ledger.written(0, 0, 1, &|_| BEGINNING, false).is_err(), there_too);
+    }
+}
+
+#[test]
+fn a_write_under_zeroes_may_be_lost_like_any_other() {
+    let (mut ledger, mut disks) = (Ledger::new(8, 2), [[0; 8]; 2]);
+    let first = ledger.begin(0, 0, 1, true);
+    ledger.acknowledge(first, 0b11, 0, Promise::Kept, &look(&disks)).expect("on both disks");
+    let write = ledger.begin(0, 0, 1, false);
+    ledger.begin(0, 0, 1, true);
+    disks[1][0] = u64::from(write) + 1;
+    ledger
+        .acknowledge(write, 0b11, 0, Promise::Kept, &look(&disks))
+        .expect("node 0 has zeroes, newer ones perhaps");
+    disks[0][0] = BEGINNING;
+    ledger.lost_power(0, true, 0, &look(&disks));
+    ledger.promoted(0, true, false, &look(&disks)).expect("it came back with what it had stable");
+    assert!(!ledger.diverged);
+}
+
+#[test]
+fn an_inconsistent_copy_alone_counts_only_for_what_was_flushed() {
+    for flushed in [false, true] {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+        if flushed {
+            let begun = ledger.now();
+            ledger.flushed(0, begun, 0b11, &look(&disks)).expect("stable");
+        }
+        disks[0][0] = BEGINNING;
+        ledger.lost_power(0, false, 0b10, &look(&disks));
+        assert_eq!(ledger.written(1, 0, 1, &|_| BEGINNING, true).is_err(), flushed);
+    }
+}
+
+#[test]
+fn a_read_through_the_peer_is_the_peers_data() {
+    let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+    acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+    disks[0][0] = BEGINNING;
+    ledger.lost_power(0, true, 0, &look(&disks));
+    let begun = ledger.now();
+    assert!(ledger.read(1, 0b01, 0, BEGINNING, begun).is_ok(), "what node 0 came back with");
+    assert!(ledger.read(0, 0b10, 0, BEGINNING, begun).is_err(), "node 1 has it");
+}
+
+#[test]
+fn what_a_primary_writes_beside_one_promoted_apart_may_be_lost_under_a_only() {
+    for (promise, may) in [(Promise::Outrun, true), (Promise::Weak, false), (Promise::Kept, false)] {
+        let mut ledger = Ledger::new(8, 2);
+        ledger.diverged = true;
+        let number = ledger.begin(0, 0, 1, false);
+        let disks = [[u64::from(number) + 1; 8], [BEGINNING; 8]];
+        ledger.acknowledge(number, 0b01, 0, promise, &look(&disks)).expect("on its own disk");
+        assert_eq!(ledger.written(0, 0, 1, &|_| BEGINNING, false).is_ok(), may, "{promise:?}");
+    }
+}
+
+#[test]
+fn a_write_lost_by_a_primary_must_survive_the_promotion_of_the_other() {
+    let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+    acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+    disks[0][0] = BEGINNING;
+    ledger.lost_power(0, true, 0, &look(&disks));
+    ledger.promoted(1, true, false, &look(&disks)).expect("nothing is missing");
+    ledger.promotion_answered(1);
+    assert!(ledger.written(1, 0, 1, &|_| BEGINNING, false).is_err());
+    assert!(!ledger.diverged);
+}

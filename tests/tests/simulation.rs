@@ -75,7 +75,7 @@ fn replay(seed: u64) {
 }
 
 /// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
-const REGRESSIONS: [(u64, &str); 31] = [
+const REGRESSIONS: [(u64, &str); 37] = [
     (2093, "a flush said done for what an earlier session had left unstable at the peer"),
     (2378, "a disk attached for a diskless Primary waited for ever for PRIMARY_IND, which it had"),
     (2391, "a resync's source stayed in the generation of the target, which was promoted"),
@@ -98,14 +98,20 @@ const REGRESSIONS: [(u64, &str); 31] = [
     (30107, "attaching an old disk made its generation the one the users had seen"),
     (31490, "a damaged log was torn at another block while it was initialised"),
     (32291, "a disk older than what a Primary without disk had shown was settled uncompared"),
+    (37057, "a diskless Primary took the data of a peer that had refused writes called done"),
     (45994, "a Primary that lost its peer while it detached was not ahead of it"),
     (50821, "a diskless Primary went back to a peer whose power took unstable writes before it had a new generation"),
     (52283, "a log waited for PRIMARY_IND, which the disk had from a crash"),
     (52964, "a resync target did not keep the bits it was told of after the bitmaps were exchanged"),
     (53456, "a write under way was refused by the peer after it had the bitmap"),
     (58441, "a detach forgot the log before the bitmap was kept"),
+    (60463, "a source lost its target, which had ended the resync, with blocks marked again"),
     (67152, "a target that had finished unheard shared its generation with what was written after it"),
     (70770, "writes were done before the peer had a new generation"),
+    (81644, "a Primary without disk took a Negotiating disk older than what it had shown"),
+    (81897, "a peer of a detaching Primary called itself a crashed Primary before it had anything of its own"),
+    (85253, "as 81897, by a loss of power"),
+    (87475, "a detach was never answered whose disk failed while it waited"),
     (90432, "promoted while received writes of the lost peer were on their way to the disk"),
 ];
 

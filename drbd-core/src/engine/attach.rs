@@ -422,7 +422,11 @@ impl Resource {
         for then in waiting {
             self.abandoned(d, then, out);
         }
-        self.admin.detaching.retain(|&(other, _)| other != d);
+        // A detach that waited for requests to end is over as well.
+        while let Some(at) = self.admin.detaching.iter().position(|&(other, _)| other == d) {
+            let (_, ticket) = self.admin.detaching.remove(at);
+            self.abandoned(d, Then::Detached(ticket), out);
+        }
         self.wake_log_waiters(d, out);
         self.release_held_completions(d, out);
         self.close_disk_if_idle(d, out);

@@ -23,7 +23,6 @@ const RULES: &[Rule] = &[
     forget_crash_when_both_are_up_to_date,
     depend_on_the_peer_when_the_disk_is_lost,
     remember_to_be_ahead_when_detaching_alone,
-    keep_flags,
     call_primary_on_inconsistent_degraded,
     resume_log_on_connect,
     greet_attached_peer,
@@ -31,6 +30,7 @@ const RULES: &[Rule] = &[
     new_generation_when_a_resync_may_have_ended,
     new_generation_when_diskless_peer_takes_over,
     new_generation_when_good_data_is_back_alone,
+    keep_flags,
     tell_state_after_handshake,
     tell_sizes_while_negotiating,
     gate_writes_of_target,
@@ -68,9 +68,13 @@ impl Resource {
         }
         let demoting = self.admin.is_demoting();
         let record = self.peer_record_index(d);
+        let generation_due = self.devices[d].apart_when_written;
         let Some(backing) = self.devices[d].backing.as_deref_mut() else { return false };
         let before = (backing.super_block.flags, backing.super_block.peers[record.unwrap_or(0)].flags);
-        let writes_for_peer = !snapshot.peer_disk.has_data() && snapshot.peer_role == Role::Primary;
+        // Not before this node's generation tells that its data is the one in use: until then nothing is acknowledged
+        // that the Primary's disk lacks, and a crash must not make this node the source of it.
+        let writes_for_peer =
+            !snapshot.peer_disk.has_data() && snapshot.peer_role == Role::Primary && !generation_due;
         backing.logged_for_peer |= writes_for_peer;
         let primary = snapshot.role == Role::Primary || demoting || backing.logged_for_peer;
         let mut flags = backing.super_block.flags & (device_flag::AL_DISABLED | device_flag::HAVE_QUORUM);
@@ -102,6 +106,20 @@ impl Resource {
 }
 
 impl Resource {
+    /// Has the flags of the super block written if they changed.
+    pub(super) fn keep_flags(&mut self, d: usize, out: &mut Vec<Command>) {
+        let changed = self.update_flags(d);
+        let device = &self.devices[d];
+        let Some(backing) = device.backing.as_deref() else { return };
+        let primary = backing.super_block.flags & device_flag::PRIMARY_IND != 0;
+        // Writers of the log may be waiting for PRIMARY_IND to be kept. Only a write that begins with it set counts,
+        // though the disk may have come with it from a Primary's crash.
+        let owed = primary && !backing.primary_stable && device.disk.has_data();
+        if changed || owed {
+            self.write_super_block(d, primary.then_some(Then::PrimaryMarked), out);
+        }
+    }
+
     /// The bits of what was written for a Primary without disk are on stable storage.
     pub(super) fn peer_writes_kept(&mut self, d: usize, out: &mut Vec<Command>) {
         if let Some(backing) = self.devices[d].backing.as_deref_mut() {
@@ -236,6 +254,7 @@ fn depend_on_the_peer_when_the_disk_is_lost(
         r.devices[d].peer_is_behind |= !new.disk.has_data() && may_have_lost_what_is_done(r, d);
         r.peer_generation_told(d, out);
     }
+    r.devices[d].peer_is_behind |= r.disk_going_has_more(d);
     r.devices[d].peer_is_behind &= new.role == Role::Primary && !new.disk.has_data();
     r.devices[d].apart_when_written &= new.disk == DiskState::UpToDate;
 }
@@ -267,16 +286,8 @@ fn remember_to_be_ahead_when_detaching_alone(
     }
 }
 
-fn keep_flags(r: &mut Resource, d: usize, _: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
-    let changed = r.update_flags(d);
-    let Some(backing) = r.devices[d].backing.as_deref() else { return };
-    let primary = backing.super_block.flags & device_flag::PRIMARY_IND != 0;
-    // Writers of the log may be waiting for PRIMARY_IND to be kept. Only a write that begins with it set counts, though
-    // the disk may have come with it from a Primary's crash.
-    let owed = primary && !backing.primary_stable && new.disk.has_data();
-    if changed || owed {
-        r.write_super_block(d, primary.then_some(Then::PrimaryMarked), out);
-    }
+fn keep_flags(r: &mut Resource, d: usize, _: &Snapshot, _: &Snapshot, out: &mut Vec<Command>) {
+    r.keep_flags(d, out);
 }
 
 fn call_primary_on_inconsistent_degraded(
@@ -338,11 +349,7 @@ fn new_generation_when_contact_to_data_is_lost(
     let writes = new.role == Role::Primary || r.admin.is_demoting();
     // The role of the peer as it was: losing the connection makes it unknown.
     let somebody_writes = writes || new.peer_role == Role::Primary;
-    if lost_contact(old.peer_disk, new.peer_disk)
-        && somebody_writes
-        && new.disk == DiskState::UpToDate
-        && !has_unfinished_target(r, d, old)
-    {
+    if lost_contact(old.peer_disk, new.peer_disk) && somebody_writes && new.disk == DiskState::UpToDate {
         if writes {
             r.begin_apart(d, out);
         } else {
@@ -351,7 +358,8 @@ fn new_generation_when_contact_to_data_is_lost(
     }
 }
 
-/// Contact to a target is lost that has acknowledged every block: it may have ended the resync.
+/// Contact to a target is lost: it may have ended the resync, whatever this node's bitmap says. Blocks it has written
+/// may be unacknowledged, and others marked again by writes it will not get; so it may have this generation.
 fn new_generation_when_a_resync_may_have_ended(
     r: &mut Resource,
     d: usize,
@@ -363,15 +371,9 @@ fn new_generation_when_a_resync_may_have_ended(
         |s: &Snapshot| matches!(s.replication, ReplicationState::SyncSource | ReplicationState::PausedSyncS);
     let writes = new.role == Role::Primary || r.admin.is_demoting();
     let lost = source(old) && !new.is_replicating();
-    if lost && writes && new.disk == DiskState::UpToDate && !has_unfinished_target(r, d, old) {
+    if lost && writes && new.disk == DiskState::UpToDate {
         r.begin_apart(d, out);
     }
-}
-
-/// A resync from here is under way, and blocks are missing: the peer has not taken over the current generation.
-fn has_unfinished_target(r: &Resource, d: usize, old: &Snapshot) -> bool {
-    let begun = matches!(old.replication, ReplicationState::SyncSource | ReplicationState::PausedSyncS);
-    begun && r.out_of_sync_bits(d) > 0
 }
 
 /// Attached to a device in use, and nobody else has the data: what is written from here on the peer's disk lacks, which

@@ -105,6 +105,9 @@ impl Resource {
         if self.devices[d].disk == DiskState::UpToDate {
             self.begin_apart(d, out);
         }
+        // From here on a crash is a Primary's, whose log counts.
+        self.keep_flags(d, out);
+        self.wake_log_waiters(d, out);
     }
 
     pub(super) fn log_generations(&self, d: usize, what: &str, out: &mut Vec<Command>) {

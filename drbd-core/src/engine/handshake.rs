@@ -101,6 +101,10 @@ impl Resource {
             Role::Primary => snapshot.peer_disk == DiskState::UpToDate || device.exposed_uuid == 0,
             Role::Secondary | Role::Unknown => true,
         };
+        if new && snapshot.peer_disk == DiskState::UpToDate {
+            // It goes on from everything it was sent.
+            device.peer_is_behind = false;
+        }
         let reached = snapshot.role == Role::Primary || snapshot.is_replicating();
         if !device.disk.has_data() && reached && shown {
             device.exposed_uuid = uuids.current;
@@ -305,7 +309,9 @@ impl Resource {
     fn check_shown_generation(&self, d: usize, old: &Snapshot, peer_disk: DiskState) -> Result<(), Fault> {
         let device = &self.devices[d];
         let without = old.disk.rank() < DiskState::Negotiating.rank();
-        let becomes_good = old.peer_disk != DiskState::UpToDate && peer_disk == DiskState::UpToDate;
+        // Connected, these count as UpToDate (`connected_means_up_to_date`); a Negotiating disk is told as Consistent.
+        let good = matches!(peer_disk, DiskState::Consistent | DiskState::Outdated | DiskState::UpToDate);
+        let becomes_good = old.peer_disk != DiskState::UpToDate && good;
         let told = self.connection.as_deref().and_then(|c| c.peer_devices[d].uuids);
         let differs = told.is_some_and(|u| device.exposed_uuid & !ROLE_BIT != u.current & !ROLE_BIT);
         if old.role == Role::Primary && without && becomes_good && device.exposed_uuid != 0 && differs {

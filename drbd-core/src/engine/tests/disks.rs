@@ -71,6 +71,44 @@ fn a_detach_waits_for_what_is_on_the_disk() {
 }
 
 #[test]
+fn a_detach_whose_disk_fails_while_it_waits_is_answered() {
+    let mut lab = Lab::running("C");
+    lab.hold(0, |p| Pending::is_write(p) || Pending::is_log(p));
+    let cold = lab.write(0, 9000, 5);
+    let hot = lab.write(0, 5, 5);
+    let detach = AdminRequest::Detach { volume: super::node::VOLUME, force: false, diskless: false };
+    let ticket = lab.begin(0, detach);
+    lab.wait("it detaches", |lab| lab.disk(0) == DiskState::Detaching);
+    lab.let_one_go(0, IoResult::Failed(5));
+    lab.let_go(0);
+    lab.wait("the answer", |lab| lab.nodes[0].replies.contains_key(&ticket));
+    assert!(lab.nodes[0].replies[&ticket].is_ok());
+    assert!(lab.is_done(0, cold) && lab.is_done(0, hot), "the peer has them");
+    assert!(lab.nodes[0].disk_closed);
+    lab.check_buffers();
+}
+
+/// The peer refused what was called done, and its disk is back before this one: it lacks what the users have seen.
+#[test]
+fn a_primary_without_disk_does_not_go_back_to_a_peer_that_refused_its_writes() {
+    let mut lab = Lab::running("A");
+    lab.hold(1, Pending::is_write);
+    let tag = lab.write(0, 5, 5);
+    assert!(lab.is_done(0, tag));
+    lab.begin(0, AdminRequest::Detach { volume: VolumeNumber(0), force: false, diskless: false });
+    lab.wait("it detaches", |lab| lab.disk(0) == DiskState::Detaching);
+    lab.let_one_go(1, IoResult::Failed(5));
+    lab.let_go(1);
+    lab.wait("both are without disk", |lab| {
+        lab.disk(0) == DiskState::Diskless && lab.disk(1) == DiskState::Diskless
+    });
+    let _ = lab.attach(1);
+    lab.wait("it is refused", |lab| lab.connection(0) == crate::states::ConnectionState::StandAlone);
+    lab.attach(0).expect("the disk with everything");
+    lab.check_buffers();
+}
+
+#[test]
 fn metadata_that_cannot_be_written_costs_the_disk_and_nothing_else() {
     let mut lab = Lab::running("C");
     lab.hold(0, Pending::is_log);

@@ -303,7 +303,8 @@ impl Resource {
     /// A write of a Primary without disk that comes to its turn when that Primary has a disk again, or is gone, and its
     /// bits are kept.
     fn needs_no_log(&self, d: usize) -> bool {
-        let logged = self.devices[d].backing.as_ref().is_some_and(|b| b.logged_for_peer);
+        let device = &self.devices[d];
+        let logged = device.apart_when_written || device.backing.as_ref().is_some_and(|b| b.logged_for_peer);
         self.role != Role::Primary && !self.admin.is_demoting() && !logged
     }
 

@@ -152,8 +152,8 @@ impl Disk {
     pub(crate) fn finish(&mut self, number: u64, dice: &mut Prng) -> Option<(Operation, Vec<Tag>)> {
         let outstanding = self.outstanding.remove(&number).expect("an operation that was begun");
         if self.errors_per_mille > 0 && dice.chance(self.errors_per_mille) {
-            if let Operation::Write { change, .. } = &outstanding.operation {
-                self.happen_in_part(change, dice);
+            if let Operation::Write { change, preflush, .. } = &outstanding.operation {
+                self.happen_in_part(change, preflush.then_some(outstanding.asked_at), dice);
             }
             return None;
         }
@@ -190,7 +190,7 @@ impl Disk {
                         }
                         self.write(change.clone(), *fua);
                     }
-                    _ => self.happen_in_part(change, dice),
+                    _ => self.happen_in_part(change, preflush.then_some(outstanding.asked_at), dice),
                 },
                 Operation::Flush => {
                     if dice.chance(500) {
@@ -240,8 +240,11 @@ impl Disk {
         self.cache.push(Cached { number: self.written, change, durable });
     }
 
-    /// Some parts of a write happen.
-    fn happen_in_part(&mut self, change: &Change, dice: &mut Prng) {
+    /// Some parts of a write happen, and the flush that goes before them if there is one.
+    fn happen_in_part(&mut self, change: &Change, flushes: Option<u64>, dice: &mut Prng) {
+        if let Some(asked_at) = flushes {
+            self.settle(asked_at);
+        }
         if let Change::Block(at, _) = change {
             let mut mixed = Box::new([0; BLOCK]);
             mixed.copy_from_slice(&self.meta[*at..][..BLOCK]);

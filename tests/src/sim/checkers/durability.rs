@@ -413,9 +413,8 @@ impl Ledger {
         for entry in &self.lists[self.heads[sector as usize] as usize] {
             let write = &self.writes[entry.write as usize];
             let counts = write.acknowledged && write.ended.is_some_and(|ended| ended < begun);
-            let own = !self.diverged || usize::from(write.origin) == node;
             let held = entry.held & !entry.given_up;
-            let here = own && local && held >> node & 1 == 1 && entry.since[node] < begun;
+            let here = local && held >> node & 1 == 1 && entry.since[node] < begun;
             let elsewhere =
                 held != 0 && !self.diverged && entry.returning.is_none_or(|n| shows >> n & 1 == 0);
             if counts && (here || elsewhere) && self.is_older(content, sector, entry.write) {
@@ -446,6 +445,9 @@ impl Ledger {
                 continue;
             }
             if self.diverged && usize::from(write.origin) != node {
+                // Two sides: this one's flush makes stable what this one has of the other's writes.
+                self.is_stable(number, begun, on & 1 << node, stable)?;
+                later.push(number);
                 continue;
             }
             self.is_stable(number, begun, on, stable)?;

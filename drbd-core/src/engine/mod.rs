@@ -103,7 +103,7 @@ impl Resource {
         let connection = self.connection.as_deref();
         let link = connection.and_then(|c| match &c.link {
             Link::Idle => None,
-            Link::Waiting { retry_at } => Some(*retry_at).filter(|_| self.is_settled()),
+            Link::Waiting { retry_at } => self.is_settled().then_some(*retry_at),
             Link::Pairing(pairing) => pairing.deadline(),
             Link::Session(_) => self.session_deadline(),
         });

@@ -62,6 +62,8 @@ fn every_request_is_on_the_page() {
         Request::NewCurrentUuid { .. } => "new-current-uuid",
         Request::Verify { .. } => "verify",
         Request::Subscribe => "subscribe",
+        Request::SuspendIo { .. } => "suspend-io",
+        Request::ResumeIo { .. } => "resume-io",
     };
     let mut words: Vec<&str> = examples("> ")
         .iter()
@@ -72,5 +74,5 @@ fn every_request_is_on_the_page() {
         .collect();
     words.sort_unstable();
     words.dedup();
-    assert_eq!(words.len(), 29);
+    assert_eq!(words.len(), 31);
 }

@@ -149,6 +149,8 @@ pub fn request_of(line: &CommandLine) -> Option<Request> {
             options: options(),
             set_defaults,
         },
+        Verb::SuspendIo => Request::SuspendIo { minor: line.minor() },
+        Verb::ResumeIo => Request::ResumeIo { minor: line.minor() },
         Verb::Down => Request::Down,
         Verb::NewMinor => {
             Request::NewMinor { minor: line.minor(), volume: line.volume(), options: options() }
@@ -177,12 +179,7 @@ pub fn request_of(line: &CommandLine) -> Option<Request> {
             start: line.number("start").map(i64::unsigned_abs),
             stop: line.number("stop").map(i64::unsigned_abs),
         },
-        Verb::Resize
-        | Verb::NewCurrentUuid
-        | Verb::SuspendIo
-        | Verb::ResumeIo
-        | Verb::ForgetPeer
-        | Verb::RenameResource => return None,
+        Verb::Resize | Verb::NewCurrentUuid | Verb::ForgetPeer | Verb::RenameResource => return None,
         Verb::Role
         | Verb::PeerRole
         | Verb::Cstate

@@ -75,10 +75,11 @@ fn replay(seed: u64) {
 }
 
 /// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
-const REGRESSIONS: [(u64, &str); 37] = [
+const REGRESSIONS: [(u64, &str); 39] = [
     (2093, "a flush said done for what an earlier session had left unstable at the peer"),
     (2378, "a disk attached for a diskless Primary waited for ever for PRIMARY_IND, which it had"),
     (2391, "a resync's source stayed in the generation of the target, which was promoted"),
+    (2616, "a source kept its disk in spite of a failed write, which its target counted as copied"),
     (4058, "a write that only the disk of a resync target had was done"),
     (4764, "apply-al while old operations of the daemon were still on the disk"),
     (4792, "a diskless Primary attached old data when its peer went during the attach"),
@@ -88,6 +89,7 @@ const REGRESSIONS: [(u64, &str); 37] = [
     (7200, "the operator of the simulator began anew on the only good side"),
     (8701, "as 5601, and then its peer's newer data was refused"),
     (10369, "a diskless Primary's write was marked after its disk had been attached and resynced"),
+    (13317, "under A a write was done on a disk that a failed read had made Inconsistent meanwhile"),
     (14624, "a diskless Primary took back older data of its peer under A"),
     (15214, "a source that missed the end of the resync was written and began no generation"),
     (18599, "under A a resync target that is Primary called done what no good disk had"),

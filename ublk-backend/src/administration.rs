@@ -256,6 +256,8 @@ impl Administration {
             Request::Verify { peer, volume, start, stop } => {
                 AdminRequest::Verify { peer: *peer, volume: *volume, start: *start, stop: *stop }
             }
+            Request::SuspendIo { minor } => AdminRequest::SuspendIo { volume: volume_of(&facts, *minor)? },
+            Request::ResumeIo { minor } => AdminRequest::ResumeIo { volume: volume_of(&facts, *minor)? },
             Request::NewMinor { .. }
             | Request::Attach { .. }
             | Request::Down
@@ -506,6 +508,8 @@ impl Administration {
             | Request::Verify { .. }
             | Request::Primary { .. }
             | Request::Secondary { .. }
+            | Request::SuspendIo { .. }
+            | Request::ResumeIo { .. }
             | Request::Down
             | Request::DelResource
             | Request::Status

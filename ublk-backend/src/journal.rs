@@ -95,6 +95,8 @@ fn is_configuration(request: &Request) -> bool {
         | Request::Verify { .. }
         | Request::Primary { .. }
         | Request::Secondary { .. }
+        | Request::SuspendIo { .. }
+        | Request::ResumeIo { .. }
         | Request::Down
         | Request::DelResource
         | Request::Status

@@ -12,6 +12,8 @@ use crate::states::Protocol;
 pub struct ResourceOptions {
     /// on-no-data-accessible: suspend instead of failing.
     pub suspend_without_data: bool,
+    /// on-suspended-primary-outdated force-secondary: a frozen Primary gives way to newer data.
+    pub outdated_gives_way: bool,
     /// auto-promote.
     pub auto_promote: bool,
 }
@@ -20,6 +22,7 @@ impl From<&OptionSet> for ResourceOptions {
     fn from(set: &OptionSet) -> ResourceOptions {
         ResourceOptions {
             suspend_without_data: set.text("on-no-data-accessible") == "suspend-io",
+            outdated_gives_way: set.text("on-suspended-primary-outdated") == "force-secondary",
             auto_promote: set.boolean("auto-promote"),
         }
     }
@@ -150,6 +153,8 @@ pub struct DiskOptions {
     pub size_sectors: u64,
     /// on-io-error: pass_on, call-local-io-error or detach.
     pub on_io_error: String,
+    /// disk-timeout in 0.1 s, 0 = never.
+    pub disk_timeout_ds: u64,
     /// disk-flushes.
     pub disk_flushes: bool,
     /// disk-drain.
@@ -169,6 +174,7 @@ impl From<&OptionSet> for DiskOptions {
         DiskOptions {
             size_sectors: set.unsigned("size"),
             on_io_error: set.text("on-io-error").to_owned(),
+            disk_timeout_ds: set.unsigned("disk-timeout"),
             disk_flushes: set.boolean("disk-flushes"),
             disk_drain: set.boolean("disk-drain"),
             md_flushes: set.boolean("md-flushes"),

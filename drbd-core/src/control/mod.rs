@@ -137,6 +137,10 @@ pub enum Request {
     NewCurrentUuid { minor: Minor, clear_bitmap: bool },
     /// Compare both disks, from one sector to before another.
     Verify { peer: NodeId, volume: VolumeNumber, start: Option<u64>, stop: Option<u64> },
+    /// Hold new requests of all volumes of the minor's resource; legal always.
+    SuspendIo { minor: Minor },
+    /// Let requests go on, whatever held them; legal always. Without good data within reach they fail.
+    ResumeIo { minor: Minor },
     /// Demote, disconnect, detach, delete everything and end the daemon.
     Down,
     /// End the daemon; legal without minors.

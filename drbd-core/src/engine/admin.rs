@@ -18,6 +18,7 @@ mod agreement;
 mod copying;
 mod objects;
 mod roles;
+mod suspension;
 
 /// How long a request waits for a handshake to end before it is refused.
 const TRANSIENT_MS: u64 = 30_000;
@@ -155,6 +156,8 @@ impl Resource {
             AdminRequest::Verify { peer, volume, start, stop } => {
                 return self.verify(ticket, (peer, volume), (start, stop), out);
             }
+            AdminRequest::SuspendIo { volume } => self.suspend_io(volume, out),
+            AdminRequest::ResumeIo { volume } => self.resume_io(volume, out),
             AdminRequest::Down => return self.down(ticket, out),
         };
         self.reply(ticket, result, out);
@@ -171,6 +174,7 @@ impl Resource {
 
     /// Looks at the waiting requests, if there is a reason to.
     pub(super) fn admin_tick(&mut self, out: &mut Vec<Command>) {
+        self.look_at_freeze(out);
         self.continue_detach(out);
         self.continue_demotions(out);
         let now = self.now;

@@ -7,7 +7,7 @@ use super::device::Backing;
 use super::device_size::{device_size, SizeInput};
 use super::event::AttachRequest;
 use super::meta_jobs::{Blocks, Job, MetaJobs, Then};
-use super::resource::{HandlerOwner, Resource};
+use super::resource::Resource;
 use super::state::Mode;
 use super::state_change::{found_at_attach, FencingPolicy};
 use crate::control::Done;
@@ -94,7 +94,9 @@ impl Resource {
             return Err(Refusal::because(Reason::MetadataInvalid, info));
         }
         let was_primary = block.flags & device_flag::PRIMARY_IND != 0;
-        let crashed = block.flags & device_flag::CRASHED_PRIMARY != 0 || was_primary;
+        // The Primary that waits for this very disk did not crash.
+        let waited_for = self.role == Role::Primary && self.suspended.no_data;
+        let crashed = block.flags & device_flag::CRASHED_PRIMARY != 0 || (was_primary && !waited_for);
         // The last log was applied by drbdmeta, or is now: a restarted daemon does not ask an administrator first.
         let replayed = self.replay(&mut metadata, recovery)?;
         let record = self.assign_slot(&mut metadata)?;
@@ -370,20 +372,6 @@ impl Resource {
         }
     }
 
-    /// The disk failed a request.
-    pub(super) fn local_io_error(&mut self, d: usize, errno: i32, out: &mut Vec<Command>) {
-        if !self.devices[d].disk.has_data() {
-            return;
-        }
-        let text = format!("The backing disk failed a request (error {errno})");
-        self.log("io-error", Level::Error, self.device_subject(d), text, out);
-        let policy = self.devices[d].backing.as_deref().map(|b| b.options.on_io_error.clone());
-        if policy.as_deref() == Some("call-local-io-error") {
-            self.run_handler("local-io-error", Some(d), HandlerOwner::Nobody, out);
-        }
-        self.give_up_disk(d, out);
-    }
-
     /// Lets go of a disk that failed. What its log names is out of sync when it comes back; PRIMARY_IND stays for that.
     pub(super) fn give_up_disk(&mut self, d: usize, out: &mut Vec<Command>) {
         if self.devices[d].backing.is_none() {
@@ -404,12 +392,16 @@ impl Resource {
     pub(super) fn drop_backing(&mut self, d: usize, out: &mut Vec<Command>) {
         // Nothing can make the peer's writes stable any more: it has to mark what it does not know stable.
         if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
-            session.doomed |= session.received_epochs.has_unstable();
+            if session.received_epochs.has_unstable() {
+                session.doomed = Some("The disk was lost with writes of the peer that were not yet stable");
+            }
         }
         let waiting = self.devices[d].backing.as_deref_mut().map(|b| b.jobs.abandon()).unwrap_or_default();
         self.await_barriers_without_disk(d, out);
         self.devices[d].backing = None;
+        self.devices[d].full = None;
         self.forget_log_references(d);
+        self.distrust_frozen_writes(d);
         self.force(
             &|v, s| {
                 if v == Some(d) {

@@ -166,7 +166,8 @@ pub struct DiskIo {
     pub sector: Sector,
     /// Length.
     pub bytes: u32,
-    /// The bytes. A read with NONE: the shell takes a buffer of its own and hands it over with the completion.
+    /// The bytes; the shell keeps them until the operation is done, for the engine may give it up before. A read with
+    /// NONE: the shell takes a buffer of its own and hands it over with the completion.
     pub payload: PayloadId,
     /// Stable when done.
     pub fua: bool,

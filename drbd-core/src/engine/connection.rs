@@ -106,9 +106,8 @@ pub(super) struct Session {
     pub(super) deadline: Option<Instant>,
     pub(super) last_heard: Instant,
     pub(super) pings: VecDeque<PingFor>,
-    /// It has to end, with the present event: writes of the peer went with the disk and will never be stable, but were
-    /// acknowledged as written.
-    pub(super) doomed: bool,
+    /// It has to end, with the present event, and why.
+    pub(super) doomed: Option<&'static str>,
     /// The peer pinged before a version was agreed.
     pub(super) ping_owed: bool,
     pub(super) ping_sent_at: Instant,
@@ -228,7 +227,7 @@ impl Session {
             last_heard: now,
             pings: VecDeque::new(),
             ping_owed: false,
-            doomed: false,
+            doomed: None,
             ping_sent_at: now,
             write_progress_at: now,
             ap_in_flight: 0,

@@ -48,6 +48,12 @@ pub(super) struct Device {
     /// Flushes under way for what a session that is over brought. The next one begins when they are done: a Primary
     /// without disk was told that it is written, and its next flush is to find it stable.
     pub(super) settling: u32,
+    /// Contact to the peer's data was lost while requests are frozen: a new generation begins if they go on without it.
+    pub(super) generation_owed: bool,
+    /// The disk is full, and has the last good copy: when to try again.
+    pub(super) full: Option<Instant>,
+    /// When to look for an operation that takes too long (disk-timeout).
+    pub(super) disk_check_at: Option<Instant>,
     /// Generation of the data the users of this device have seen.
     pub(super) exposed_uuid: u64,
     pub(super) counters: Counters,
@@ -125,6 +131,9 @@ impl Device {
             peer_is_behind: false,
             apart_when_written: false,
             settling: 0,
+            generation_owed: false,
+            full: None,
+            disk_check_at: None,
             exposed_uuid: 0,
             counters: Counters::default(),
             last_application: None,

@@ -291,6 +291,12 @@ pub enum AdminRequest {
         start: Option<u64>,
         stop: Option<u64>,
     },
+    SuspendIo {
+        volume: VolumeNumber,
+    },
+    ResumeIo {
+        volume: VolumeNumber,
+    },
     Down,
 }
 

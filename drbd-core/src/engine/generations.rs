@@ -59,8 +59,18 @@ impl Resource {
         self.keep_new_generation(d, &set, out);
     }
 
-    /// Like [`Resource::new_generation`] if there has to be one.
+    /// Like [`Resource::new_generation`] if there has to be one; while requests are frozen nothing is done without the peer,
+    /// and it may come back: then later.
     pub(super) fn begin_apart(&mut self, d: usize, out: &mut Vec<Command>) {
+        if self.is_frozen() {
+            self.devices[d].generation_owed = true;
+        } else {
+            self.begin_apart_at_once(d, out);
+        }
+    }
+
+    /// The same, frozen or not.
+    pub(super) fn begin_apart_at_once(&mut self, d: usize, out: &mut Vec<Command>) {
         let Some(mut set) = self.generations(d) else { return };
         let random = self.random.uuid();
         if set.begin_apart(random, self.role == Role::Primary) {

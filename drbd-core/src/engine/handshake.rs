@@ -10,7 +10,9 @@ use super::resource::{HandlerOwner, Resource};
 use super::session::Fault;
 use super::state::Mode;
 use super::state_change::Snapshot;
-use super::sync_decision::{decide, Action, AfterFailure, Decision, RoleResyncConflict, SyncInput};
+use super::sync_decision::{
+    decide, Action, AfterFailure, Decision, FailReason, RoleResyncConflict, SyncInput,
+};
 use crate::ids::Sector;
 use crate::states::{Conn84, ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::state_word::StateWord;
@@ -443,6 +445,12 @@ impl Resource {
             peer_tentative: session.peer_tentative,
         };
         let decision = decide(&input);
+        let primary_target =
+            matches!(decision.action, Action::Fail { reason: FailReason::TargetPrimary, .. });
+        if primary_target && self.is_frozen() && self.options.outdated_gives_way {
+            self.give_way(out);
+            return self.compare_with_peer(d, uuids, peer, out);
+        }
         self.act_on(d, *uuids, set, &decision, out)
     }
 
@@ -476,10 +484,12 @@ impl Resource {
         match decision.action {
             Action::None => Ok(Outcome::Go(ReplicationState::Established)),
             Action::Source { full } => {
+                self.mark_frozen_log(d, out);
                 self.mark_all(d, full);
                 Ok(Outcome::Go(ReplicationState::WFBitMapS))
             }
             Action::Target { full } => {
+                self.mark_frozen_log(d, out);
                 self.mark_all(d, full);
                 Ok(Outcome::Go(ReplicationState::WFBitMapT))
             }

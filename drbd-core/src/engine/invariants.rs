@@ -13,6 +13,7 @@ impl Resource {
     pub fn check(&self) {
         self.check_states();
         self.check_transfer_log();
+        self.check_freeze();
         for (d, device) in self.devices.iter().enumerate() {
             if device.disk == DiskState::Diskless {
                 assert!(device.backing.is_none(), "volume {d} is Diskless and has a disk");
@@ -23,6 +24,16 @@ impl Resource {
             if device.conflicts.is_idle() {
                 assert!(device.log_waiters.is_empty(), "volume {d} has log waiters without a turn");
             }
+        }
+    }
+
+    fn check_freeze(&self) {
+        if !self.freeze.engaged {
+            assert!(!self.is_frozen(), "frozen, and nobody knows");
+            assert!(
+                self.freeze.log.is_empty() && self.freeze.parked.is_empty(),
+                "thawed, and something is left"
+            );
         }
     }
 

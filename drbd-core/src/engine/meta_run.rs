@@ -114,8 +114,7 @@ impl Resource {
             match op {
                 Some(op) => self.meta_io(d, op, true, out),
                 None => {
-                    let owner = IoOwner::Job { device: d };
-                    self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
+                    self.disk_io(d, IoOwner::Job, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
                 }
             }
             return true;

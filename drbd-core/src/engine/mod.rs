@@ -28,6 +28,10 @@ mod connection;
 mod consequences;
 mod device;
 mod digests;
+mod disk_trouble;
+mod fence;
+mod freeze;
+mod frozen_log;
 mod full_sync;
 mod generations;
 mod handshake;
@@ -39,6 +43,7 @@ mod packets;
 mod pairing;
 mod peer_device;
 mod random;
+mod repair;
 mod resource;
 mod resync;
 mod resync_order;
@@ -47,6 +52,7 @@ mod session;
 mod slab;
 mod state;
 mod status;
+mod thaw;
 mod verify;
 mod write_path;
 
@@ -63,7 +69,7 @@ pub use resource::Resource;
 use crate::control::{HelperObject, Kind};
 use crate::ids::{DiskIoId, HandlerId, Instant, PayloadId, VolumeNumber};
 use connection::Link;
-use resource::{HandlerOwner, IoOwner};
+use resource::{HandlerOwner, Io, IoOwner};
 
 impl Resource {
     /// Something happened at `now`; what is to be done is appended to `out`. Total: never fails, never blocks.
@@ -112,10 +118,12 @@ impl Resource {
         let verifies = connection.into_iter().flat_map(|c| c.peer_devices.iter());
         let verify = verifies.filter_map(|p| p.verify.as_deref().map(|v| v.next_tick)).min();
         let ahead = connection.and_then(|c| c.peer_devices.iter().filter_map(|p| p.catch_up_at).min());
-        [link, resync, verify, ahead, self.admin.deadline()].into_iter().flatten().min()
+        let trouble = self.disk_trouble_deadline();
+        [link, resync, verify, ahead, trouble, self.admin.deadline()].into_iter().flatten().min()
     }
 
     fn tick(&mut self, out: &mut Vec<Command>) {
+        self.disk_trouble_tick(out);
         match self.connection.as_deref().map(|c| &c.link) {
             Some(Link::Waiting { retry_at }) if *retry_at <= self.now && self.is_settled() => {
                 self.begin_pairing(out);
@@ -134,21 +142,15 @@ impl Resource {
     }
 
     fn disk_done(&mut self, io: DiskIoId, result: IoResult, payload: PayloadId, out: &mut Vec<Command>) {
-        let owner = self.ios.remove(io.0);
-        let d = match owner {
-            IoOwner::Request(key) => self.requests[key].device,
-            IoOwner::Peer(key) => self.peer_requests[key].device,
-            IoOwner::EpochFlush { device, .. } | IoOwner::LastFlush { device } | IoOwner::Job { device } => {
-                device
-            }
-        };
+        let Io { owner, device: d, .. } = self.ios.remove(io.0);
         self.devices[d].counters.lower_pending -= 1;
         match owner {
             IoOwner::Request(key) => self.request_or_read_done(key, result, out),
             IoOwner::Peer(key) => self.peer_disk_done(key, result, payload, out),
-            IoOwner::EpochFlush { session, .. } => self.epoch_flush_done(d, session, result, out),
-            IoOwner::LastFlush { .. } => self.last_flush_done(d, result, out),
-            IoOwner::Job { .. } => self.job_io_done(d, result, out),
+            IoOwner::EpochFlush { session } => self.epoch_flush_done(d, session, result, out),
+            IoOwner::LastFlush => self.last_flush_done(d, result, out),
+            IoOwner::Job => self.job_io_done(d, result, out),
+            IoOwner::Nobody => Resource::release(payload, out),
         }
         self.close_disk_if_idle(d, out);
     }
@@ -156,6 +158,7 @@ impl Resource {
     fn request_or_read_done(&mut self, key: u32, result: IoResult, out: &mut Vec<Command>) {
         let read = self.requests[key].op == UpperOp::Read;
         match (read, result) {
+            (true, _) if self.requests[key].repairs => self.repaired(key, result, out),
             (true, IoResult::Done) => self.finish_read(key, UpperResult::Done, PayloadId::NONE, out),
             _ => self.request_disk_done(key, result, out),
         }
@@ -166,7 +169,7 @@ impl Resource {
         match result {
             IoResult::Done => self.epoch_disk_flushed(session, out),
             IoResult::Failed(errno) => {
-                self.local_io_error(d, errno, out);
+                self.local_io_error(d, disk_trouble::Trouble::Flush, errno, out);
                 if self.session_number() == Some(session) {
                     let text = "The disk could not make the peer's writes stable";
                     self.end_session(crate::states::ConnectionState::NetworkFailure, text, out);
@@ -202,6 +205,7 @@ impl Resource {
             HandlerOwner::BeforeResync { device, session, attempt } => {
                 self.resync_prepared(device, (session, attempt), status, out);
             }
+            HandlerOwner::FencePeer { sessions } => self.fence_peer_answered(sessions, status, out),
         }
     }
 

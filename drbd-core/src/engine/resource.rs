@@ -32,13 +32,14 @@ pub struct Resource {
     pub(super) connection: Option<Box<Connection>>,
     pub(super) requests: Slab<Request>,
     pub(super) peer_requests: Slab<PeerRequest>,
-    pub(super) ios: Slab<IoOwner>,
+    pub(super) ios: Slab<Io>,
     /// What the shell digests.
     pub(super) digests: Slab<super::digests::DigestJob>,
     /// What the peer says a block's digest is, by the key of the peer request that looks.
     pub(super) expected_digests: BTreeMap<u32, Box<[u8]>>,
     pub(super) handlers: Slab<HandlerOwner>,
     pub(super) admin: super::admin::Admin,
+    pub(super) freeze: super::freeze::Freeze,
     pub(super) random: Random,
     pub(super) now: Instant,
     pub(super) protocol_max: u32,
@@ -54,6 +55,14 @@ pub struct Resource {
     pub(super) planted: Option<super::planted::Bug>,
 }
 
+/// A disk operation under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Io {
+    pub(super) owner: IoOwner,
+    pub(super) device: usize,
+    pub(super) since: Instant,
+}
+
 /// Whose disk operation it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum IoOwner {
@@ -62,11 +71,13 @@ pub(super) enum IoOwner {
     /// The disk part of a peer request.
     Peer(u32),
     /// A flush for the epochs of a session.
-    EpochFlush { device: usize, session: u32 },
+    EpochFlush { session: u32 },
     /// A flush for what a session that is over brought.
-    LastFlush { device: usize },
+    LastFlush,
     /// A step of the running metadata job.
-    Job { device: usize },
+    Job,
+    /// Nobody waits for it any longer: its disk was given up.
+    Nobody,
 }
 
 /// Who waits for a handler.
@@ -76,6 +87,8 @@ pub(super) enum HandlerOwner {
     Nobody,
     /// A resync begins when it succeeds. `attempt` counts the resyncs arranged: another one may have been since.
     BeforeResync { device: usize, session: u32, attempt: u32 },
+    /// The peer of that many sessions is to be fenced.
+    FencePeer { sessions: u32 },
 }
 
 impl Resource {
@@ -98,6 +111,7 @@ impl Resource {
             expected_digests: BTreeMap::new(),
             handlers: Slab::new(64),
             admin: super::admin::Admin::default(),
+            freeze: super::freeze::Freeze::default(),
             random: Random::new(seed),
             now: Instant(0),
             protocol_max: crate::limits::PROTOCOL_MAX,
@@ -131,9 +145,8 @@ impl Resource {
         fua: bool,
         out: &mut Vec<Command>,
     ) {
-        let io = DiskIoId(self.ios.insert(owner));
+        let io = self.begin_io(d, owner);
         let device = &mut self.devices[d];
-        device.counters.lower_pending += 1;
         let (sector, bytes) = extent;
         match op {
             DiskOp::Read => device.counters.read_sectors += u64::from(bytes) / 512,
@@ -143,10 +156,15 @@ impl Resource {
         out.push(Command::Disk(DiskIo { volume: device.volume, io, op, sector, bytes, payload, fua }));
     }
 
+    fn begin_io(&mut self, d: usize, owner: IoOwner) -> DiskIoId {
+        self.devices[d].counters.lower_pending += 1;
+        self.watch_disk(d);
+        DiskIoId(self.ios.insert(Io { owner, device: d, since: self.now }))
+    }
+
     pub(super) fn meta_io(&mut self, d: usize, op: MetaOp, barrier: bool, out: &mut Vec<Command>) {
-        let io = DiskIoId(self.ios.insert(IoOwner::Job { device: d }));
+        let io = self.begin_io(d, IoOwner::Job);
         let device = &mut self.devices[d];
-        device.counters.lower_pending += 1;
         let flushes = device.backing.as_ref().is_some_and(|b| b.options.md_flushes);
         out.push(Command::Meta(MetaIo { volume: device.volume, io, op, barrier: barrier && flushes }));
     }

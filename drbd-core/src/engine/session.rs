@@ -333,6 +333,7 @@ impl Resource {
 
     /// Settings, then sizes, generations and state of every volume. From here on the peer decides by what it was told.
     fn send_settings(&mut self, out: &mut Vec<Command>) {
+        self.prepare_frozen_log(out);
         let settings = self.settings();
         self.send(VolumeNumber(0), Packet::Protocol(Box::new(settings)), out);
         let connection = self.connection.as_deref_mut().expect("asked in a session");
@@ -551,10 +552,9 @@ impl Resource {
         self.after_session(out);
     }
 
-    /// Ends a session whose peer's writes went with a disk.
+    /// Ends a session that cannot go on.
     pub(super) fn end_doomed_session(&mut self, out: &mut Vec<Command>) {
-        if self.connection.as_ref().and_then(|c| c.session()).is_some_and(|s| s.doomed) {
-            let text = "The disk was lost with writes of the peer that were not yet stable";
+        if let Some(text) = self.connection.as_ref().and_then(|c| c.session()).and_then(|s| s.doomed) {
             self.end_session(ConnectionState::NetworkFailure, text, out);
         }
     }
@@ -618,6 +618,7 @@ impl Resource {
 
     fn after_session(&mut self, out: &mut Vec<Command>) {
         self.cluster_change_lost(out);
+        self.call_fence_peer(out);
         self.admin.state_changed = true;
         self.notify_changes(out);
     }

@@ -8,7 +8,7 @@ use super::state_change::{judge_local, settle, Context, FencingPolicy, Snapshot,
 use crate::ids::Sector;
 use crate::metadata::device_flag;
 use crate::refusal::Reason;
-use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
+use crate::states::{ConnectionState, DiskState, Role};
 
 /// Whether a change may be refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,6 +154,7 @@ impl Resource {
             }
             if old.suspended != new.suspended {
                 self.suspended = new.suspended;
+                self.freeze.engaged |= self.is_frozen();
             }
             if let Some(connection) = self.connection.as_deref_mut() {
                 if old.connection != new.connection {
@@ -260,21 +261,7 @@ impl Resource {
 
     /// Upper requests of a volume may be started (7.8 of the wire reference).
     pub(super) fn accepts_upper(&self, d: usize) -> bool {
-        if self.suspended.any() {
-            return false;
-        }
-        if matches!(self.devices[d].disk, DiskState::Attaching | DiskState::Negotiating) {
-            return false;
-        }
-        let snapshot = self.snapshot(Some(d));
-        let old_dialect = self.connection.as_ref().and_then(|c| c.session()).is_some_and(|s| s.version < 96);
-        match snapshot.replication {
-            ReplicationState::StartingSyncT | ReplicationState::WFBitMapT | ReplicationState::WFSyncUUID => {
-                false
-            }
-            ReplicationState::WFBitMapS => !old_dialect,
-            _ => true,
-        }
+        !self.suspended.any() && !self.freeze.engaged && self.may_go_on(d)
     }
 
     /// Whether a front end may open a volume now: its size, or a sentence why not.

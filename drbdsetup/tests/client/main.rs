@@ -162,6 +162,8 @@ fn commands_become_requests() {
             "connect r0 1 --discard-my-data",
             r#"{"connect":{"peer":1,"tentative":false,"discard-my-data":true}}"#,
         ),
+        ("suspend-io 1", r#"{"suspend-io":{"minor":1}}"#),
+        ("resume-io /dev/drbd1", r#"{"resume-io":{"minor":1}}"#),
         ("disconnect r0 1 --force", r#"{"disconnect":{"peer":1,"force":true}}"#),
         ("del-peer r0 1", r#"{"del-peer":{"peer":1,"force":false}}"#),
         ("del-minor 1", r#"{"del-minor":{"minor":1}}"#),

@@ -42,6 +42,13 @@ impl Payloads {
         buffer.tags = Rc::new(tags);
     }
 
+    /// One more reference.
+    pub(crate) fn retain(&mut self, id: PayloadId) {
+        let buffer =
+            self.buffers.get_mut(&id.0).unwrap_or_else(|| panic!("payload {id} is held after its release"));
+        buffer.references += 1;
+    }
+
     /// Drops a reference.
     pub(crate) fn release(&mut self, id: PayloadId) {
         let buffer = self.buffers.get_mut(&id.0).unwrap_or_else(|| panic!("payload {id} is released twice"));

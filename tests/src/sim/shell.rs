@@ -173,6 +173,7 @@ impl Cluster {
             DiskOp::Read => {
                 if io.payload != PayloadId::NONE {
                     payload(self);
+                    self.daemon(node).payloads.retain(io.payload);
                 }
                 let early = self.dice.disk.chance(500).then(Vec::new);
                 (Operation::Read(first, count, early), None, Some(io.payload))
@@ -235,17 +236,21 @@ impl Cluster {
             self.disk_changed(node, job.volume, first, count);
         }
         let mut payload = PayloadId::NONE;
+        let own = job.fills.filter(|buffer| *buffer != PayloadId::NONE);
         let result = match finished {
             None => IoResult::Failed(5),
             Some((_, read)) => {
-                match job.fills {
-                    Some(PayloadId::NONE) => payload = self.daemon(node).payloads.take(Rc::new(read), 1),
-                    Some(buffer) => self.daemon(node).payloads.fill(buffer, read),
-                    None => {}
+                match (own, job.fills) {
+                    (Some(buffer), _) => self.daemon(node).payloads.fill(buffer, read),
+                    (None, Some(_)) => payload = self.daemon(node).payloads.take(Rc::new(read), 1),
+                    (None, None) => {}
                 }
                 IoResult::Done
             }
         };
+        if let Some(buffer) = own {
+            self.daemon(node).payloads.release(buffer);
+        }
         self.handle(node, Event::DiskDone { io: job.io, result, payload });
     }
 

@@ -10,6 +10,7 @@ use crate::engine::device::Device;
 use crate::engine::peer_device::PeerDevice;
 use crate::engine::resource::Resource;
 use crate::engine::state::Mode;
+use crate::engine::state_change::FencingPolicy;
 use crate::ids::{Instant, Minor, NodeId, Ticket, VolumeNumber};
 use crate::limits::{NODES_MAX, VOLUMES_MAX};
 use crate::refusal::{Reason, Refusal};
@@ -256,7 +257,7 @@ impl Resource {
                 self.reply(ticket, Err(Reason::InTransientState.into()), out);
             }
             _ if force => {
-                self.give_up_disk(device, out);
+                self.give_up_disk_at_once(device, out);
                 self.reply(ticket, Ok(done(true)), out);
             }
             _ => self.want(ticket, Want::Detach { device }, out),
@@ -270,6 +271,10 @@ fn check_net_options(options: &NetOptions) -> Result<(), Refusal> {
     }
     if options.two_primaries && options.protocol != crate::states::Protocol::C {
         return Err(Reason::NotProtocolC.into());
+    }
+    let stonith = FencingPolicy::from_option(&options.fencing) == FencingPolicy::ResourceAndStonith;
+    if stonith && options.protocol == crate::states::Protocol::A {
+        return Err(Reason::StonithAndProtocolA.into());
     }
     if options.two_primaries {
         return Err(not_yet("allow-two-primaries"));

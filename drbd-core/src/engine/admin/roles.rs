@@ -1,7 +1,7 @@
 //! Becoming Primary and becoming Secondary: who must agree, what must be written first, and when it is told.
 
 use super::agreement::edit_of;
-use super::{done, RoleJob, Want};
+use super::{done, RoleJob, Want, STEP};
 use crate::engine::command::{Command, Level};
 use crate::engine::meta_jobs::{Job, Then};
 use crate::engine::resource::Resource;
@@ -49,7 +49,13 @@ impl Resource {
         Ok(())
     }
 
+    /// Becomes Secondary because it has to.
+    pub(in crate::engine) fn demote_unasked(&mut self, out: &mut Vec<Command>) {
+        self.begin_demotion(STEP, out);
+    }
+
     pub(super) fn begin_demotion(&mut self, ticket: Ticket, out: &mut Vec<Command>) {
+        self.fail_frozen(out);
         self.admin.role_jobs.push(RoleJob {
             ticket,
             disks_left: 0,

@@ -1,7 +1,7 @@
 //! Two nodes and the network between them. Everything happens at once and in order unless a test holds it back.
 
-use super::node::{net, Node, Pending, VOLUME};
-use crate::config::{DeviceOptions, NetOptions, OptionSet};
+use super::node::{net, options, Node, Pending, VOLUME};
+use crate::config::{DeviceOptions, DiskOptions, NetOptions, OptionSet, ResourceOptions};
 use crate::engine::{
     AdminRequest, Command, Event, HmacPurpose, IoResult, SocketLoss, UpperOp, UpperRequest, UpperResult,
 };
@@ -72,6 +72,12 @@ impl Lab {
         self.configure(n, self.options[n].clone());
     }
 
+    /// Other net options for a node that was not yet asked to connect.
+    pub(super) fn configure_again(&mut self, n: usize, options: NetOptions) {
+        let peer = NodeId(1 - n as u8);
+        self.ask(n, AdminRequest::NetOptions { peer, options }).expect("options that may change");
+    }
+
     fn configure(&mut self, n: usize, options: NetOptions) {
         let device = DeviceOptions::from(&OptionSet::default());
         let peer = NodeId(1 - n as u8);
@@ -120,6 +126,48 @@ impl Lab {
         self.nodes[n].disk_closed = false;
         let request = self.nodes[n].attach_request(true, false);
         self.ask(n, AdminRequest::Attach(request))
+    }
+
+    /// Attaches with these disk options.
+    pub(super) fn attach_with(&mut self, n: usize, disk: &[(&str, &str)]) -> Result<(), Refusal> {
+        self.nodes[n].disk_closed = false;
+        let mut request = self.nodes[n].attach_request(false, true);
+        request.options = DiskOptions::from(&options(disk));
+        self.ask(n, AdminRequest::Attach(request))
+    }
+
+    /// Changes disk options of the attached disk.
+    pub(super) fn disk_options(&mut self, n: usize, disk: &[(&str, &str)]) {
+        let request =
+            AdminRequest::DiskOptions { volume: VOLUME, options: DiskOptions::from(&options(disk)) };
+        self.ask(n, request).expect("options that may change at any time");
+    }
+
+    /// Changes resource options.
+    pub(super) fn resource_options(&mut self, n: usize, pairs: &[(&str, &str)]) {
+        let request = AdminRequest::ResourceOptions(ResourceOptions::from(&options(pairs)));
+        self.ask(n, request).expect("options that may change at any time");
+    }
+
+    /// The handler that runs on a node ends.
+    pub(super) fn handler_ends(&mut self, n: usize, status: i32) {
+        let handler = self.nodes[n].running_handlers.remove(0);
+        self.events.push_back((n, Event::HandlerExited { handler, status }));
+        self.run();
+    }
+
+    /// Operations of a node's disk fail with the error number that this says, from here on.
+    pub(super) fn fail(&mut self, n: usize, fails: fn(&Pending) -> Option<i32>) {
+        self.nodes[n].fails = Some(fails);
+    }
+
+    /// The disk is well again.
+    pub(super) fn fail_no_more(&mut self, n: usize) {
+        self.nodes[n].fails = None;
+    }
+
+    pub(super) fn suspended(&self, n: usize) -> String {
+        self.nodes[n].engine.status().resource.suspended.to_string()
     }
 
     pub(super) fn detach(&mut self, n: usize) -> Result<(), Refusal> {
@@ -512,7 +560,11 @@ impl Lab {
             }
             Command::RunHandler { handler, call } => {
                 node.handlers.push(call.name);
-                self.events.push_back((n, Event::HandlerExited { handler, status: 0 }));
+                let status = if call.name == "fence-peer" { node.handler_status } else { Some(0) };
+                match status {
+                    Some(status) => self.events.push_back((n, Event::HandlerExited { handler, status })),
+                    None => node.running_handlers.push(handler),
+                }
             }
             Command::CloseDisk { .. } => node.disk_closed = true,
             Command::Reply { ticket, result } => {
@@ -540,7 +592,8 @@ impl Lab {
         if self.nodes[n].holds.is_some_and(|holds| holds(&op)) {
             self.nodes[n].pending.push(op);
         } else {
-            self.answer(n, &op, IoResult::Done);
+            let error = self.nodes[n].fails.and_then(|fails| fails(&op));
+            self.answer(n, &op, error.map_or(IoResult::Done, IoResult::Failed));
         }
     }
 

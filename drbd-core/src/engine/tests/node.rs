@@ -6,7 +6,7 @@ use crate::engine::resource::IoOwner;
 use crate::engine::{
     AttachRequest, Command, DiskIo, DiskLimits, DiskOp, MetaIo, MetaOp, Resource, UpperResult,
 };
-use crate::ids::{Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
+use crate::ids::{HandlerId, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
 use crate::metadata::{
     apply_log, load, Format, Geometry, Index, Layout, Loaded, Place, SuperBlock, BLOCK_BYTES,
 };
@@ -29,6 +29,10 @@ pub(super) enum Pending {
 impl Pending {
     pub(super) fn is_write(&self) -> bool {
         matches!(self, Pending::Disk(DiskIo { op: DiskOp::Write, .. }))
+    }
+
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self, Pending::Disk(DiskIo { op: DiskOp::Read, .. }))
     }
 
     pub(super) fn is_flush(&self) -> bool {
@@ -66,6 +70,11 @@ pub(super) struct Node {
     pub(super) read: BTreeMap<UpperTag, Contents>,
     pub(super) replies: BTreeMap<Ticket, Result<(), Refusal>>,
     pub(super) handlers: Vec<&'static str>,
+    /// What fence-peer answers; `None`: it runs until the test says so.
+    pub(super) handler_status: Option<i32>,
+    pub(super) running_handlers: Vec<HandlerId>,
+    /// The error number such an operation ends with.
+    pub(super) fails: Option<fn(&Pending) -> Option<i32>>,
     pub(super) log_lines: Vec<String>,
     /// Every packet sent, for tests that look at the wire.
     pub(super) sent: Vec<Packet>,
@@ -127,6 +136,9 @@ impl Node {
             read: BTreeMap::new(),
             replies: BTreeMap::new(),
             handlers: Vec::new(),
+            handler_status: Some(0),
+            running_handlers: Vec::new(),
+            fails: None,
             log_lines: Vec::new(),
             sent: Vec::new(),
             references: BTreeMap::new(),
@@ -147,6 +159,8 @@ impl Node {
         fresh.bitmap = std::mem::take(&mut self.bitmap);
         fresh.log = std::mem::take(&mut self.log);
         fresh.disk = std::mem::take(&mut self.disk);
+        fresh.handler_status = self.handler_status;
+        fresh.engine.options = self.engine.options.clone();
         fresh
     }
 
@@ -248,7 +262,7 @@ impl Node {
             return;
         }
         // What an earlier session brought and still waited for its turn belongs to the data as it was.
-        let late = match self.engine.ios[io.io.0] {
+        let late = match self.engine.ios[io.io.0].owner {
             IoOwner::Peer(key) => {
                 Some(self.engine.peer_requests[key].session) != self.engine.session_number()
             }

@@ -7,7 +7,13 @@ use crate::ids::Sector;
 
 impl Resource {
     /// A write that the peer will not see: its blocks differ from now on.
-    pub(super) fn mark_unmirrored(&mut self, d: usize, sector: Sector, bytes: u32, out: &mut Vec<Command>) {
+    pub(in crate::engine) fn mark_unmirrored(
+        &mut self,
+        d: usize,
+        sector: Sector,
+        bytes: u32,
+        out: &mut Vec<Command>,
+    ) {
         let Some(slot) = self.peer_slot(d) else { return };
         let Some(backing) = self.devices[d].usable() else { return };
         let newly = backing.bitmap.set_out_of_sync(slot, sector, bytes);

@@ -5,5 +5,6 @@ pub(super) mod epoch;
 pub(super) mod marks;
 mod peer_reads;
 pub(super) mod peer_request;
+pub(super) mod reads;
 pub(super) mod request;
 pub(super) mod transfer;

@@ -6,6 +6,7 @@
 use super::conflicts::{ConflictId, Owner};
 use super::transfer::Ack;
 use crate::engine::command::{Command, DiskOp};
+use crate::engine::disk_trouble::Trouble;
 use crate::engine::event::IoResult;
 use crate::engine::planted::Bug;
 use crate::engine::resource::{IoOwner, Resource};
@@ -391,10 +392,12 @@ impl Resource {
         }
         if let IoResult::Failed(errno) = result {
             if self.devices[d].usable().is_some() {
-                if request.is_mirrored_write() || request.op == PeerOp::ResyncWrite {
+                let writes = request.is_mirrored_write() || request.op == PeerOp::ResyncWrite;
+                if writes {
                     self.mark_peer_write(&request);
                 }
-                self.local_io_error(d, errno, out);
+                let what = if writes { Trouble::Write } else { Trouble::Read };
+                self.local_io_error(d, what, errno, out);
             }
         }
         if current && request.op.wants_digest() {
@@ -414,6 +417,11 @@ impl Resource {
             self.admin.state_changed = true;
         }
         self.peer_request_over(key, out);
+        let for_resync = matches!(request.op, PeerOp::ResyncRead | PeerOp::ChecksumRead);
+        if for_resync && current && result != IoResult::Done && self.disk_is_good(d) {
+            // The target counts the block as failed and would end without it.
+            self.resync_anew(d);
+        }
     }
 
     /// Nothing is left to be done about a peer request: others may have its place.
@@ -532,7 +540,7 @@ impl Resource {
         let now = self.now;
         let Some(connection) = self.connection.as_mut() else { return };
         let patient = connection.options.protocol == Protocol::C;
-        let Some(session) = connection.session_mut().filter(|s| !s.doomed) else { return };
+        let Some(session) = connection.session_mut().filter(|s| s.doomed.is_none()) else { return };
         let number = session.number;
         let due = if patient {
             session.received_epochs.flush_due_at(now)
@@ -545,7 +553,7 @@ impl Resource {
         session.received_epochs.begin_flush(end, disks.max(1) as u32);
         for d in 0..self.devices.len() {
             if self.flushes_epochs(d) {
-                let owner = IoOwner::EpochFlush { device: d, session: number };
+                let owner = IoOwner::EpochFlush { session: number };
                 self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
             }
         }
@@ -559,7 +567,7 @@ impl Resource {
         for d in 0..self.devices.len() {
             if self.flushes_epochs(d) {
                 self.devices[d].settling += 1;
-                let owner = IoOwner::LastFlush { device: d };
+                let owner = IoOwner::LastFlush;
                 self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
             }
         }
@@ -573,7 +581,7 @@ impl Resource {
     pub(in crate::engine) fn last_flush_done(&mut self, d: usize, result: IoResult, out: &mut Vec<Command>) {
         self.devices[d].settling -= 1;
         if let IoResult::Failed(errno) = result {
-            self.local_io_error(d, errno, out);
+            self.local_io_error(d, Trouble::Flush, errno, out);
         }
     }
 

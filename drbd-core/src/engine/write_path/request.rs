@@ -12,6 +12,7 @@ use super::transfer::FlushAtPeer;
 use crate::engine::activity_log::Begin;
 use crate::engine::command::{Command, DiskOp, UpperResult};
 use crate::engine::device::{extents, LogWaiter};
+use crate::engine::disk_trouble::{disk_op, Trouble};
 use crate::engine::event::{IoResult, UpperOp, UpperRequest};
 use crate::engine::planted::Bug;
 use crate::engine::resource::{IoOwner, Resource};
@@ -44,6 +45,8 @@ pub(in crate::engine) enum PeerProgress {
     Acknowledged,
     /// The peer could not write it.
     Failed,
+    /// The connection was lost before an answer, while requests are frozen: what the peer has nobody knows.
+    Frozen,
     /// The connection was lost before the barrier was acknowledged.
     Lost,
     /// The peer has it on stable storage.
@@ -80,8 +83,14 @@ pub(in crate::engine) struct Request {
     /// The peer said it cleared its bits, or will when we may clear ours.
     pub(in crate::engine) in_sync: bool,
     pub(in crate::engine) submitted: bool,
-    /// Waits for a new generation to be kept.
+    /// Its completion waits for a new generation to be kept, or for a thaw.
     pub(in crate::engine) held: bool,
+    /// A read the own disk failed: what the peer answers is written to it.
+    pub(in crate::engine) repairs: bool,
+    /// What the peer answered to that.
+    pub(in crate::engine) answer: PayloadId,
+    /// It fails, whatever comes: it was frozen, and nobody will do it any more.
+    pub(in crate::engine) doomed: bool,
     pub(in crate::engine) completed: bool,
 }
 
@@ -96,7 +105,7 @@ impl Request {
         self.local != Local::None
     }
 
-    pub(super) fn is_write(&self) -> bool {
+    pub(in crate::engine) fn is_write(&self) -> bool {
         match self.op {
             UpperOp::Write | UpperOp::Discard | UpperOp::WriteZeroes { .. } => true,
             UpperOp::Read | UpperOp::Flush => false,
@@ -115,7 +124,7 @@ impl Request {
             | PeerProgress::Failed
             | PeerProgress::Lost
             | PeerProgress::Stable => true,
-            PeerProgress::Sent => false,
+            PeerProgress::Sent | PeerProgress::Frozen => false,
             PeerProgress::Acknowledged => !self.by_barrier,
         }
     }
@@ -123,7 +132,7 @@ impl Request {
     /// What went to a disk that was given up since does not count: nothing there says that it is newer than the peer's.
     /// Neither does what is only on a disk without good data, this node's or the peer's: it is overwritten when good
     /// data returns.
-    fn has_good_copy(&self, disk_is_good: bool, peer_disk: DiskState) -> bool {
+    pub(in crate::engine) fn has_good_copy(&self, disk_is_good: bool, peer_disk: DiskState) -> bool {
         let peer = matches!(self.peer, PeerProgress::Acknowledged | PeerProgress::Stable);
         (self.local == Local::Done && disk_is_good) || (peer && peer_disk == DiskState::UpToDate)
     }
@@ -240,6 +249,9 @@ impl Resource {
             in_sync: false,
             submitted: false,
             held: false,
+            repairs: false,
+            answer: PayloadId::NONE,
+            doomed: false,
             completed: false,
         };
         let key = self.requests.insert(request);
@@ -399,7 +411,19 @@ impl Resource {
 
     // ---- writes --------------------------------------------------------------------------------------------------
 
-    fn submit_write(&mut self, key: u32, out: &mut Vec<Command>) {
+    pub(in crate::engine) fn submit_write(&mut self, key: u32, out: &mut Vec<Command>) {
+        if self.is_frozen() {
+            self.park(key, out);
+            return;
+        }
+        if self.requests[key].doomed {
+            self.fail_now(key, out);
+            return;
+        }
+        if self.requests[key].op == UpperOp::Read {
+            self.read_for_repair(key, out);
+            return;
+        }
         let Request { device: d, sector, bytes, payload, op, fua, .. } = self.requests[key];
         self.look_at_congestion(d, out);
         let mirrored = self.mirrors(d);
@@ -416,16 +440,9 @@ impl Resource {
         }
         if local && self.has_data_access(d) {
             self.requests[key].local = Local::Pending;
-            let op = match op {
-                UpperOp::Discard => DiskOp::Discard,
-                UpperOp::WriteZeroes { unmap } => DiskOp::WriteZeroes { unmap },
-                UpperOp::Write | UpperOp::Read | UpperOp::Flush => DiskOp::Write,
-            };
-            self.disk_io(d, IoOwner::Request(key), op, (sector, bytes), payload, fua, out);
+            self.disk_io(d, IoOwner::Request(key), disk_op(op), (sector, bytes), payload, fua, out);
         }
-        // The shell holds what it still needs.
-        Resource::release(payload, out);
-        self.requests[key].payload = PayloadId::NONE;
+        self.drop_needless_bytes(key, out);
         self.progress(key, out);
     }
 
@@ -443,6 +460,16 @@ impl Resource {
             self.end_log(d, sector, bytes, out);
         }
         self.start_held(d, out);
+    }
+
+    /// The shell holds what it still needs; what may have to be done again needs its bytes until then.
+    fn drop_needless_bytes(&mut self, key: u32, out: &mut Vec<Command>) {
+        let request = &self.requests[key];
+        let again = !request.completed && matches!(request.local, Local::Pending | Local::Failed);
+        if !again && !self.may_freeze() {
+            let payload = std::mem::replace(&mut self.requests[key].payload, PayloadId::NONE);
+            Resource::release(payload, out);
+        }
     }
 
     /// The local part of a request is done.
@@ -463,7 +490,13 @@ impl Resource {
                 return;
             }
             self.mark_request(key);
-            self.local_io_error(d, errno, out);
+            let what = if op == UpperOp::Flush { Trouble::Flush } else { Trouble::Write };
+            self.local_io_error(d, what, errno, out);
+        } else {
+            if self.requests[key].held {
+                self.space_is_back(d, out);
+            }
+            self.drop_needless_bytes(key, out);
         }
         self.progress(key, out);
     }
@@ -485,9 +518,12 @@ impl Resource {
             return;
         }
         if !request.completed {
-            let pending = self.devices[d].backing.as_ref().is_some_and(|b| b.generations_pending > 0);
-            if pending || self.devices[d].peer_generation_due {
-                if !request.held {
+            if self.flushes_peer_instead(key, out) {
+                return;
+            }
+            self.freeze_rather_than_fail(key, out);
+            if self.holds_completions(d) {
+                if !self.requests[key].held {
                     self.requests[key].held = true;
                     self.devices[d].held_completions.push(key);
                 }
@@ -498,7 +534,9 @@ impl Resource {
         let over = match request.peer {
             PeerProgress::NotReplicated | PeerProgress::Lost | PeerProgress::Stable => true,
             // Refused writes are counted in their epoch and wait for its barrier like the others.
-            PeerProgress::Failed | PeerProgress::Sent | PeerProgress::Acknowledged => !request.is_write(),
+            PeerProgress::Failed | PeerProgress::Sent | PeerProgress::Acknowledged | PeerProgress::Frozen => {
+                !request.is_write()
+            }
         };
         if over {
             self.release_request(key, out);
@@ -511,11 +549,12 @@ impl Resource {
         let request = &mut self.requests[key];
         request.completed = true;
         let good = request.has_good_copy(disk_is_good, peer_disk);
-        let result = if good { UpperResult::Done } else { UpperResult::IoError };
+        let result = if good && !request.doomed { UpperResult::Done } else { UpperResult::IoError };
         let Request { tag, epoch, device: d, peer, .. } = *request;
         let closes = request.is_write() && peer != PeerProgress::NotReplicated;
         out.push(Command::Complete { tag, result, payload: PayloadId::NONE });
         self.devices[d].counters.upper_pending -= 1;
+        self.drop_needless_bytes(key, out);
         if self.planted(Bug::ExtentReleasedEarly) && std::mem::take(&mut self.requests[key].logged) {
             let Request { sector, bytes, .. } = self.requests[key];
             self.end_log(d, sector, bytes, out);
@@ -546,7 +585,7 @@ impl Resource {
         if let Some(id) = self.requests[key].conflict.take() {
             self.leave_conflicts(d, id, out);
         }
-        self.requests.remove(key);
+        Resource::release(self.requests.remove(key).payload, out);
         if request.logged {
             self.end_log(d, request.sector, request.bytes, out);
         }
@@ -573,19 +612,10 @@ impl Resource {
 
     // ---- flushes -------------------------------------------------------------------------------------------------
 
-    fn start_flush(&mut self, key: u32, out: &mut Vec<Command>) {
+    pub(in crate::engine) fn start_flush(&mut self, key: u32, out: &mut Vec<Command>) {
         let d = self.requests[key].device;
         self.requests[key].submitted = true;
-        match self.barrier_for_flush(d, out) {
-            _ if self.planted(Bug::FlushWithoutPeer) => {}
-            FlushAtPeer::NotCovered => {}
-            FlushAtPeer::Covered => self.requests[key].peer = PeerProgress::Stable,
-            FlushAtPeer::WaitsFor(epoch) => {
-                self.requests[key].epoch = epoch;
-                self.requests[key].peer = PeerProgress::Sent;
-                self.connection.as_mut().expect("a barrier was sent").flush_waiters.push(key);
-            }
-        }
+        self.flush_peer(key, out);
         if self.devices[d].usable().is_some_and(|b| b.options.disk_flushes) {
             self.requests[key].local = Local::Pending;
             let nothing = (Sector(0), 0);
@@ -596,85 +626,30 @@ impl Resource {
         self.progress(key, out);
     }
 
-    // ---- reads ---------------------------------------------------------------------------------------------------
-
-    pub(in crate::engine) fn start_read(&mut self, key: u32, out: &mut Vec<Command>) {
-        let Request { device: d, sector, bytes, payload, .. } = self.requests[key];
-        if self.locally_readable(d, sector, bytes) {
-            self.requests[key].local = Local::Pending;
-            self.disk_io(d, IoOwner::Request(key), DiskOp::Read, (sector, bytes), payload, false, out);
-        } else if self.peer_disk(d) == DiskState::UpToDate && self.is_replicating(d) {
-            if !self.limits_of(d).fits(UpperOp::Read, bytes) {
-                return self.finish_read(key, UpperResult::Split, PayloadId::NONE, out);
-            }
-            self.requests[key].peer = PeerProgress::Sent;
-            self.send_read(key, out);
-        } else {
-            self.finish_read(key, UpperResult::IoError, PayloadId::NONE, out);
+    /// The own disk, which was to be enough, is no longer good: only the peer can make stable what its good copy has. True
+    /// if that takes time.
+    fn flushes_peer_instead(&mut self, key: u32, out: &mut Vec<Command>) -> bool {
+        let Request { device: d, op, peer, .. } = self.requests[key];
+        let alone = op == UpperOp::Flush && peer == PeerProgress::NotReplicated;
+        if !alone || self.disk_is_good(d) || !self.peer_has_good_data(d) {
+            return false;
         }
+        self.flush_peer(key, out);
+        self.requests[key].peer == PeerProgress::Sent
     }
 
-    fn locally_readable(&mut self, d: usize, sector: Sector, bytes: u32) -> bool {
-        let slot = self.peer_slot(d);
-        let disk = self.devices[d].disk;
-        let Some(backing) = self.devices[d].usable() else { return false };
-        match disk {
-            DiskState::UpToDate => true,
-            DiskState::Inconsistent => {
-                backing.old_blocks_known
-                    && slot.is_some_and(|s| !backing.bitmap.any_out_of_sync(s, sector, bytes))
+    /// The peer's part of a flush.
+    pub(in crate::engine) fn flush_peer(&mut self, key: u32, out: &mut Vec<Command>) {
+        let d = self.requests[key].device;
+        match self.barrier_for_flush(d, out) {
+            _ if self.planted(Bug::FlushWithoutPeer) => {}
+            FlushAtPeer::NotCovered => {}
+            FlushAtPeer::Covered => self.requests[key].peer = PeerProgress::Stable,
+            FlushAtPeer::WaitsFor(epoch) => {
+                self.requests[key].epoch = epoch;
+                self.requests[key].peer = PeerProgress::Sent;
+                self.connection.as_mut().expect("a barrier was sent").flush_waiters.push(key);
             }
-            _ => false,
-        }
-    }
-
-    /// A read is answered; `payload` holds the bytes if it went well and they are not in the request's own buffer.
-    pub(in crate::engine) fn finish_read(
-        &mut self,
-        key: u32,
-        result: UpperResult,
-        payload: PayloadId,
-        out: &mut Vec<Command>,
-    ) {
-        let request = self.requests.remove(key);
-        self.devices[request.device].counters.upper_pending -= 1;
-        let bytes = match (result, payload) {
-            (UpperResult::Done, PayloadId::NONE) | (UpperResult::Split, _) => request.payload,
-            (UpperResult::Done, other) => {
-                Resource::release(request.payload, out);
-                other
-            }
-            _ => {
-                Resource::release(request.payload, out);
-                PayloadId::NONE
-            }
-        };
-        out.push(Command::Complete { tag: request.tag, result, payload: bytes });
-        if !self.devices[request.device].held.is_empty() {
-            self.start_held(request.device, out);
-        }
-    }
-
-    /// The local disk could not be read: the peer may have it.
-    fn read_failed(&mut self, key: u32, errno: i32, out: &mut Vec<Command>) {
-        let Request { device: d, sector, bytes, .. } = self.requests[key];
-        self.requests[key].local = Local::Failed;
-        if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].backing.as_deref_mut()) {
-            backing.bitmap.set_out_of_sync(slot, sector, bytes);
-        }
-        self.local_io_error(d, errno, out);
-        self.start_read_elsewhere(key, out);
-    }
-
-    /// Tries a read again after one way of it failed.
-    pub(in crate::engine) fn start_read_elsewhere(&mut self, key: u32, out: &mut Vec<Command>) {
-        self.requests[key].peer = PeerProgress::NotReplicated;
-        if self.requests[key].local == Local::Failed
-            && self.peer_disk(self.requests[key].device) != DiskState::UpToDate
-        {
-            self.finish_read(key, UpperResult::IoError, PayloadId::NONE, out);
-        } else {
-            self.start_read(key, out);
         }
     }
 }

@@ -107,7 +107,7 @@ impl Resource {
         }
     }
 
-    /// The own disk is gone: what is not complete yet only the peer has. Under A and B it is not known to have it before
+    /// The own disk is gone, or no longer good: what is not complete yet only the peer has. Under A and B it is not known to have it before
     /// the barrier is acknowledged.
     pub(in crate::engine) fn await_barriers_without_disk(&mut self, d: usize, out: &mut Vec<Command>) {
         let mut waits = false;
@@ -239,19 +239,30 @@ impl Resource {
         let d = self.requests[key].device;
         if self.requests[key].bytes != data.bytes {
             Resource::release(payload, out);
+            self.end_repair(key, out);
             self.finish_read(key, UpperResult::IoError, PayloadId::NONE, out);
             return false;
         }
         let connection = self.connection.as_mut().expect("an answer comes from a peer");
         connection.peer_devices[d].counters.received_sectors += u64::from(data.bytes) / 512;
-        self.finish_read(key, UpperResult::Done, payload, out);
+        if self.requests[key].repairs {
+            self.repair(key, payload, out);
+        } else {
+            self.finish_read(key, UpperResult::Done, payload, out);
+        }
         true
     }
 
     /// The peer could not read. False if nothing was asked.
     pub(in crate::engine) fn read_refused(&mut self, ack: &BlockAck, out: &mut Vec<Command>) -> bool {
         let Some(key) = self.take_remote_read(ack.block_id, ack.sector) else { return false };
-        self.finish_read(key, UpperResult::IoError, PayloadId::NONE, out);
+        let Request { device: d, sector, bytes, local, .. } = self.requests[key];
+        self.end_repair(key, out);
+        if local == Local::None && self.locally_readable(d, sector, bytes) {
+            self.start_read(key, out);
+        } else {
+            self.fail_read(key, out);
+        }
         true
     }
 
@@ -383,7 +394,11 @@ impl Resource {
                     session.ap_in_flight = session.ap_in_flight.saturating_sub(sectors);
                 }
             }
-            PeerProgress::Sent | PeerProgress::NotReplicated | PeerProgress::Lost | PeerProgress::Stable => {
+            PeerProgress::Sent
+            | PeerProgress::NotReplicated
+            | PeerProgress::Frozen
+            | PeerProgress::Lost
+            | PeerProgress::Stable => {
                 return Err("the peer acknowledged a barrier before a write of its epoch".to_owned());
             }
         }
@@ -409,26 +424,25 @@ impl Resource {
     pub(in crate::engine) fn forget_transfer_log(&mut self, out: &mut Vec<Command>) {
         let Some(connection) = self.connection.as_mut() else { return };
         connection.acknowledged_a = 0;
-        let log = std::mem::take(&mut connection.transfer_log);
         connection.log_sectors = 0;
-        let flushes = std::mem::take(&mut connection.flush_waiters);
-        let reads = std::mem::take(&mut connection.remote_reads);
         for peer_device in &mut connection.peer_devices {
             peer_device.counters.pending = 0;
         }
+        if self.is_frozen() {
+            self.freeze_transfer_log(out);
+            return;
+        }
+        let Some(connection) = self.connection.as_mut() else { return };
+        let log = std::mem::take(&mut connection.transfer_log);
+        let flushes = std::mem::take(&mut connection.flush_waiters);
+        let reads = std::mem::take(&mut connection.remote_reads);
         // Mark all first: a completion below must find every bit set.
         for &key in &log {
             if self.planted(Bug::LostWritesNotMarked) {
                 self.requests[key].peer = PeerProgress::Stable;
                 continue;
             }
-            let Request { device: d, completed, protocol, .. } = self.requests[key];
-            self.devices[d].peer_is_behind |=
-                completed && protocol == Protocol::A && self.devices[d].backing.is_none();
-            let only_at_peer = self.requests[key].completed && !self.disk_is_good(self.requests[key].device);
-            self.connection.as_mut().expect("has a log").unstable_at_peer |= only_at_peer;
-            self.requests[key].peer = PeerProgress::Lost;
-            self.mark_request(key);
+            self.lost_at_peer(key);
         }
         for &key in &flushes {
             self.requests[key].peer = PeerProgress::Lost;
@@ -437,8 +451,22 @@ impl Resource {
             self.progress(key, out);
         }
         for key in reads {
+            self.end_repair(key, out);
             self.start_read_elsewhere(key, out);
         }
+    }
+
+    /// What the peer has of a write is not known and will not be: its blocks differ from now on.
+    pub(in crate::engine) fn lost_at_peer(&mut self, key: u32) {
+        let Request { device: d, completed, protocol, .. } = self.requests[key];
+        self.devices[d].peer_is_behind |=
+            completed && protocol == Protocol::A && self.devices[d].backing.is_none();
+        let only_at_peer = completed && !self.disk_is_good(d);
+        if let Some(connection) = self.connection.as_mut() {
+            connection.unstable_at_peer |= only_at_peer;
+        }
+        self.requests[key].peer = PeerProgress::Lost;
+        self.mark_request(key);
     }
 }
 

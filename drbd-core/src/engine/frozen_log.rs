@@ -1,0 +1,168 @@
+//! The transfer log of a session that was lost while requests are frozen: kept, then sent again, or made part of a resync
+//! where sending it again would not do.
+
+use super::command::Command;
+use super::event::UpperOp;
+use super::resource::Resource;
+use super::write_path::request::{PeerProgress, Request};
+use crate::ids::PayloadId;
+use crate::states::DiskState;
+
+/// How many acknowledged writes are compared for overlaps before a resync is the simpler way.
+const COMPARED_MAX: usize = 1024;
+
+impl Resource {
+    /// The connection is lost while requests are frozen: everything the peer may lack is kept.
+    pub(super) fn freeze_transfer_log(&mut self, out: &mut Vec<Command>) {
+        let Some(connection) = self.connection.as_mut() else { return };
+        let log = std::mem::take(&mut connection.transfer_log);
+        let flushes = std::mem::take(&mut connection.flush_waiters);
+        let reads = std::mem::take(&mut connection.remote_reads);
+        for key in log.into_iter().chain(flushes) {
+            let request = &mut self.requests[key];
+            if request.peer == PeerProgress::Sent {
+                request.peer = PeerProgress::Frozen;
+            }
+            self.freeze.log.push(key);
+        }
+        for key in reads {
+            self.end_repair(key, out);
+            self.freeze.parked.push(key);
+        }
+    }
+
+    /// Before this node tells its generations: if the log cannot be sent again, the peer has to take the difference by
+    /// a resync, and a new generation is what makes it.
+    pub(super) fn prepare_frozen_log(&mut self, out: &mut Vec<Command>) {
+        if self.freeze.log.is_empty() {
+            return;
+        }
+        let (tangled, _) = self.overlaps(&self.freeze.log);
+        let incomplete = self.freeze.log.iter().any(|&key| {
+            let request = &self.requests[key];
+            request.is_write() && request.peer != PeerProgress::Failed && !self.has_bytes(key)
+        });
+        if !tangled && !incomplete {
+            return;
+        }
+        for d in 0..self.devices.len() {
+            if self.devices[d].disk == DiskState::UpToDate {
+                self.devices[d].generation_owed = false;
+                self.begin_apart_at_once(d, out);
+                self.mark_frozen_log(d, out);
+            }
+        }
+    }
+
+    /// A resync is decided: what is frozen becomes part of it, before the bitmap is told.
+    pub(super) fn mark_frozen_log(&mut self, d: usize, out: &mut Vec<Command>) {
+        let log = std::mem::take(&mut self.freeze.log);
+        let (ours, others): (Vec<u32>, Vec<u32>) =
+            log.into_iter().partition(|&key| self.requests[key].device == d && self.requests[key].is_write());
+        self.freeze.log = others;
+        for &key in &ours {
+            self.mark_request(key);
+        }
+        for key in ours {
+            if self.requests[key].completed {
+                self.give_up_at_peer(key, out);
+            } else {
+                self.freeze.log.push(key);
+            }
+        }
+    }
+
+    /// Of the writes already reported: whether one of them was partly overwritten by a later one (sending it again would
+    /// for a moment undo the later one on the peer), and which were wholly overwritten.
+    fn overlaps(&self, log: &[u32]) -> (bool, Vec<u32>) {
+        let reported: Vec<u32> = log
+            .iter()
+            .copied()
+            .filter(|&key| self.requests[key].completed && self.requests[key].is_write())
+            .collect();
+        if reported.len() > COMPARED_MAX {
+            return (true, Vec::new());
+        }
+        let mut tangled = false;
+        let mut superseded = Vec::new();
+        for (at, &key) in reported.iter().enumerate() {
+            let one = self.requests[key];
+            let end = one.sector.end_of(one.bytes);
+            let later = reported[at + 1..].iter().map(|&k| self.requests[k]);
+            let mut over = later
+                .filter(|o| o.device == one.device && o.sector < end && one.sector < o.sector.end_of(o.bytes))
+                .peekable();
+            if over.peek().is_none() {
+                continue;
+            }
+            if over.any(|o| o.sector <= one.sector && end <= o.sector.end_of(o.bytes)) {
+                superseded.push(key);
+            } else {
+                tangled |= self.devices[one.device].backing.is_some();
+            }
+        }
+        superseded.sort_unstable();
+        (tangled, superseded)
+    }
+
+    /// The thaw: what the peer may lack is sent again, or marked.
+    pub(super) fn resume_log(&mut self, again: &mut Vec<u32>, out: &mut Vec<Command>) {
+        let log = std::mem::take(&mut self.freeze.log);
+        let (_, superseded) = self.overlaps(&log);
+        for &key in &log {
+            if self.requests[key].is_write() && !self.can_resend(key) {
+                self.mark_request(key);
+            }
+        }
+        let (mut epoch, mut resent) = (None, false);
+        for key in log {
+            if self.is_frozen() {
+                self.freeze.log.push(key);
+                continue;
+            }
+            let request = self.requests[key];
+            if epoch.replace(request.epoch).is_some_and(|e| e != request.epoch) {
+                self.close_current_epoch();
+            }
+            resent |= request.is_write();
+            match request.op {
+                _ if request.doomed => self.fail_now(key, out),
+                UpperOp::Flush => self.restart_flush(key, out),
+                _ if !request.completed => self.restart_write(key, again, out),
+                _ if superseded.binary_search(&key).is_ok() => {
+                    self.requests[key].in_sync = false;
+                    self.requests[key].peer = PeerProgress::Stable;
+                    self.progress(key, out);
+                }
+                _ if self.can_resend(key) => self.send_write(key, out),
+                _ => self.give_up_at_peer(key, out),
+            }
+        }
+        if resent {
+            self.close_current_epoch();
+            self.send_owed_barrier(out);
+        }
+    }
+
+    fn close_current_epoch(&mut self) {
+        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
+            session.sent_epochs.closed |= session.sent_epochs.writes > 0;
+        }
+    }
+
+    fn give_up_at_peer(&mut self, key: u32, out: &mut Vec<Command>) {
+        self.lost_at_peer(key);
+        self.progress(key, out);
+    }
+
+    pub(super) fn has_bytes(&self, key: u32) -> bool {
+        let request = &self.requests[key];
+        request.op != UpperOp::Write || request.payload != PayloadId::NONE
+    }
+
+    /// The peer can be sent it, for the first time or again.
+    pub(super) fn can_resend(&self, key: u32) -> bool {
+        let Request { device: d, op, bytes, .. } = self.requests[key];
+        self.has_bytes(key) && self.mirrors(d) && self.limits_of(d).fits(op, bytes)
+    }
+}

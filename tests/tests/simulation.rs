@@ -75,7 +75,7 @@ fn replay(seed: u64) {
 }
 
 /// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
-const REGRESSIONS: [(u64, &str); 39] = [
+const REGRESSIONS: [(u64, &str); 40] = [
     (2093, "a flush said done for what an earlier session had left unstable at the peer"),
     (2378, "a disk attached for a diskless Primary waited for ever for PRIMARY_IND, which it had"),
     (2391, "a resync's source stayed in the generation of the target, which was promoted"),
@@ -97,6 +97,7 @@ const REGRESSIONS: [(u64, &str); 39] = [
     (20021, "a Primary read its old disk while nobody knew which blocks were old"),
     (22901, "a new generation began before what was received was written"),
     (25355, "a disk was negotiated by a state told before the peer's generations"),
+    (26211, "a generation began on a copy its Primary refused, and none before a refused write was done"),
     (30107, "attaching an old disk made its generation the one the users had seen"),
     (31490, "a damaged log was torn at another block while it was initialised"),
     (32291, "a disk older than what a Primary without disk had shown was settled uncompared"),

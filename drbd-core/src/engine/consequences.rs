@@ -2,6 +2,7 @@
 //! looking at the old and the new state of one volume.
 
 use super::command::{Command, Level};
+use super::device::GenerationDue;
 use super::meta_jobs::{Job, Then};
 use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
@@ -68,7 +69,7 @@ impl Resource {
         }
         let demoting = self.admin.is_demoting();
         let record = self.peer_record_index(d);
-        let generation_due = self.devices[d].apart_when_written;
+        let generation_due = self.devices[d].generation_due.is_some();
         let Some(backing) = self.devices[d].backing.as_deref_mut() else { return false };
         let before = (backing.super_block.flags, backing.super_block.peers[record.unwrap_or(0)].flags);
         // Not before this node's generation tells that its data is the one in use: until then nothing is acknowledged
@@ -256,7 +257,11 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     }
     r.devices[d].peer_is_behind |= r.disk_going_has_more(d);
     r.devices[d].peer_is_behind &= new.role == Role::Primary && !new.disk.has_data();
-    r.devices[d].apart_when_written &= new.disk == DiskState::UpToDate;
+    let depended_on = new.is_replicating() && new.peer_role == Role::Primary && !new.peer_disk.has_data();
+    let still_due = |due: &GenerationDue| {
+        new.disk == DiskState::UpToDate && (*due == GenerationDue::WhenWritten || depended_on)
+    };
+    r.devices[d].generation_due = r.devices[d].generation_due.filter(still_due);
 }
 
 /// Something called done is not known to be stable at the peer, which goes before its new generation told that it is. The
@@ -352,8 +357,10 @@ fn new_generation_when_contact_to_data_is_lost(
     if lost_contact(old.peer_disk, new.peer_disk) && somebody_writes && new.disk == DiskState::UpToDate {
         if writes {
             r.begin_apart(d, out);
-        } else {
+        } else if old.is_replicating() {
             r.new_generation_when_written(d, out);
+        } else {
+            r.devices[d].generation_due = Some(GenerationDue::AtFirstRequest);
         }
     }
 }
@@ -390,7 +397,12 @@ fn new_generation_when_good_data_is_back_alone(
     let alone =
         !new.peer_disk.has_data() || matches!(new.peer_disk, DiskState::DUnknown | DiskState::Outdated);
     if back && alone && in_use(old) && in_use(new) {
-        r.begin_apart(d, out);
+        match new.role {
+            Role::Primary => r.begin_apart(d, out),
+            Role::Secondary | Role::Unknown => {
+                r.devices[d].generation_due = Some(GenerationDue::AtFirstRequest);
+            }
+        }
     }
 }
 
@@ -399,11 +411,11 @@ fn new_generation_when_diskless_peer_takes_over(
     d: usize,
     old: &Snapshot,
     new: &Snapshot,
-    out: &mut Vec<Command>,
+    _: &mut Vec<Command>,
 ) {
     let takes_over = old.peer_role != Role::Primary && new.peer_role == Role::Primary;
     if takes_over && !new.peer_disk.has_data() && new.disk == DiskState::UpToDate {
-        r.begin_apart(d, out);
+        r.devices[d].generation_due = Some(GenerationDue::AtFirstRequest);
     }
 }
 

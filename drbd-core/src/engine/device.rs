@@ -12,6 +12,16 @@ use crate::metadata::SuperBlock;
 use crate::states::DiskState;
 use std::collections::VecDeque;
 
+/// When a copy that a Primary without disk depends on begins its new generation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum GenerationDue {
+    /// The Primary lost its disk: when what was received before is written.
+    WhenWritten,
+    /// The Primary had none when it met this copy: with its first request, which tells that it takes this data for its
+    /// own. Before, it may know of something newer on the disk it lost.
+    AtFirstRequest,
+}
+
 /// A device.
 #[derive(Debug)]
 pub(super) struct Device {
@@ -42,9 +52,8 @@ pub(super) struct Device {
     /// it knows that it alone has them, and the disk that has them was given up before the connection was lost: the
     /// peer's data may be older than what the users have seen.
     pub(super) peer_is_behind: bool,
-    /// The peer's Primary lost its disk. The new generation says that this copy is ahead, so it begins when what was
-    /// received before is written.
-    pub(super) apart_when_written: bool,
+    /// The peer's Primary goes on without disk: the new generation that says that this copy is ahead is due.
+    pub(super) generation_due: Option<GenerationDue>,
     /// Flushes under way for what a session that is over brought. The next one begins when they are done: a Primary
     /// without disk was told that it is written, and its next flush is to find it stable.
     pub(super) settling: u32,
@@ -129,7 +138,7 @@ impl Device {
             held_completions: Vec::with_capacity(64),
             peer_generation_due: false,
             peer_is_behind: false,
-            apart_when_written: false,
+            generation_due: None,
             settling: 0,
             generation_owed: false,
             full: None,

@@ -1,6 +1,7 @@
 //! The generations of a volume, kept in its super block: when a new one begins, and who may know of it when.
 
 use super::command::{Command, Level};
+use super::device::GenerationDue;
 use super::generation::{GenerationSet, ROLE_BIT};
 use super::meta_jobs::{Job, Then};
 use super::resource::Resource;
@@ -101,23 +102,32 @@ impl Resource {
 
     /// As above, where the peer's Primary goes on without disk: as soon as what it had before is written here.
     pub(super) fn new_generation_when_written(&mut self, d: usize, out: &mut Vec<Command>) {
-        self.devices[d].apart_when_written = true;
+        self.devices[d].generation_due = Some(GenerationDue::WhenWritten);
         self.begin_generation_if_written(d, out);
     }
 
-    /// A peer request is over: the new generation may have waited for it.
+    /// A peer request is over, or a Primary without disk sent one: the new generation may have waited for it.
     pub(super) fn begin_generation_if_written(&mut self, d: usize, out: &mut Vec<Command>) {
-        if !self.devices[d].apart_when_written || self.peer_requests.iter().any(|(_, r)| r.is_older_write(d))
-        {
+        let older_left = self.peer_requests.iter().any(|(_, r)| r.is_older_write(d));
+        if self.devices[d].generation_due.is_none() || older_left {
             return;
         }
-        self.devices[d].apart_when_written = false;
+        self.devices[d].generation_due = None;
         if self.devices[d].disk == DiskState::UpToDate {
             self.begin_apart(d, out);
         }
         // From here on a crash is a Primary's, whose log counts.
         self.keep_flags(d, out);
         self.wake_log_waiters(d, out);
+    }
+
+    /// The peer refused a write that only this node's disk has from here on. The generation tells so before the write is
+    /// done: this disk may be lost before the peer's state arrives, and come back.
+    pub(super) fn be_ahead_of_refusing_peer(&mut self, d: usize, out: &mut Vec<Command>) {
+        let writes = self.role == Role::Primary || self.admin.is_demoting();
+        if writes && self.devices[d].disk == DiskState::UpToDate && self.peer_disk(d) == DiskState::UpToDate {
+            self.begin_apart(d, out);
+        }
     }
 
     pub(super) fn log_generations(&self, d: usize, what: &str, out: &mut Vec<Command>) {

@@ -260,6 +260,7 @@ impl Resource {
             Packet::RsWriteAck(ack) => self.write_acknowledged(ack, Ack::WrittenInSync, out),
             Packet::NegAck(ack) => {
                 self.mark_extent(d, ack);
+                self.be_ahead_of_refusing_peer(d, out);
                 self.write_acknowledged(ack, Ack::Failed, out)
             }
             Packet::NegDreply(ack) => self.read_refused(ack, out),

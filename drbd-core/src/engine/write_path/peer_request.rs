@@ -162,6 +162,7 @@ impl Resource {
         if alone {
             // This node keeps the books, and the log, for both: from now on, for the peer may attach before it is written.
             self.mark_peer_write(&request);
+            self.begin_generation_if_written(d, out);
         }
         self.enter_peer_request(request, true, out);
         Ok(())

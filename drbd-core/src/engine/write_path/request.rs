@@ -316,7 +316,8 @@ impl Resource {
     /// bits are kept.
     fn needs_no_log(&self, d: usize) -> bool {
         let device = &self.devices[d];
-        let logged = device.apart_when_written || device.backing.as_ref().is_some_and(|b| b.logged_for_peer);
+        let logged =
+            device.generation_due.is_some() || device.backing.as_ref().is_some_and(|b| b.logged_for_peer);
         self.role != Role::Primary && !self.admin.is_demoting() && !logged
     }
 

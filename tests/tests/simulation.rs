@@ -1,6 +1,7 @@
 //! Many seeds of the simulator. `SEED=n` replays one with its trace on stderr; `SEEDS=n` runs that many;
 //! `SHRINK=1 SEED=n` also looks for a smaller run that fails the same way.
 
+use drbd_tests::sim::trouble;
 use drbd_tests::sim::{self, fault_name, planted, Limits, FAULT_KINDS};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
@@ -75,7 +76,7 @@ fn replay(seed: u64) {
 }
 
 /// Seeds beyond the first [`SEEDS`] that failed once, each with its cause.
-const REGRESSIONS: [(u64, &str); 40] = [
+const REGRESSIONS: [(u64, &str); 43] = [
     (2093, "a flush said done for what an earlier session had left unstable at the peer"),
     (2378, "a disk attached for a diskless Primary waited for ever for PRIMARY_IND, which it had"),
     (2391, "a resync's source stayed in the generation of the target, which was promoted"),
@@ -116,6 +117,9 @@ const REGRESSIONS: [(u64, &str); 40] = [
     (85253, "as 81897, by a loss of power"),
     (87475, "a detach was never answered whose disk failed while it waited"),
     (90432, "promoted while received writes of the lost peer were on their way to the disk"),
+    (549755813920, "a write tried again on a full disk did not keep its turn, nor mark its block"),
+    (549755814643, "a frozen write was done on a peer whose copy a resync had overwritten"),
+    (549755815807, "a write that a later one covers in part was sent to a diskless Primary's peer again"),
 ];
 
 #[test]
@@ -129,6 +133,16 @@ fn what_failed_once_stays_clean() {
 fn a_seed_replays_byte_for_byte() {
     for seed in 0..20 {
         assert_eq!(sim::run(seed, Limits::ALL), sim::run(seed, Limits::ALL), "seed {seed}");
+    }
+}
+
+/// Seeds of the kind with trouble in one CI run.
+const SEEDS_OF_TROUBLE: u64 = 400;
+
+#[test]
+fn seeds_of_trouble_are_clean() {
+    for seed in trouble::FIRST_SEED..trouble::FIRST_SEED + SEEDS_OF_TROUBLE {
+        assert_eq!(sim::run(seed, Limits::ALL).failure, None, "seed {seed}");
     }
 }
 

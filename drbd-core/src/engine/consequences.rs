@@ -17,6 +17,7 @@ type Rule = fn(&mut Resource, usize, &Snapshot, &Snapshot, &mut Vec<Command>);
 /// Applied in this order to every volume that changed.
 const RULES: &[Rule] = &[
     close_epoch_when_mirroring_changes,
+    distrust_a_peer_no_longer_good,
     expose_consistent_data,
     expose_peers_data_without_own,
     reconsider_when_peer_takes_inconsistent_data,
@@ -152,6 +153,18 @@ fn close_epoch_when_mirroring_changes(
         if let Some(session) = r.connection.as_mut().and_then(|c| c.session_mut()) {
             session.sent_epochs.closed = true;
         }
+    }
+}
+
+fn distrust_a_peer_no_longer_good(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    _: &mut Vec<Command>,
+) {
+    if old.peer_disk == DiskState::UpToDate && new.peer_disk != DiskState::UpToDate {
+        r.distrust_peers_copies(d);
     }
 }
 

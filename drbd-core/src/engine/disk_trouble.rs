@@ -4,7 +4,7 @@
 use super::command::{Command, DiskOp, Level};
 use super::event::{IoResult, UpperOp};
 use super::resource::{HandlerOwner, Io, IoOwner, Resource};
-use super::write_path::request::{Local, Request};
+use super::write_path::request::Local;
 use crate::ids::{Instant, PayloadId};
 use crate::states::{DiskState, Role};
 
@@ -94,24 +94,28 @@ impl Resource {
         self.force(&|_, s| s.suspended.no_data |= primary, out);
     }
 
-    /// Tries one of the writes that failed.
+    /// Tries one of the writes that failed, as if nothing were frozen.
     fn retry_full_disk(&mut self, d: usize, out: &mut Vec<Command>) {
         self.devices[d].full = Some(self.now.plus_ms(FULL_RETRY_MS));
-        let failed = |key: &&u32| {
-            let request = &self.requests[**key];
-            request.is_write()
-                && request.local == Local::Failed
-                && (request.op != UpperOp::Write || request.payload != PayloadId::NONE)
+        if self.freeze.probe.is_some() {
+            return;
+        }
+        // What was sent is carried through by the thaw only.
+        let may_try = |key: &u32| {
+            let request = &self.requests[*key];
+            let sent = self.freeze.log.contains(key) || self.is_in_transfer_log(*key);
+            request.is_write() && request.local == Local::Failed && self.has_bytes(*key) && !sent
         };
-        let probe = self.devices[d].held_completions.iter().find(failed).copied();
-        let Some(key) = probe.filter(|_| self.devices[d].disk.has_data()) else {
+        let at = self.devices[d].held_completions.iter().position(may_try);
+        let Some(at) = at.filter(|_| self.devices[d].disk.has_data()) else {
             self.devices[d].full = None;
             self.admin.state_changed = true;
             return;
         };
-        let Request { sector, bytes, op, payload, fua, .. } = self.requests[key];
-        self.requests[key].local = Local::Pending;
-        self.disk_io(d, IoOwner::Request(key), disk_op(op), (sector, bytes), payload, fua, out);
+        let key = self.devices[d].held_completions.remove(at);
+        self.requests[key].held = false;
+        self.freeze.probe = Some(key);
+        self.write_anew(key, out);
     }
 
     /// A write that is frozen went well: if it failed for want of space, there is some now.

@@ -31,6 +31,8 @@ pub(super) struct Freeze {
     pub(super) parked: Vec<u32>,
     /// Good data is not taken for accessible before that: what should have it has just failed.
     pub(super) not_before: Option<Instant>,
+    /// A write that finds out whether a full disk has space (slab key).
+    pub(super) probe: Option<u32>,
     /// The fence-peer handler is running.
     pub(super) fencing: bool,
 }
@@ -148,6 +150,13 @@ impl Resource {
             }
             ReplicationState::WFBitMapS => !old_dialect,
             _ => true,
+        }
+    }
+
+    /// What a peer's disk has that is not good any more a resync may overwrite, before it is good again.
+    pub(super) fn distrust_peers_copies(&mut self, d: usize) {
+        for request in self.requests.values_mut().filter(|r| r.device == d && !r.completed) {
+            request.at_good_peer = false;
         }
     }
 

@@ -7,9 +7,17 @@ use super::resource::Resource;
 use super::write_path::request::{PeerProgress, Request};
 use crate::ids::PayloadId;
 use crate::states::DiskState;
+use std::collections::BTreeSet;
 
 /// How many acknowledged writes are compared for overlaps before a resync is the simpler way.
 const COMPARED_MAX: usize = 1024;
+
+/// Writes that later ones cover.
+#[derive(Default)]
+struct Covered {
+    wholly: BTreeSet<u32>,
+    partly: BTreeSet<u32>,
+}
 
 impl Resource {
     /// The connection is lost while requests are frozen: everything the peer may lack is kept.
@@ -37,7 +45,10 @@ impl Resource {
         if self.freeze.log.is_empty() {
             return;
         }
-        let (tangled, _) = self.overlaps(&self.freeze.log);
+        let tangled = self.covered(&self.freeze.log).is_none_or(|covered| {
+            let has_disk = |key: &u32| self.devices[self.requests[*key].device].backing.is_some();
+            covered.partly.iter().any(has_disk)
+        });
         let incomplete = self.freeze.log.iter().any(|&key| {
             let request = &self.requests[key];
             request.is_write() && request.peer != PeerProgress::Failed && !self.has_bytes(key)
@@ -72,19 +83,17 @@ impl Resource {
         }
     }
 
-    /// Of the writes already reported: whether one of them was partly overwritten by a later one (sending it again would
-    /// for a moment undo the later one on the peer), and which were wholly overwritten.
-    fn overlaps(&self, log: &[u32]) -> (bool, Vec<u32>) {
+    /// Which of the writes already reported were overwritten by later ones of them; `None`: it is too many to say.
+    fn covered(&self, log: &[u32]) -> Option<Covered> {
         let reported: Vec<u32> = log
             .iter()
             .copied()
             .filter(|&key| self.requests[key].completed && self.requests[key].is_write())
             .collect();
         if reported.len() > COMPARED_MAX {
-            return (true, Vec::new());
+            return None;
         }
-        let mut tangled = false;
-        let mut superseded = Vec::new();
+        let mut covered = Covered::default();
         for (at, &key) in reported.iter().enumerate() {
             let one = self.requests[key];
             let end = one.sector.end_of(one.bytes);
@@ -96,19 +105,18 @@ impl Resource {
                 continue;
             }
             if over.any(|o| o.sector <= one.sector && end <= o.sector.end_of(o.bytes)) {
-                superseded.push(key);
+                covered.wholly.insert(key);
             } else {
-                tangled |= self.devices[one.device].backing.is_some();
+                covered.partly.insert(key);
             }
         }
-        superseded.sort_unstable();
-        (tangled, superseded)
+        Some(covered)
     }
 
     /// The thaw: what the peer may lack is sent again, or marked.
     pub(super) fn resume_log(&mut self, again: &mut Vec<u32>, out: &mut Vec<Command>) {
         let log = std::mem::take(&mut self.freeze.log);
-        let (_, superseded) = self.overlaps(&log);
+        let covered = self.covered(&log).unwrap_or_default();
         for &key in &log {
             if self.requests[key].is_write() && !self.can_resend(key) {
                 self.mark_request(key);
@@ -129,7 +137,10 @@ impl Resource {
                 _ if request.doomed => self.fail_now(key, out),
                 UpperOp::Flush => self.restart_flush(key, out),
                 _ if !request.completed => self.restart_write(key, again, out),
-                _ if superseded.binary_search(&key).is_ok() => {
+                // Sent again it would for a moment undo a later one on the peer. Without a disk here no resync helps; what the
+                // peer acknowledged it has, unless its power failed.
+                _ if covered.partly.contains(&key) => self.give_up_at_peer(key, out),
+                _ if covered.wholly.contains(&key) => {
                     self.requests[key].in_sync = false;
                     self.requests[key].peer = PeerProgress::Stable;
                     self.progress(key, out);

@@ -139,11 +139,12 @@ impl Resource {
         self.snapshot(Some(d)).replication.is_target()
     }
 
-    fn is_in_transfer_log(&self, key: u32) -> bool {
+    pub(super) fn is_in_transfer_log(&self, key: u32) -> bool {
         self.connection.as_ref().is_some_and(|c| c.transfer_log.contains(&key))
     }
 
     fn forget_request(&mut self, key: u32, out: &mut Vec<Command>) {
+        self.freeze.probe.take_if(|probe| *probe == key);
         let Request { device: d, sector, bytes, conflict, logged, .. } = self.requests.remove(key);
         if let Some(id) = conflict {
             self.leave_conflicts(d, id, out);
@@ -220,7 +221,7 @@ impl Resource {
         self.progress(key, out);
     }
 
-    fn write_anew(&mut self, key: u32, out: &mut Vec<Command>) {
+    pub(super) fn write_anew(&mut self, key: u32, out: &mut Vec<Command>) {
         let request = &mut self.requests[key];
         request.local = Local::None;
         request.peer = PeerProgress::NotReplicated;

@@ -2,6 +2,7 @@
 //! terminal, silence in a pipe; at the end how often each fault was injected. A failing seed is printed as the command
 //! that replays it.
 
+use drbd_tests::sim::trouble;
 use drbd_tests::sim::{self, fault_name, Limits, Report, FAULT_KINDS};
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(text) => {
             eprintln!(
-                "{text}\nusage: swarm [--seeds A..B] [--threads N] [--stop-at FAILURES] [--trace SEED]"
+                "{text}\nusage: swarm [--kind one-primary|trouble] [--seeds A..B] [--threads N] \
+                 [--stop-at FAILURES] [--trace SEED]"
             );
             return ExitCode::from(1);
         }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
 
 fn arguments() -> Result<Arguments, String> {
     let mut parsed = Arguments { seeds: 0..2000, threads: 2, stop_at: usize::MAX };
+    let mut first = 0;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
@@ -64,6 +67,13 @@ fn arguments() -> Result<Arguments, String> {
             "--seeds" => {
                 let (from, to) = value.split_once("..").ok_or("--seeds wants A..B")?;
                 parsed.seeds = number(from)?..number(to)?;
+            }
+            "--kind" => {
+                first = match value.as_str() {
+                    "one-primary" => 0,
+                    "trouble" => trouble::FIRST_SEED,
+                    _ => return Err(format!("--kind is one-primary or trouble, not {value}")),
+                }
             }
             "--threads" => parsed.threads = number(&value)?.clamp(1, 64) as usize,
             "--trace" => {
@@ -75,6 +85,7 @@ fn arguments() -> Result<Arguments, String> {
             _ => return Err(format!("unknown argument {word}")),
         }
     }
+    parsed.seeds = parsed.seeds.start + first..parsed.seeds.end + first;
     Ok(parsed)
 }
 

@@ -150,6 +150,9 @@ impl Cluster {
             self.fail("contract", format!("n{node} completes request {tag}, which is not outstanding"));
             return;
         };
+        if asked.wish.op != UpperOp::Read {
+            self.check_freeze(node, result);
+        }
         match asked.wish.op {
             _ if result == UpperResult::Split => self.ask_again(node, &asked, payload),
             UpperOp::Read => self.read_done(node, &asked, result, payload),

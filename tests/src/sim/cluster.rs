@@ -11,6 +11,7 @@ use super::node::{Node, VolumeDisks};
 use super::prng::Prng;
 use super::setup::Setup;
 use super::trace::Trace;
+use super::trouble::{self, Trouble};
 use super::workload::Workload;
 use super::{Failure, Limits, Report};
 use drbd_core::engine::Event;
@@ -43,6 +44,8 @@ pub(crate) enum Happening {
     Operator { node: usize, run: u32 },
     /// A daemon that was told to go down ends.
     Ended { node: usize, run: u32 },
+    /// Trouble of another kind of run.
+    Trouble(Trouble),
     /// The operator looks after everything.
     Tend,
     /// The last fault is over.
@@ -56,6 +59,7 @@ pub(crate) struct Dice {
     pub(crate) network: Prng,
     pub(crate) application: Prng,
     pub(crate) operator: Prng,
+    pub(crate) trouble: Prng,
 }
 
 /// The world.
@@ -92,7 +96,10 @@ impl Cluster {
     /// The world of a seed.
     pub(crate) fn new(seed: u64, limits: Limits) -> Cluster {
         let mut dice = Prng::new(seed, 1);
-        let setup = Setup::draw(&mut dice);
+        let mut setup = Setup::draw(&mut dice);
+        if trouble::is_wanted(seed) {
+            setup.invite_trouble(&mut Prng::new(seed, 8));
+        }
         let images: Vec<Vec<Image>> = setup
             .nodes
             .iter()
@@ -115,6 +122,7 @@ impl Cluster {
                 network: Prng::new(seed, 4),
                 application: Prng::new(seed, 5),
                 operator: Prng::new(seed, 6),
+                trouble: Prng::new(seed, 9),
             },
             nodes,
             network,
@@ -149,6 +157,7 @@ impl Cluster {
         for fault in faults.iter().take(self.limits.faults) {
             self.clock.at(fault.at, Happening::Fault(*fault));
         }
+        self.plan_trouble();
         self.clock.at(SECOND, Happening::Tend);
         self.clock.at(self.setup.heal_at, Happening::Heal);
     }
@@ -205,6 +214,7 @@ impl Cluster {
                     self.end_daemon(node, false);
                 }
             }
+            Happening::Trouble(trouble) => self.trouble(trouble),
             Happening::Tend => self.tend(),
             Happening::Heal => self.heal(),
         }

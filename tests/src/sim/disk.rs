@@ -78,6 +78,8 @@ pub(crate) struct Disk {
     pub(crate) errors_per_mille: u64,
     /// Nothing completes before that time.
     pub(crate) stalled_until: u64,
+    /// No write of data goes well before that time.
+    pub(crate) full_until: u64,
     /// Flushes carried out.
     pub(crate) flushes: u64,
 }
@@ -97,6 +99,7 @@ impl Disk {
             tears_at: 1,
             errors_per_mille: 0,
             stalled_until: 0,
+            full_until: 0,
             flushes: 0,
         }
     }
@@ -175,6 +178,11 @@ impl Disk {
         }
         self.destage(dice);
         Some((outstanding.operation, read))
+    }
+
+    /// An operation fails without effect.
+    pub(crate) fn refuse(&mut self, number: u64) {
+        self.outstanding.remove(&number).expect("an operation that was begun");
     }
 
     /// The daemon died: what was outstanding has happened, has not, or has in part; the cache stays.

@@ -7,7 +7,7 @@
 //! Code map: `cluster` is the world and its loop, `setup` what a seed makes of it, `shell` carries out what an engine
 //! commands (as the daemon does), `node`, `disk`, `image` and `network` are what it is carried out on,
 //! `application` and `workload` the user of the device, `operator` the administrator, `injection` the bringer of faults, `watch` asks the
-//! checkers. `planted` lists the bugs put in on purpose, `shrink` makes a failing run smaller.
+//! checkers. `trouble` is another kind of run. `planted` lists the bugs put in on purpose, `shrink` makes a failing run smaller.
 
 mod application;
 mod checkers;
@@ -27,6 +27,7 @@ mod setup;
 mod shell;
 mod shrink;
 mod trace;
+pub mod trouble;
 mod watch;
 mod workload;
 

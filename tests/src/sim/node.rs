@@ -118,6 +118,12 @@ pub(crate) struct Daemon {
     pub(crate) next_ticket: u32,
     /// The request of the operator that is not answered yet.
     pub(crate) waiting: Option<(u32, Step)>,
+    /// Requests of an administrator beside the operator's.
+    pub(crate) aside: BTreeSet<u32>,
+    /// An administrator resumed what may have been frozen.
+    pub(crate) resumed: bool,
+    /// Requests were frozen all the time the last event was handled.
+    pub(crate) frozen: bool,
     /// What the operator still has to do.
     pub(crate) script: VecDeque<Step>,
 }
@@ -155,6 +161,9 @@ impl Daemon {
             closing: false,
             next_ticket: 1,
             waiting: None,
+            aside: BTreeSet::new(),
+            resumed: false,
+            frozen: false,
             script: VecDeque::new(),
         }
     }

@@ -5,7 +5,7 @@ use super::checkers::Claims;
 use super::clock::{MS, SECOND};
 use super::cluster::{Cluster, Happening};
 use super::node::{Daemon, Step};
-use drbd_core::config::{DeviceOptions, DiskOptions, OptionSet, ResourceOptions};
+use drbd_core::config::{DeviceOptions, DiskOptions, OptionSet};
 use drbd_core::control::Done;
 use drbd_core::engine::Event;
 use drbd_core::engine::{AdminRequest, AttachRequest, DiskLimits, Resource};
@@ -30,7 +30,7 @@ impl Cluster {
             self.forget_silent(node);
         }
         self.nodes[node].run += 1;
-        let options = ResourceOptions::from(&OptionSet::default());
+        let options = self.setup.resource_options();
         let seed = self.seed ^ (node as u64) << 56 ^ u64::from(self.nodes[node].run) << 40;
         let mut resource = Resource::new("r0", NodeId(node as u8), options, seed);
         resource.cap_protocol(self.setup.nodes[node].protocol_max);
@@ -209,6 +209,9 @@ impl Cluster {
             Ok(_) => self.note(Some(node), "reply", format_args!("{ticket} done")),
             Err(refusal) => self.note(Some(node), "reply", format_args!("{ticket} refused: {refusal}")),
         }
+        if self.daemon(node).aside.remove(&ticket.0) {
+            return;
+        }
         let Some((waiting, step)) = self.daemon(node).waiting else {
             self.fail("contract", format!("n{node} answers request {ticket}, which nobody asked"));
             return;
@@ -317,7 +320,9 @@ impl Cluster {
             }
             return;
         };
-        if daemon.waiting.is_some() || !daemon.script.is_empty() {
+        let busy = daemon.waiting.is_some() || !daemon.script.is_empty();
+        self.tend_suspension(node);
+        if busy {
             self.advance(node);
             return;
         }
@@ -499,6 +504,7 @@ impl Cluster {
                     let disk = volume.disk(meta);
                     disk.errors_per_mille = 0;
                     disk.stalled_until = 0;
+                    disk.full_until = 0;
                 }
             }
         }

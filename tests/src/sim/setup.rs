@@ -52,6 +52,8 @@ pub(crate) struct Setup {
     pub(crate) request_gap: u64,
     /// When faults end.
     pub(crate) heal_at: u64,
+    /// on-no-data-accessible suspend-io.
+    pub(crate) suspend_without_data: bool,
 }
 
 impl Setup {
@@ -94,6 +96,7 @@ impl Setup {
             burst,
             request_gap: heal_at * burst / requests,
             heal_at,
+            suspend_without_data: false,
         }
     }
 }

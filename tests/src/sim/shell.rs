@@ -5,6 +5,7 @@ use super::cluster::{Cluster, Happening};
 use super::disk::{Change, Operation, BLOCK};
 use super::network::{Connection, End, Flow, Party, PartyState, Piece};
 use super::node::{Daemon, Endpoint, Job};
+use super::trouble::FULL;
 use drbd_core::engine::{Command, DiskIo, DiskOp, Event, IoResult, MetaIo, MetaOp, SocketLoss};
 use drbd_core::ids::{Instant, NodeId, PayloadId, SocketId};
 use drbd_core::states::DiskState;
@@ -25,6 +26,7 @@ impl Cluster {
         self.note(Some(node), "event", format_args!("{detail}"));
         let mut out = Vec::new();
         let promoting = self.is_promoting(node);
+        let frozen = self.is_frozen(node);
         let daemon = self.daemon(node);
         daemon.resource.handle(now, event, &mut out);
         // Metadata is taken at once, because the engine's memory goes on changing.
@@ -39,6 +41,11 @@ impl Cluster {
             }
         }
         daemon.resource.check();
+        if frozen {
+            self.note_freeze(node, frozen, &out);
+        } else {
+            daemon.frozen = false;
+        }
         // The answer comes when that is kept; the disk it became Primary with may be gone by then.
         if promoting && !self.is_promoting(node) {
             self.promoted(node);
@@ -132,6 +139,9 @@ impl Cluster {
             }
             Command::RunHandler { handler, call } => {
                 self.note(Some(node), "handler", format_args!("{}", call.name));
+                if self.fence(node, handler, call.name) {
+                    return;
+                }
                 // Some handlers hang for a while.
                 let slow = self.dice.operator.chance(50);
                 let delay = self.dice.operator.between(MS, if slow { 8000 * MS } else { 300 * MS });
@@ -230,7 +240,13 @@ impl Cluster {
             self.clock.at(wait, Happening::Disk { node, run, number });
             return;
         }
-        let finished = disk.finish(number, &mut self.dice.disk);
+        let full = job.writes.is_some() && disk.full_until > self.clock.now();
+        let finished = if full {
+            disk.refuse(number);
+            None
+        } else {
+            disk.finish(number, &mut self.dice.disk)
+        };
         self.daemon(node).jobs.remove(&number);
         if let Some((first, count)) = job.writes {
             self.disk_changed(node, job.volume, first, count);
@@ -238,7 +254,7 @@ impl Cluster {
         let mut payload = PayloadId::NONE;
         let own = job.fills.filter(|buffer| *buffer != PayloadId::NONE);
         let result = match finished {
-            None => IoResult::Failed(5),
+            None => IoResult::Failed(if full { FULL } else { 5 }),
             Some((_, read)) => {
                 match (own, job.fills) {
                     (Some(buffer), _) => self.daemon(node).payloads.fill(buffer, read),

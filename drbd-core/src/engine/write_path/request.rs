@@ -82,6 +82,8 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) may_clear: bool,
     /// The peer said it cleared its bits, or will when we may clear ours.
     pub(in crate::engine) in_sync: bool,
+    /// The peer's disk is UpToDate, and has been since it was sent: no resync has overwritten it there.
+    pub(in crate::engine) at_good_peer: bool,
     pub(in crate::engine) submitted: bool,
     /// Its completion waits for a new generation to be kept, or for a thaw.
     pub(in crate::engine) held: bool,
@@ -133,7 +135,8 @@ impl Request {
     /// Neither does what is only on a disk without good data, this node's or the peer's: it is overwritten when good
     /// data returns.
     pub(in crate::engine) fn has_good_copy(&self, disk_is_good: bool, peer_disk: DiskState) -> bool {
-        let peer = matches!(self.peer, PeerProgress::Acknowledged | PeerProgress::Stable);
+        let peer = matches!(self.peer, PeerProgress::Acknowledged | PeerProgress::Stable)
+            && (self.at_good_peer || !self.is_write());
         (self.local == Local::Done && disk_is_good) || (peer && peer_disk == DiskState::UpToDate)
     }
 
@@ -247,6 +250,7 @@ impl Resource {
             conflict: None,
             may_clear: false,
             in_sync: false,
+            at_good_peer: false,
             submitted: false,
             held: false,
             repairs: false,
@@ -413,7 +417,7 @@ impl Resource {
     // ---- writes --------------------------------------------------------------------------------------------------
 
     pub(in crate::engine) fn submit_write(&mut self, key: u32, out: &mut Vec<Command>) {
-        if self.is_frozen() {
+        if self.is_frozen() && self.freeze.probe != Some(key) {
             self.park(key, out);
             return;
         }
@@ -451,6 +455,7 @@ impl Resource {
     fn hand_back(&mut self, key: u32, out: &mut Vec<Command>) {
         let request = self.requests[key];
         let Request { device: d, sector, bytes, tag, payload, .. } = request;
+        self.freeze.probe.take_if(|probe| *probe == key);
         self.requests.remove(key);
         self.devices[d].counters.upper_pending -= 1;
         out.push(Command::Complete { tag, result: UpperResult::Split, payload });
@@ -481,6 +486,7 @@ impl Resource {
         out: &mut Vec<Command>,
     ) {
         let Request { device: d, op, .. } = self.requests[key];
+        let probe = self.freeze.probe.take_if(|probe| *probe == key).is_some();
         self.requests[key].local = match result {
             IoResult::Done => Local::Done,
             IoResult::Failed(_) => Local::Failed,
@@ -494,7 +500,7 @@ impl Resource {
             let what = if op == UpperOp::Flush { Trouble::Flush } else { Trouble::Write };
             self.local_io_error(d, what, errno, out);
         } else {
-            if self.requests[key].held {
+            if probe {
                 self.space_is_back(d, out);
             }
             self.drop_needless_bytes(key, out);
@@ -586,6 +592,7 @@ impl Resource {
         if let Some(id) = self.requests[key].conflict.take() {
             self.leave_conflicts(d, id, out);
         }
+        self.freeze.probe.take_if(|probe| *probe == key);
         Resource::release(self.requests.remove(key).payload, out);
         if request.logged {
             self.end_log(d, request.sector, request.bytes, out);

@@ -67,6 +67,7 @@ impl Resource {
         let request = &mut self.requests[key];
         let d = request.device;
         request.peer = PeerProgress::Sent;
+        request.at_good_peer = connection.peer_devices[d].peer_disk == DiskState::UpToDate;
         request.protocol = connection.options.protocol;
         request.epoch = connection.epoch;
         if only_at_peer && version >= 100 {

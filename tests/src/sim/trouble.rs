@@ -1,0 +1,237 @@
+//! Another kind of run: requests are suspended, frozen and thawed, and disks are full or give up after a time. Its seeds
+//! begin at [`FIRST_SEED`], so that it takes no dice from the others. What it adds to the [fault model](super::faults):
+//!
+//! - **Policies**: `fencing`, `on-no-data-accessible`, `on-io-error` in all values, `disk-timeout`.
+//! - **Full disks**: writes of data fail with ENOSPC for a while, without effect.
+//! - **Administrators** suspend and resume I/O at any time, and resume what is frozen when they want the application to
+//!   end.
+//! - **fence-peer** ends with every code, late, or not for a long time. It does not lie: whom it calls stonithed loses
+//!   its power then, and is started again later; whom it calls dead has no power.
+//!
+//! What is checked besides: while requests are frozen no write and no flush is called done; and where
+//! on-no-data-accessible says suspend-io none fails, unless an administrator resumed or demoted the node, or
+//! on-io-error passes errors on.
+
+use super::clock::{Time, MS, SECOND};
+use super::cluster::{Cluster, Happening};
+use super::node::Step;
+use super::prng::Prng;
+use super::setup::Setup;
+use drbd_core::config::ResourceOptions;
+use drbd_core::engine::{AdminRequest, Command, Event, Resource, UpperResult};
+use drbd_core::ids::{HandlerId, Ticket, VolumeNumber};
+use drbd_core::states::Protocol;
+use std::ops::Range;
+
+/// Seeds from here on are of this kind, as many as there are of each kind.
+pub const FIRST_SEED: u64 = 1 << 39;
+const SEEDS: Range<u64> = FIRST_SEED..FIRST_SEED << 1;
+
+/// ENOSPC.
+pub(crate) const FULL: i32 = 28;
+
+/// Something that happens in such a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trouble {
+    SuspendIo {
+        node: usize,
+    },
+    ResumeIo {
+        node: usize,
+    },
+    FullDisk {
+        node: usize,
+        volume: usize,
+        lasts: Time,
+    },
+    StalledDisk {
+        node: usize,
+        volume: usize,
+        lasts: Time,
+    },
+    /// The fence-peer handler of that run ends; `stonith`: it does what it says first.
+    Fenced {
+        node: usize,
+        run: u32,
+        handler: HandlerId,
+        stonith: bool,
+    },
+}
+
+/// It is a seed of this kind.
+pub(crate) fn is_wanted(seed: u64) -> bool {
+    SEEDS.contains(&seed)
+}
+
+impl Setup {
+    /// Policies for it.
+    pub(crate) fn invite_trouble(&mut self, dice: &mut Prng) {
+        self.suspend_without_data = dice.chance(700);
+        let fencing = ["dont-care", "resource-only", "resource-and-stonith", "resource-and-stonith"];
+        self.net.fencing = dice.pick(&fencing).to_owned();
+        if self.net.fencing == "resource-and-stonith" && self.net.protocol == Protocol::A {
+            self.net.protocol = Protocol::C;
+        }
+        for node in &mut self.nodes {
+            node.disk.on_io_error = dice.pick(&["detach", "call-local-io-error", "pass_on"]).to_owned();
+            node.disk.disk_timeout_ds = dice.pick(&[0, 5, 20]);
+        }
+    }
+
+    /// Options of the resource.
+    pub(crate) fn resource_options(&self) -> ResourceOptions {
+        ResourceOptions {
+            suspend_without_data: self.suspend_without_data,
+            ..ResourceOptions::from(&drbd_core::config::OptionSet::default())
+        }
+    }
+}
+
+/// Nothing may be told upward.
+fn is_frozen(resource: &Resource) -> bool {
+    let suspended = resource.status().resource.suspended;
+    suspended.no_data || suspended.fencing
+}
+
+impl Cluster {
+    fn has_trouble(&self) -> bool {
+        is_wanted(self.seed)
+    }
+
+    /// Plans what comes besides the faults.
+    pub(crate) fn plan_trouble(&mut self) {
+        if !self.has_trouble() {
+            return;
+        }
+        let heal_at = self.setup.heal_at;
+        for _ in 0..self.dice.trouble.between(1, 12) {
+            let dice = &mut self.dice.trouble;
+            let at = dice.between(heal_at / 20, heal_at);
+            let (node, volume) = (dice.below(2) as usize, dice.below(self.sizes.len() as u64) as usize);
+            let lasts = dice.skewed(MS, 2 * SECOND, 15 * SECOND);
+            let trouble = match dice.below(6) {
+                0 => Trouble::SuspendIo { node },
+                1 => Trouble::ResumeIo { node },
+                2 | 3 => Trouble::FullDisk { node, volume, lasts },
+                _ => Trouble::StalledDisk { node, volume, lasts },
+            };
+            self.clock.at(at, Happening::Trouble(trouble));
+        }
+    }
+
+    /// It happens.
+    pub(crate) fn trouble(&mut self, trouble: Trouble) {
+        if let Trouble::Fenced { node, run, handler, stonith } = trouble {
+            return self.fenced(node, run, handler, stonith);
+        }
+        if self.healed_at.is_some() {
+            return;
+        }
+        self.note(None, "TROUBLE", format_args!("{trouble:?}"));
+        let now = self.clock.now();
+        match trouble {
+            Trouble::SuspendIo { node } => self.ask_aside(node, true),
+            Trouble::ResumeIo { node } => self.ask_aside(node, false),
+            Trouble::FullDisk { node, volume, lasts } => {
+                self.nodes[node].volumes[volume].data.full_until = now + lasts;
+            }
+            Trouble::StalledDisk { node, volume, lasts } => {
+                self.nodes[node].volumes[volume].data.stalled_until = now + lasts;
+            }
+            Trouble::Fenced { .. } => {}
+        }
+    }
+
+    /// `suspend-io` or `resume-io`, while another request may be waiting.
+    fn ask_aside(&mut self, node: usize, suspend: bool) {
+        let Some(daemon) = &mut self.nodes[node].daemon else { return };
+        let ticket = daemon.next_ticket;
+        daemon.next_ticket += 1;
+        daemon.aside.insert(ticket);
+        daemon.resumed |= !suspend;
+        let volume = VolumeNumber(0);
+        let request =
+            if suspend { AdminRequest::SuspendIo { volume } } else { AdminRequest::ResumeIo { volume } };
+        self.note(Some(node), "admin", format_args!("{request:?} ticket {ticket}"));
+        self.post(node, MS, Event::Admin { ticket: Ticket(ticket), request: Box::new(request) });
+    }
+
+    /// The operator resumes what an administrator suspended, and what keeps the application from ending.
+    pub(crate) fn tend_suspension(&mut self, node: usize) {
+        if !self.has_trouble() {
+            return;
+        }
+        let Some(daemon) = &self.nodes[node].daemon else { return };
+        let suspended = daemon.resource.status().resource.suspended;
+        let stopping = daemon.script.front() == Some(&Step::StopApplication);
+        let late = self.healed_at.is_some_and(|at| self.clock.now() > at + 120 * SECOND);
+        let impatient = stopping && self.dice.trouble.chance(300);
+        if suspended.any() && (impatient || late || (suspended.user && self.healed_at.is_some())) {
+            self.ask_aside(node, false);
+        }
+    }
+
+    /// The fence-peer handler is called. False: nothing is known of such a handler here.
+    pub(crate) fn fence(&mut self, node: usize, handler: HandlerId, name: &str) -> bool {
+        if !self.has_trouble() || name != "fence-peer" {
+            return false;
+        }
+        let hangs = self.dice.trouble.chance(150);
+        let delay = self.dice.trouble.skewed(MS, 300 * MS, if hangs { 30 * SECOND } else { 3 * SECOND });
+        let stonith = self.dice.trouble.chance(600);
+        let run = self.nodes[node].run;
+        self.clock.after(delay, Happening::Trouble(Trouble::Fenced { node, run, handler, stonith }));
+        true
+    }
+
+    fn fenced(&mut self, node: usize, run: u32, handler: HandlerId, stonith: bool) {
+        if !self.is_run(node, run) {
+            return;
+        }
+        let peer = 1 - node;
+        let status = if stonith && self.healed_at.is_none() {
+            self.lose_power(peer);
+            let again = self.dice.trouble.skewed(MS, SECOND, 10 * SECOND);
+            self.clock.after(again, Happening::Start { node: peer });
+            7
+        } else if !self.nodes[peer].power {
+            5
+        } else if self.claims(peer, 0).is_some_and(|c| c.primary) {
+            6
+        } else {
+            self.dice.trouble.pick(&[0, 1])
+        };
+        self.note(Some(node), "fenced", format_args!("n{peer}: {status}"));
+        self.handle(node, Event::HandlerExited { handler, status });
+    }
+
+    /// Notes whether requests were frozen all the time an engine handled something.
+    pub(crate) fn note_freeze(&mut self, node: usize, before: bool, out: &[Command]) {
+        let thawed = out.iter().any(|c| matches!(c, Command::Log(record) if record.code == "thaw"));
+        let daemon = self.daemon(node);
+        daemon.frozen = before && !thawed && is_frozen(&daemon.resource);
+    }
+
+    /// Requests of a node are frozen.
+    pub(crate) fn is_frozen(&self, node: usize) -> bool {
+        self.has_trouble() && self.nodes[node].daemon.as_ref().is_some_and(|d| is_frozen(&d.resource))
+    }
+
+    /// A write or flush is answered.
+    pub(crate) fn check_freeze(&mut self, node: usize, result: UpperResult) {
+        if !self.has_trouble() {
+            return;
+        }
+        let Some(daemon) = &self.nodes[node].daemon else { return };
+        let passes_on = self.setup.nodes.iter().any(|n| n.disk.on_io_error == "pass_on");
+        let demoted = daemon.waiting.is_some_and(|(_, step)| {
+            matches!(step, Step::Secondary { .. } | Step::Down | Step::Detach { force: true, .. })
+        });
+        let excused = passes_on || daemon.resumed || demoted || !self.setup.suspend_without_data;
+        if daemon.frozen && result == UpperResult::Done {
+            self.fail("freeze", format!("n{node} calls a request done while requests are frozen"));
+        } else if result == UpperResult::IoError && !excused {
+            self.fail("freeze", format!("a request failed on n{node}, where it should have waited"));
+        }
+    }
+}

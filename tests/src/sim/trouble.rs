@@ -1,5 +1,5 @@
 //! Another kind of run: requests are suspended, frozen and thawed, and disks are full or give up after a time. Its seeds
-//! begin at [`FIRST_SEED`], so that it takes no dice from the others. What it adds to the [fault model](super::faults):
+//! begin at [`FIRST_SEED`], so that it takes no dice from the others. What it adds to the fault model of `faults`:
 //!
 //! - **Policies**: `fencing`, `on-no-data-accessible`, `on-io-error` in all values, `disk-timeout`.
 //! - **Full disks**: writes of data fail with ENOSPC for a while, without effect.

@@ -309,6 +309,7 @@ impl TwoEngines {
             Command::Release { .. }
             | Command::SetVersion { .. }
             | Command::CancelDial { .. }
+            | Command::SettingsAdopted { .. }
             | Command::Device { .. }
             | Command::CloseDisk { .. }
             | Command::Reply { .. }

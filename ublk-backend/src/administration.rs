@@ -423,6 +423,13 @@ impl Administration {
         }
     }
 
+    /// The peer's administrator changed net options that both nodes must have alike: as if it had been asked here.
+    pub(crate) fn settings_adopted(&self, peer: NodeId, options: OptionSet) {
+        let request = Request::NetOptions { peer, options, set_defaults: false };
+        self.note(&request);
+        self.remember(request);
+    }
+
     /// Keeps the facts of an accepted request.
     fn remember(&self, request: Request) {
         let mut facts = self.facts.borrow_mut();

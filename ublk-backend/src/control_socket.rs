@@ -96,6 +96,9 @@ impl ControlSocket {
                 }
                 ToControl::Overrun => self.subscribers.borrow_mut().clear(),
                 ToControl::RunHandler { handler, call } => handlers::run(&self.administration, handler, call),
+                ToControl::SettingsAdopted { peer, options } => {
+                    self.administration.settings_adopted(peer, *options);
+                }
                 ToControl::DiskClosed(volume) => self.administration.disk_closed(volume),
                 ToControl::Failed(sentence) => return sentence,
             }

@@ -345,6 +345,10 @@ impl DataLoop {
                 self.control.send(ToControl::RunHandler { handler, call });
                 None
             }
+            Command::SettingsAdopted { peer, options } => {
+                self.control.send(ToControl::SettingsAdopted { peer, options });
+                None
+            }
             // An NBD client learns the size when it opens; there is nothing to tell it later.
             Command::Device { .. } => None,
             Command::CloseDisk { volume } => {

@@ -2,6 +2,7 @@
 //! data plane sleeps in its ring.
 
 use crate::disk::OpenDisk;
+use drbd_core::config::OptionSet;
 use drbd_core::control::{Done, GenerationStatus, HelperObject, Kind, Notification, ResourceStatus};
 use drbd_core::engine::{AdminRequest, HandlerCall};
 use drbd_core::ids::{DigestId, HandlerId, NodeId, Ticket, VolumeNumber};
@@ -112,6 +113,13 @@ pub(crate) enum ToControl {
         handler: HandlerId,
         /// What.
         call: Box<HandlerCall>,
+    },
+    /// The peer's administrator changed net options of both nodes.
+    SettingsAdopted {
+        /// Which peer.
+        peer: NodeId,
+        /// Those options.
+        options: Box<OptionSet>,
     },
     /// A disk was let go.
     DiskClosed(VolumeNumber),

@@ -16,12 +16,15 @@ use std::collections::VecDeque;
 
 mod agreement;
 mod copying;
+mod net_options;
 mod objects;
 mod roles;
 mod suspension;
 
 /// How long a request waits for a handshake to end before it is refused.
 const TRANSIENT_MS: u64 = 30_000;
+/// When a peer that is about a change of its own is asked again.
+const ASK_AGAIN_MS: u64 = 50;
 
 /// Requests under way.
 #[derive(Debug, Default)]
@@ -30,6 +33,8 @@ pub(super) struct Admin {
     waiting: VecDeque<Waiting>,
     /// The one the peer is being asked about.
     asking: Option<Asking>,
+    /// Since when the peer has been putting it off for a change of its own.
+    put_off_since: Option<Instant>,
     /// A new role that is being written.
     role_jobs: Vec<RoleJob>,
     /// Disks that are being let go.
@@ -44,6 +49,8 @@ pub(super) struct Admin {
 struct Waiting {
     ticket: Ticket,
     want: Want,
+    /// Not before.
+    again_at: Option<Instant>,
     give_up_at: Instant,
 }
 
@@ -98,9 +105,10 @@ impl Admin {
         self.asking.is_none() && self.role_jobs.is_empty() && self.detaching.is_empty()
     }
 
-    /// The next moment a waiting request gives up.
+    /// The next moment a waiting request is tried again or gives up.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.waiting.iter().map(|w| w.give_up_at).min()
+        let idle = self.is_idle();
+        self.waiting.iter().map(|w| w.again_at.filter(|_| idle).unwrap_or(w.give_up_at)).min()
     }
 }
 
@@ -130,7 +138,7 @@ impl Resource {
                 self.options = options;
                 Ok(done(true))
             }
-            AdminRequest::NetOptions { peer, options } => self.net_options(peer, options),
+            AdminRequest::NetOptions { peer, options } => self.net_options(peer, options, out),
             AdminRequest::DiskOptions { volume, options } => self.disk_options(volume, options),
             AdminRequest::PeerDeviceOptions { peer, volume, options } => {
                 self.peer_device_options(peer, volume, options)
@@ -167,9 +175,13 @@ impl Resource {
     // ---- waiting -------------------------------------------------------------------------------------------------
 
     fn want(&mut self, ticket: Ticket, want: Want, out: &mut Vec<Command>) {
-        let give_up_at = self.now.plus_ms(TRANSIENT_MS);
-        self.admin.waiting.push_back(Waiting { ticket, want, give_up_at });
+        self.wait(ticket, want, None);
         self.serve_waiting(out);
+    }
+
+    fn wait(&mut self, ticket: Ticket, want: Want, again_at: Option<Instant>) {
+        let give_up_at = self.now.plus_ms(TRANSIENT_MS);
+        self.admin.waiting.push_back(Waiting { ticket, want, again_at, give_up_at });
     }
 
     /// Looks at the waiting requests, if there is a reason to.
@@ -191,6 +203,11 @@ impl Resource {
                 return;
             }
             let Some(waiting) = self.admin.waiting.pop_front() else { return };
+            if waiting.again_at.is_some_and(|at| at > self.now) {
+                self.admin.waiting.push_back(waiting);
+                continue;
+            }
+            let waiting = Waiting { again_at: None, ..waiting };
             let late = waiting.give_up_at <= self.now;
             match self.attempt(waiting.ticket, waiting.want, out) {
                 Ok(()) => {}
@@ -276,10 +293,7 @@ impl Resource {
     fn try_again(&mut self, ticket: Ticket, want: Want, out: &mut Vec<Command>) {
         match self.attempt(ticket, want, out) {
             Ok(()) => {}
-            Err(Reason::InTransientState) => {
-                let give_up_at = self.now.plus_ms(TRANSIENT_MS);
-                self.admin.waiting.push_back(Waiting { ticket, want, give_up_at });
-            }
+            Err(Reason::InTransientState) => self.wait(ticket, want, None),
             Err(reason) => self.refuse(ticket, want, reason, out),
         }
         self.admin.state_changed = true;

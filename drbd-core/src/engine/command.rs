@@ -15,6 +15,7 @@
 //! written before it is acknowledged, metadata is stable before a state that depends on it is told to anyone.
 
 use super::event::HmacPurpose;
+use crate::config::OptionSet;
 use crate::control::{Done, Notification};
 use crate::ids::{
     DigestId, DiskIoId, HandlerId, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber,
@@ -134,6 +135,13 @@ pub enum Command {
         size: Sector,
         /// This node is Primary.
         writable: bool,
+    },
+    /// The peer's administrator changed net options that both nodes must have alike: they are this node's from here on.
+    SettingsAdopted {
+        /// Which peer.
+        peer: NodeId,
+        /// Those options.
+        options: Box<OptionSet>,
     },
     /// The disk of a volume is let go: close it.
     CloseDisk {

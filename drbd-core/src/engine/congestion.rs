@@ -12,7 +12,7 @@ use super::resource::Resource;
 use super::state::Mode;
 use super::state_change::Snapshot;
 use crate::config::OnCongestion;
-use crate::states::{DiskState, ReplicationState};
+use crate::states::{DiskState, Protocol, ReplicationState};
 
 /// The peer has caught up with what was mirrored: so long nothing is resynced, in case it goes on.
 const REST_MS: u64 = 1000;
@@ -40,7 +40,9 @@ impl Resource {
     fn is_congested(&self, d: usize) -> bool {
         let Some(connection) = self.connection.as_deref() else { return false };
         let options = &connection.options;
+        // The peer may have changed the protocol.
         if options.on_congestion == OnCongestion::Block
+            || options.protocol != Protocol::A
             || connection.session().is_none_or(|s| s.version < 96)
             || connection.peer_devices[d].replication != ReplicationState::Established
             || self.devices[d].disk != DiskState::UpToDate

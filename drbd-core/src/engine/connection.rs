@@ -3,6 +3,7 @@
 use super::pairing::Pairing;
 use super::peer_device::PeerDevice;
 use super::write_path::epoch::{ReceivedEpochs, SentEpochs};
+use super::write_path::two_primaries::HeldStream;
 use crate::config::NetOptions;
 use crate::ids::{Instant, NodeId, SocketId};
 use crate::states::{ConnectionState, Role};
@@ -103,6 +104,9 @@ pub(super) struct Session {
     pub(super) received_epochs: ReceivedEpochs,
     /// Writes of the peer that wait until the epochs before theirs are stable (protocols A and B).
     pub(super) later_epochs: VecDeque<u32>,
+    pub(super) held_stream: HeldStream,
+    /// Writes of the peer that were turned away: the own request (slab key) each met, and its epoch.
+    pub(super) turned_away: Vec<(u32, u64)>,
     pub(super) deadline: Option<Instant>,
     pub(super) last_heard: Instant,
     pub(super) pings: VecDeque<PingFor>,
@@ -223,6 +227,8 @@ impl Session {
             sent_epochs: SentEpochs::default(),
             received_epochs: ReceivedEpochs::new(),
             later_epochs: VecDeque::with_capacity(crate::limits::PEER_REQUESTS_MAX),
+            held_stream: HeldStream::default(),
+            turned_away: Vec::new(),
             deadline: None,
             last_heard: now,
             pings: VecDeque::new(),

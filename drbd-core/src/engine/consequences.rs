@@ -592,7 +592,7 @@ fn let_go_of_refused_disk(
 
 fn let_requests_go(r: &mut Resource, d: usize, _: &Snapshot, _: &Snapshot, out: &mut Vec<Command>) {
     r.start_parked(d, out);
-    if !r.devices[d].held.is_empty() {
+    if r.devices[d].has_held() {
         r.start_held(d, out);
     }
 }

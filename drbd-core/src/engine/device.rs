@@ -5,6 +5,7 @@ use super::bitmap::Bitmap;
 use super::event::{DiskLimits, UpperRequest};
 use super::meta_jobs::MetaJobs;
 use super::write_path::conflicts::{Conflicts, Owner};
+use super::write_path::two_primaries::{ConcurrentWrites, Postponed};
 use crate::config::{DeviceOptions, DiskOptions};
 use crate::ids::{Instant, Minor, Sector, VolumeNumber};
 use crate::limits::{EXTENT_SECTORS, PEER_REQUESTS_MAX, REQUESTS_MAX};
@@ -39,6 +40,9 @@ pub(super) struct Device {
     pub(super) held: VecDeque<UpperRequest>,
     /// They are being started.
     pub(super) starting_held: bool,
+    /// Writes to be done again after an overlapping one of the peer.
+    pub(super) postponed: Vec<Postponed>,
+    pub(super) concurrent_writes: ConcurrentWrites,
     /// Writes (slab keys) waiting for the activity log, in order; they hold their place in `conflicts`.
     pub(super) log_waiters: VecDeque<LogWaiter>,
     /// Writes whose turn came while the disk was being negotiated, in order; they hold their place in `conflicts`.
@@ -133,6 +137,8 @@ impl Device {
             conflicts: Conflicts::new(REQUESTS_MAX + PEER_REQUESTS_MAX),
             held: VecDeque::with_capacity(256),
             starting_held: false,
+            postponed: Vec::new(),
+            concurrent_writes: ConcurrentWrites::default(),
             log_waiters: VecDeque::with_capacity(256),
             parked: Vec::new(),
             held_completions: Vec::with_capacity(64),
@@ -147,6 +153,11 @@ impl Device {
             counters: Counters::default(),
             last_application: None,
         }
+    }
+
+    /// Something waits to be started.
+    pub(super) fn has_held(&self) -> bool {
+        !self.held.is_empty() || !self.postponed.is_empty()
     }
 
     /// The backing disk, while it may be read or written.

@@ -138,7 +138,7 @@ impl Resource {
         resync.found_equal(ack.bytes);
         self.clear_mirrored(d, ack.sector, ack.bytes, out);
         self.resync_refused(d, ack, false, out);
-        if !self.devices[d].held.is_empty() {
+        if self.devices[d].has_held() {
             self.start_held(d, out);
         }
         true

@@ -42,13 +42,17 @@ impl Resource {
     /// Before this node tells its generations: if the log cannot be sent again, the peer has to take the difference by
     /// a resync, and a new generation is what makes it.
     pub(super) fn prepare_frozen_log(&mut self, out: &mut Vec<Command>) {
-        if self.freeze.log.is_empty() {
+        let postponed = self.devices.iter().any(|d| !d.postponed.is_empty());
+        if self.freeze.log.is_empty() && !(postponed && self.is_frozen()) {
             return;
         }
-        let tangled = self.covered(&self.freeze.log).is_none_or(|covered| {
-            let has_disk = |key: &u32| self.devices[self.requests[*key].device].backing.is_some();
-            covered.partly.iter().any(has_disk)
-        });
+        // A second Primary may have overwritten what is in the log.
+        let shared = self.two_primaries_allowed();
+        let tangled = shared
+            || self.covered(&self.freeze.log).is_none_or(|covered| {
+                let has_disk = |key: &u32| self.devices[self.requests[*key].device].backing.is_some();
+                covered.partly.iter().any(has_disk)
+            });
         let incomplete = self.freeze.log.iter().any(|&key| {
             let request = &self.requests[key];
             request.is_write() && request.peer != PeerProgress::Failed && !self.has_bytes(key)
@@ -145,7 +149,7 @@ impl Resource {
                     self.requests[key].peer = PeerProgress::Stable;
                     self.progress(key, out);
                 }
-                _ if self.can_resend(key) => self.send_write(key, out),
+                _ if self.can_resend(key) && !self.two_primaries_allowed() => self.send_write(key, out),
                 _ => self.give_up_at_peer(key, out),
             }
         }

@@ -12,6 +12,7 @@ use crate::metadata::{SuperBlock, UUID_JUST_CREATED};
 use crate::wire::Uuids;
 
 mod compare;
+pub mod compare9;
 
 pub use compare::{CompareContext, Comparison, Repair, Strategy};
 

@@ -439,8 +439,7 @@ impl Resource {
             rr_conflict: RoleResyncConflict::from_option(&options.rr_conflict),
             discard_my_data: connection.peer_devices[d].discard_my_data,
             announced_bits: connection.peer_devices[d].bits_told,
-            can_demote: self.role == Role::Primary
-                && self.devices.iter().all(|device| device.open_count == 0),
+            can_demote: self.may_step_down(),
             tentative: connection.tentative,
             peer_tentative: session.peer_tentative,
         };
@@ -478,8 +477,7 @@ impl Resource {
             self.run_handler(name, Some(d), HandlerOwner::Nobody, out);
         }
         if decision.demote {
-            self.force(&|_, s| s.role = Role::Secondary, out);
-            self.mark_role(d);
+            self.step_down(out);
         }
         match decision.action {
             Action::None => Ok(Outcome::Go(ReplicationState::Established)),

@@ -41,12 +41,12 @@ impl Resource {
         session.last_heard = now;
         let stage = session.stage;
         let result = if socket == session.control {
-            self.control_packet(frame, out)
+            self.control_packet(frame, out).and_then(|()| self.go_on_with_stream(out))
         } else if socket != session.data {
             Resource::release(payload, out);
             Ok(())
         } else if stage == Stage::Up {
-            self.data_packet(frame, payload, out)
+            self.data_in_order(frame, payload, out)
         } else {
             Resource::release(payload, out);
             self.handshake_packet(stage, frame, out)
@@ -79,7 +79,12 @@ impl Resource {
         }
     }
 
-    fn data_packet(&mut self, frame: Frame, payload: PayloadId, out: &mut Vec<Command>) -> Result<(), Fault> {
+    pub(super) fn data_packet(
+        &mut self,
+        frame: Frame,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
         let Frame { volume, packet } = frame;
         match packet {
             Packet::Barrier(barrier) => self.peer_barrier(barrier, out).map_err(Fault::Protocol),
@@ -88,7 +93,9 @@ impl Resource {
                 Ok(())
             }
             Packet::Ignored => Ok(()),
-            Packet::ProtocolUpdate(_) => Ok(()),
+            Packet::ProtocolUpdate(settings) => {
+                self.changed_settings_received(&settings, out).map_err(Fault::Protocol)
+            }
             Packet::ConnStateChangeRequest { mask, val } => {
                 self.peer_asks_change(None, mask, val, out);
                 Ok(())
@@ -246,6 +253,7 @@ impl Resource {
 
     fn ack_packet(&mut self, d: usize, packet: &Packet, out: &mut Vec<Command>) -> Result<(), Fault> {
         let resync = |ack: &BlockAck| ack.block_id == BLOCK_ID_RESYNC;
+        self.note_sequence(d, packet);
         let known = match packet {
             Packet::RsWriteAck(ack) if resync(ack) => {
                 self.resync_acknowledged(d, ack, true, out);
@@ -263,6 +271,8 @@ impl Resource {
                 self.be_ahead_of_refusing_peer(d, out);
                 self.write_acknowledged(ack, Ack::Failed, out)
             }
+            Packet::Superseded(ack) => self.write_acknowledged(ack, Ack::Superseded, out),
+            Packet::RetryWrite(ack) => self.write_acknowledged(ack, Ack::Retry, out),
             Packet::NegDreply(ack) => self.read_refused(ack, out),
             Packet::NegRsDreply(ack) => {
                 if !self.verify_refused(d, ack, out) {

@@ -3,6 +3,7 @@
 use super::resync::Resync;
 use super::verify::{Verify, VerifyPlan};
 use super::write_path::peer_request::PeerRequest;
+use super::write_path::two_primaries::is_later;
 use crate::config::PeerDeviceOptions;
 use crate::control::FinishedResync;
 use crate::ids::{Instant, Ticket};
@@ -25,6 +26,8 @@ pub(super) struct PeerDevice {
     pub(super) bits_told: u64,
     /// Packet sequence number of the last packet sent that carries one.
     pub(super) sequence: u32,
+    /// The highest packet sequence number of the peer seen (two Primaries).
+    pub(super) peer_sequence: u32,
     /// Next bit expected of the peer's bitmap, while it is being received.
     pub(super) bitmap_received: u64,
     /// The bitmap was received completely while something else still had to happen.
@@ -75,6 +78,7 @@ impl PeerDevice {
             sizes: None,
             bits_told: 0,
             sequence: 0,
+            peer_sequence: 0,
             bitmap_received: 0,
             bitmap_complete: false,
             bitmap_sent: false,
@@ -92,6 +96,13 @@ impl PeerDevice {
             catch_up_at: None,
             last_resync: None,
             counters: PeerCounters::default(),
+        }
+    }
+
+    /// The peer sent something with that number.
+    pub(super) fn heard_sequence(&mut self, sequence: u32) {
+        if is_later(sequence, self.peer_sequence) {
+            self.peer_sequence = sequence;
         }
     }
 

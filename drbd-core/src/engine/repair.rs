@@ -16,6 +16,10 @@ use crate::states::DiskState;
 impl Resource {
     /// The disk stays in spite of the error, and the peer can tell what the block should hold.
     pub(super) fn can_repair(&mut self, d: usize) -> bool {
+        // Of two Primaries each could wait for the other's turn.
+        if self.two_primaries_allowed() {
+            return false;
+        }
         let backing = self.devices[d].usable().filter(|b| b.options.on_io_error == "pass_on");
         backing.is_some() && self.peer_has_good_data(d)
     }

@@ -316,7 +316,7 @@ impl Resource {
         }
     }
 
-    fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> Settings {
         let connection = self.connection.as_deref().expect("asked in a session");
         let options = &connection.options;
         Settings {
@@ -343,6 +343,7 @@ impl Resource {
         session.deadline = None;
         for peer_device in &mut connection.peer_devices {
             peer_device.sequence = 0;
+            peer_device.peer_sequence = 0;
             peer_device.uuids = None;
             peer_device.sizes = None;
             peer_device.discard_my_data = discard;
@@ -362,7 +363,7 @@ impl Resource {
         }
     }
 
-    fn send_sync_param(&mut self, d: usize, out: &mut Vec<Command>) {
+    pub(super) fn send_sync_param(&mut self, d: usize, out: &mut Vec<Command>) {
         let connection = self.connection.as_deref().expect("asked in a session");
         let options = &connection.peer_devices[d].options;
         let usual = SyncParam::default();
@@ -381,9 +382,10 @@ impl Resource {
     pub(super) fn settings_received(&mut self, theirs: &Settings) -> Result<(), Fault> {
         let ours = self.settings();
         let connection = self.connection.as_deref_mut().expect("packets come from a peer");
+        // Our own flag is used up; compare with what was told.
+        let told = connection.peer_devices.iter().any(|p| p.discard_my_data);
+        let ours = Settings { discard_my_data: told, ..ours };
         let session = connection.session_mut().expect("packets come in a session");
-        // Our own flag was told and used up; compare with what was told.
-        let ours = Settings { discard_my_data: false, ..ours };
         let version = session.version;
         session.peer_tentative = theirs.tentative;
         session.stage = Stage::Up;
@@ -462,9 +464,15 @@ impl Resource {
         if !matches!(session.stage, Stage::Settings | Stage::Up) {
             return;
         }
+        if session.held_stream.deadline.is_some_and(|at| at <= now) {
+            let text = "Timed out waiting for missing ack packets; disconnecting";
+            self.end_session(ConnectionState::ProtocolError, text, out);
+            return;
+        }
         if session.received_epochs.deadline().is_some_and(|at| at <= now) {
             self.flush_epochs(out);
         }
+        self.postponed_tick(out);
         let Some(connection) = self.connection.as_deref_mut() else { return };
         let Some(session) = connection.session_mut() else { return };
         let ping_due = session.ping_sent_at.plus_ms(ping_timeout_ms);
@@ -492,7 +500,10 @@ impl Resource {
         let session = connection.session()?;
         let mut next = session.deadline;
         let mut sooner = |at: crate::ids::Instant| next = Some(next.map_or(at, |n| n.min(at)));
-        if let Some(at) = session.received_epochs.deadline() {
+        for at in [session.received_epochs.deadline(), session.held_stream.deadline].into_iter().flatten() {
+            sooner(at);
+        }
+        if let Some(at) = self.postponed_deadline() {
             sooner(at);
         }
         if matches!(session.stage, Stage::Settings | Stage::Up) {
@@ -586,11 +597,13 @@ impl Resource {
     fn close_session(&mut self, out: &mut Vec<Command>) {
         let Some(connection) = self.connection.as_deref_mut() else { return };
         let mut later_epochs = std::collections::VecDeque::new();
+        let mut held_stream = super::write_path::two_primaries::HeldStream::default();
         let mut unstable = false;
         if let Link::Session(session) = &mut connection.link {
             let (data, control) = (session.data, session.control);
             later_epochs = std::mem::take(&mut session.later_epochs);
             unstable = session.received_epochs.has_unstable();
+            held_stream = std::mem::take(&mut session.held_stream);
             out.push(Command::Close { socket: data });
             out.push(Command::Close { socket: control });
             connection.link = Link::Idle;
@@ -610,8 +623,10 @@ impl Resource {
         for d in 0..self.devices.len() {
             self.open_gate(d, out);
         }
+        Resource::drop_held_stream(held_stream, out);
         self.forget_transfer_log(out);
         for d in 0..self.devices.len() {
+            self.give_up_postponed(d);
             self.start_held(d, out);
         }
     }

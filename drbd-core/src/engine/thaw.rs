@@ -201,12 +201,14 @@ impl Resource {
 
     /// Does again what is not known to be done.
     pub(super) fn restart_write(&mut self, key: u32, again: &mut Vec<u32>, out: &mut Vec<Command>) {
-        let Request { device: d, sector, bytes, local, peer, .. } = self.requests[key];
+        let Request { device: d, sector, bytes, local, peer, conflict, .. } = self.requests[key];
         let first_attempt_under_way = self.is_in_transfer_log(key);
         if (self.is_target(d) || first_attempt_under_way) && local != Local::Pending && self.has_bytes(key) {
             return again.push(key);
         }
-        let anew = matches!(local, Local::None | Local::Failed)
+        // A second Primary's write may have its turn: this one waits for another one of its own.
+        let in_turn = conflict.is_some() || !self.two_primaries_allowed();
+        let anew = (matches!(local, Local::None | Local::Failed) || (local == Local::Done && !in_turn))
             && self.has_bytes(key)
             && self.devices[d].usable().is_some();
         if anew {
@@ -240,7 +242,7 @@ impl Resource {
             }
         }
         if logged {
-            self.submit_write(key, out);
+            self.submit_in_turn(key, out);
         } else {
             self.enter_log(d, owner, sector, bytes, out);
         }

@@ -378,7 +378,7 @@ impl Resource {
     }
 
     fn block_is_free(&mut self, d: usize, out: &mut Vec<Command>) {
-        if !self.devices[d].held.is_empty() {
+        if self.devices[d].has_held() {
             self.start_held(d, out);
         }
     }

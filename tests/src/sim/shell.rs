@@ -150,6 +150,9 @@ impl Cluster {
             Command::Device { volume, size, writable } => {
                 self.note(Some(node), "device", format_args!("{volume} {size} writable {writable}"));
             }
+            Command::SettingsAdopted { peer, .. } => {
+                self.note(Some(node), "settings", format_args!("of node {peer}"));
+            }
             Command::CloseDisk { volume } => self.note(Some(node), "close-disk", format_args!("{volume}")),
             Command::Reply { ticket, result } => self.replied(node, ticket, &result),
             Command::Notify(_) => {}

@@ -1,6 +1,6 @@
 //! Changes both nodes must agree on: asking the peer, and being asked (5.7 of the wire reference).
 
-use super::{done, Asking, Want};
+use super::{done, Asking, Want, ASK_AGAIN_MS, TRANSIENT_MS};
 use crate::engine::command::Command;
 use crate::engine::resource::Resource;
 use crate::engine::state::Mode;
@@ -97,12 +97,18 @@ impl Resource {
                 return;
             }
             self.admin.asking = None;
+            self.admin.put_off_since = None;
             match self.propose(Mode::Soft, &edit_of(asking.want)) {
                 Ok(_) => self.carry_out(asking.ticket, asking.want, out),
                 Err(reason) => self.refuse(asking.ticket, asking.want, reason, out),
             }
+        } else if code == Reason::ConcurrentStateChange.number() && self.may_be_put_off(asking.want) {
+            // The peer is about a change of its own: ours comes after it.
+            self.admin.asking = None;
+            self.wait(asking.ticket, asking.want, Some(self.now.plus_ms(ASK_AGAIN_MS)));
         } else {
             self.admin.asking = None;
+            self.admin.put_off_since = None;
             let text =
                 Reason::from_number(code).map_or_else(|| format!("code {code}"), |r| r.text().to_owned());
             let refusal = Refusal::because(Reason::FailedByPeer, format!("the peer says: {text}"));
@@ -111,8 +117,18 @@ impl Resource {
         self.admin.state_changed = true;
     }
 
+    /// Only a promotion means the same when the peer's change is done.
+    fn may_be_put_off(&mut self, want: Want) -> bool {
+        if !matches!(want, Want::Primary { .. }) {
+            return false;
+        }
+        let since = *self.admin.put_off_since.get_or_insert(self.now);
+        self.now < since.plus_ms(TRANSIENT_MS)
+    }
+
     /// The session ended while the peer was being asked: decide again without it.
     pub(in crate::engine) fn cluster_change_lost(&mut self, out: &mut Vec<Command>) {
+        self.admin.put_off_since = None;
         let Some(asking) = self.admin.asking.take() else { return };
         match asking.want {
             Want::Disconnect => {
@@ -185,6 +201,9 @@ impl Resource {
         }
         let (mask, val) = mirror(mask, val);
         let peer_role = (mask & field::PEER != 0).then(|| role_of(val >> 2)).flatten();
+        if peer_role == Some(Role::Primary) && self.has_unshared_writes_at_peer() {
+            return Reason::ConcurrentStateChange.number();
+        }
         let own_disk = (mask & field::DISK != 0).then(|| crate::wire::state_word::disk_of(val)).flatten();
         let peer_disk =
             (mask & field::PEER_DISK != 0).then(|| crate::wire::state_word::peer_disk_of(val)).flatten();

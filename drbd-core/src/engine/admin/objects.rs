@@ -1,7 +1,7 @@
 //! Making, changing and deleting the objects of a resource, and connecting.
 
+use super::net_options::check_net_options;
 use super::{done, not_yet, Want};
-use crate::config::OnCongestion;
 use crate::config::{DeviceOptions, DiskOptions, NetOptions, PeerDeviceOptions};
 use crate::control::Done;
 use crate::engine::command::Command;
@@ -10,7 +10,6 @@ use crate::engine::device::Device;
 use crate::engine::peer_device::PeerDevice;
 use crate::engine::resource::Resource;
 use crate::engine::state::Mode;
-use crate::engine::state_change::FencingPolicy;
 use crate::ids::{Instant, Minor, NodeId, Ticket, VolumeNumber};
 use crate::limits::{NODES_MAX, VOLUMES_MAX};
 use crate::refusal::{Reason, Refusal};
@@ -35,7 +34,9 @@ impl Resource {
         if self.session_number().is_some() {
             return Err(not_yet("new-minor while connected; disconnect first"));
         }
-        self.devices.push(Device::new(minor, volume, options));
+        let mut device = Device::new(minor, volume, options);
+        device.conflicts.set_peers_first(self.two_primaries_allowed(), &mut Vec::new());
+        self.devices.push(device);
         if let Some(connection) = self.connection.as_deref_mut() {
             connection.peer_devices.push(PeerDevice::new());
         }
@@ -89,6 +90,7 @@ impl Resource {
         let mut connection = Connection::new(peer, options);
         connection.peer_devices = self.devices.iter().map(|_| PeerDevice::new()).collect();
         self.connection = Some(Box::new(connection));
+        self.order_by_two_primaries(out);
         for d in 0..self.devices.len() {
             self.slot_for_new_peer(d, out);
         }
@@ -109,6 +111,7 @@ impl Resource {
         self.peer(peer)?;
         self.disconnect_now(out);
         self.connection = None;
+        self.order_by_two_primaries(out);
         Ok(done(true))
     }
 
@@ -136,34 +139,6 @@ impl Resource {
             }
             None => Err(Refusal::because(Reason::InvalidRequest, "there is no such path")),
         }
-    }
-
-    pub(super) fn net_options(&mut self, peer: NodeId, options: NetOptions) -> Result<Done, Refusal> {
-        check_net_options(&options)?;
-        let connection = self.peer(peer)?;
-        let mut copies = connection.peer_devices.iter();
-        if connection.options.csums_alg != options.csums_alg && copies.clone().any(|p| p.resync.is_some()) {
-            return Err(Reason::CsumsResyncRunning.into());
-        }
-        if connection.options.verify_alg != options.verify_alg && copies.any(|p| p.verify.is_some()) {
-            return Err(Reason::VerifyRunning.into());
-        }
-        let fixed = |o: &NetOptions| {
-            (
-                o.protocol,
-                o.two_primaries,
-                o.after_sb_0pri.clone(),
-                o.after_sb_1pri.clone(),
-                o.after_sb_2pri.clone(),
-            )
-        };
-        if connection.session().is_some() && fixed(&connection.options) != fixed(&options) {
-            return Err(not_yet(
-                "a change of protocol, allow-two-primaries or after-sb-* while connected; disconnect first",
-            ));
-        }
-        connection.options = options;
-        Ok(done(true))
     }
 
     pub(super) fn disk_options(
@@ -263,28 +238,4 @@ impl Resource {
             _ => self.want(ticket, Want::Detach { device }, out),
         }
     }
-}
-
-fn check_net_options(options: &NetOptions) -> Result<(), Refusal> {
-    if !options.data_integrity_alg.is_empty() {
-        return Err(not_yet("data-integrity-alg"));
-    }
-    if options.two_primaries && options.protocol != crate::states::Protocol::C {
-        return Err(Reason::NotProtocolC.into());
-    }
-    let stonith = FencingPolicy::from_option(&options.fencing) == FencingPolicy::ResourceAndStonith;
-    if stonith && options.protocol == crate::states::Protocol::A {
-        return Err(Reason::StonithAndProtocolA.into());
-    }
-    if options.two_primaries {
-        return Err(not_yet("allow-two-primaries"));
-    }
-    let goes_on = options.on_congestion != OnCongestion::Block;
-    if goes_on && options.protocol != crate::states::Protocol::A {
-        return Err(Reason::CongestionNotProtocolA.into());
-    }
-    if !options.cram_hmac_alg.is_empty() && options.shared_secret.is_empty() {
-        return Err(Refusal::because(Reason::AuthAlgorithm, "cram-hmac-alg needs a shared-secret"));
-    }
-    Ok(())
 }

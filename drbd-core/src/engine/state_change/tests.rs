@@ -110,6 +110,51 @@ fn contexts() -> [Context; 4] {
     [ordinary(), strict, lax, attaching]
 }
 
+/// Every value of the options and facts the rules read.
+fn every_context() -> impl Iterator<Item = Context> {
+    (0..3).flat_map(|n| {
+        (0..16).map(move |bits| {
+            let bit = |k: u32| bits >> k & 1 != 0;
+            Context {
+                fencing: fencing(n),
+                two_primaries: bit(0),
+                suspend_without_data: bit(1),
+                open: bit(2),
+                has_net_config: bit(3),
+                ..ordinary()
+            }
+        })
+    })
+}
+
+/// Every reason for which requests are held.
+fn every_suspension() -> impl Iterator<Item = Suspended> {
+    (0..8).map(|bits| Suspended {
+        user: bits & 1 != 0,
+        no_data: bits & 2 != 0,
+        fencing: bits & 4 != 0,
+        ..Suspended::default()
+    })
+}
+
+#[test]
+fn suspensions_stay_and_decide_nothing_but_themselves() {
+    let held = |s: &Suspended| [s.user, s.no_data, s.fencing, s.quorum];
+    for state in every_state() {
+        for context in [&ordinary(), &contexts()[1]] {
+            let plain = settle(&state, state, context).snapshot;
+            for suspended in every_suspension() {
+                let wanted = Snapshot { suspended, ..state };
+                let settled = settle(&wanted, wanted, context).snapshot;
+                let added = held(&settled.suspended).into_iter().zip(held(&suspended));
+                assert!(added.into_iter().all(|(now, before)| now || !before), "{wanted:?}");
+                let other = Snapshot { suspended: plain.suspended, ..settled };
+                assert_eq!(other, plain, "{wanted:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn settling_twice_is_settling_once_but_for_two_exceptions() {
     let held = ResyncSuspended { user: true, peer: true, dependency: true };
@@ -210,7 +255,7 @@ fn proposals(old: Snapshot) -> impl Iterator<Item = Snapshot> {
 fn no_request_leads_from_a_legal_state_into_a_forbidden_one() {
     let mut legal = 0;
     let mut allowed = 0;
-    for context in contexts() {
+    for context in every_context() {
         let usable = |s: &Snapshot| is_sound(s) && !is_forbidden(s, &context) && s.role != Role::Unknown;
         for old in every_state().filter(|s| settle(s, *s, &context).snapshot == *s && usable(s)) {
             legal += 1;

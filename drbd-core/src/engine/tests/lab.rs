@@ -12,6 +12,8 @@ use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::Frame;
 use std::collections::{BTreeMap, VecDeque};
 
+mod holding;
+
 pub(super) struct Lab {
     pub(super) nodes: [Node; 2],
     pub(super) now: Instant,
@@ -30,10 +32,20 @@ pub(super) struct Lab {
     held_digests: Vec<(usize, Event)>,
 }
 
+/// The streams of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stream {
+    Data,
+    Control,
+}
+
 impl Lab {
     /// Two nodes with fresh disks attached, not connected.
     pub(super) fn with(options: [NetOptions; 2], format: Format) -> Lab {
-        let nodes = [Node::new(0, format, 100), Node::new(1, format, 200)];
+        Lab::of([Node::new(0, format, 100), Node::new(1, format, 200)], options)
+    }
+
+    fn of(nodes: [Node; 2], options: [NetOptions; 2]) -> Lab {
         let (ends, sent, buffers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut lab = Lab {
             nodes,
@@ -55,6 +67,12 @@ impl Lab {
             lab.attach(n).expect("a fresh disk is attached");
         }
         lab
+    }
+
+    /// Two nodes with copies of another lab's disks, attached, not connected.
+    pub(super) fn with_disks_of(other: &Lab, options: [NetOptions; 2]) -> Lab {
+        let nodes = [0, 1].map(|n| Node::with_disk_of(&other.nodes[n], n as u8, 300));
+        Lab::of(nodes, options)
     }
 
     /// A node loses its power, with everything its disk had not carried out, and is configured again.
@@ -348,82 +366,6 @@ impl Lab {
         text
     }
 
-    // ---- holding things back -------------------------------------------------------------------------------------
-
-    /// Leaves such operations of a node unanswered from here on.
-    pub(super) fn hold(&mut self, n: usize, what: fn(&Pending) -> bool) {
-        self.nodes[n].holds = Some(what);
-    }
-
-    /// Answers everything that was held, and holds nothing any more.
-    pub(super) fn let_go(&mut self, n: usize) {
-        self.nodes[n].holds = None;
-        for op in std::mem::take(&mut self.nodes[n].pending) {
-            self.answer(n, &op, IoResult::Done);
-        }
-        self.run();
-    }
-
-    /// Hands over every digest that was kept, and keeps none any more.
-    pub(super) fn let_block_digests_go(&mut self) {
-        self.hold_digests = false;
-        self.events.extend(self.held_digests.drain(..));
-        self.run();
-    }
-
-    /// Answers the first operation held.
-    pub(super) fn let_one_go(&mut self, n: usize, result: IoResult) {
-        let op = self.nodes[n].pending.remove(0);
-        self.answer(n, &op, result);
-        self.run();
-    }
-
-    /// An operation happens, and nobody hears of it.
-    pub(super) fn carry_out_unanswered(&mut self, n: usize, op: &Pending) {
-        let payload = if let Pending::Disk(io) = op { io.payload } else { PayloadId::NONE };
-        let contents = self.buffers.get(&payload).cloned();
-        self.nodes[n].carry_out(op, contents.as_ref());
-    }
-
-    /// The slow digests are there.
-    pub(super) fn let_digests_go(&mut self) {
-        self.slow_digest = None;
-        self.events.extend(self.late_digests.drain(..));
-        self.run();
-    }
-
-    /// Keeps the packets of a node from here on.
-    pub(super) fn hold_packets(&mut self, n: usize) {
-        self.nodes[n].hold_packets = true;
-    }
-
-    pub(super) fn let_packets_go(&mut self, n: usize) {
-        self.nodes[n].hold_packets = false;
-        for (socket, frame, payload) in std::mem::take(&mut self.nodes[n].outbox) {
-            self.transmit(n, socket, frame, payload);
-        }
-        self.run();
-    }
-
-    /// The network between the nodes fails, with everything on its way.
-    pub(super) fn cut(&mut self) {
-        self.cable_cut = true;
-        for node in &mut self.nodes {
-            node.outbox.clear();
-        }
-        self.events.retain(|(_, event)| !matches!(event, Event::Packet { .. }));
-        for (socket, (n, _)) in std::mem::take(&mut self.ends) {
-            let why = SocketLoss::Failed("the cable was cut".into());
-            self.events.push_back((n, Event::SocketLost { socket, why }));
-        }
-        self.nodes.iter_mut().for_each(Node::forget_promises);
-        self.run();
-    }
-
-    pub(super) fn mend(&mut self) {
-        self.cable_cut = false;
-    }
-
     // ---- time ----------------------------------------------------------------------------------------------------
 
     /// Lets everything happen that happens without time.
@@ -580,9 +522,11 @@ impl Lab {
                     record.text
                 );
                 node.log_lines.push(line);
+                node.records.push(*record);
             }
             Command::SetVersion { .. }
             | Command::CancelDial { .. }
+            | Command::SettingsAdopted { .. }
             | Command::Device { .. }
             | Command::Notify(_) => {}
         }

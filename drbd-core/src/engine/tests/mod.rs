@@ -18,5 +18,7 @@ mod node;
 mod old_peers;
 mod resync;
 mod roles;
+mod split_brain;
+mod two_primaries;
 mod verifying;
 mod writes;

@@ -4,7 +4,7 @@
 use crate::config::{DiskOptions, NetOptions, OptionSet, OptionSpec, ResourceOptions};
 use crate::engine::resource::IoOwner;
 use crate::engine::{
-    AttachRequest, Command, DiskIo, DiskLimits, DiskOp, MetaIo, MetaOp, Resource, UpperResult,
+    AttachRequest, Command, DiskIo, DiskLimits, DiskOp, LogRecord, MetaIo, MetaOp, Resource, UpperResult,
 };
 use crate::ids::{HandlerId, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
 use crate::metadata::{
@@ -76,6 +76,7 @@ pub(super) struct Node {
     /// The error number such an operation ends with.
     pub(super) fails: Option<fn(&Pending) -> Option<i32>>,
     pub(super) log_lines: Vec<String>,
+    pub(super) records: Vec<LogRecord>,
     /// Every packet sent, for tests that look at the wire.
     pub(super) sent: Vec<Packet>,
     /// References to buffers that the engine holds.
@@ -93,10 +94,19 @@ pub(super) struct Contract {
     stable: usize,
     /// Those done when each flush under way was begun.
     flushes: BTreeMap<u32, usize>,
-    /// Writes of the peer by epoch; the last one is open. With the number of writes done when it arrived.
-    epochs: VecDeque<Vec<(u64, usize)>>,
+    /// The peer's epochs; the last one is open.
+    epochs: VecDeque<Promised>,
     /// Writes of the peer without acknowledgement.
     unacknowledged: Vec<(u64, usize)>,
+}
+
+/// An epoch of the peer.
+#[derive(Debug, Default)]
+struct Promised {
+    /// How many writes its barrier is to name.
+    counted: u32,
+    /// Those to be stable, with the number of writes done when each arrived.
+    writes: Vec<(u64, usize)>,
 }
 
 pub(super) fn options(pairs: &[(&str, &str)]) -> OptionSet {
@@ -140,10 +150,11 @@ impl Node {
             running_handlers: Vec::new(),
             fails: None,
             log_lines: Vec::new(),
+            records: Vec::new(),
             sent: Vec::new(),
             references: BTreeMap::new(),
             disk_closed: false,
-            contract: Contract { epochs: [Vec::new()].into(), ..Contract::default() },
+            contract: Contract { epochs: [Promised::default()].into(), ..Contract::default() },
         }
     }
 
@@ -162,6 +173,26 @@ impl Node {
         fresh.handler_status = self.handler_status;
         fresh.engine.options = self.engine.options.clone();
         fresh
+    }
+
+    /// A machine with these disks, never booted before.
+    pub(super) fn with_disk_of(other: &Node, number: u8, seed: u64) -> Node {
+        let mut fresh = Node::new(number, other.kept().format, seed);
+        fresh.super_block = other.super_block.clone();
+        fresh.bitmap = other.bitmap.clone();
+        fresh.log = other.log.clone();
+        fresh.disk = other.disk.clone();
+        fresh
+    }
+
+    /// As `drbdmeta set-gi` could have it: the peer's bitmap counts from nothing, what it counted from is history.
+    pub(super) fn forget_bitmap_generation(&mut self) {
+        let mut block = self.kept();
+        for peer in block.peers.iter_mut().filter(|peer| peer.bitmap_uuid != 0) {
+            block.history.rotate_right(1);
+            block.history[0] = std::mem::take(&mut peer.bitmap_uuid);
+        }
+        block.encode(&mut self.super_block);
     }
 
     fn loaded(&self) -> Loaded {
@@ -262,6 +293,7 @@ impl Node {
             return;
         }
         // What an earlier session brought and still waited for its turn belongs to the data as it was.
+        let of_peer = matches!(self.engine.ios[io.io.0].owner, IoOwner::Peer(_));
         let late = match self.engine.ios[io.io.0].owner {
             IoOwner::Peer(key) => {
                 Some(self.engine.peer_requests[key].session) != self.engine.session_number()
@@ -279,6 +311,8 @@ impl Node {
         if syncing {
             let consistent = crate::metadata::device_flag::CONSISTENT;
             assert_eq!(self.kept().flags & consistent, 0, "a target is written and not called Inconsistent");
+        } else if self.engine.role == Role::Primary && of_peer && self.engine.two_primaries_allowed() {
+            // The peer is Primary too: its log names the extent.
         } else if self.engine.role == Role::Primary {
             let kept = self.kept();
             let primary = crate::metadata::device_flag::PRIMARY_IND;
@@ -302,24 +336,41 @@ impl Node {
             Packet::NegAck(ack) => {
                 let other = |write: &(u64, usize)| write.0 != ack.sector.0;
                 self.contract.unacknowledged.retain(other);
-                self.contract.epochs.iter_mut().for_each(|epoch| epoch.retain(other));
+                self.contract.epochs.iter_mut().for_each(|epoch| epoch.writes.retain(other));
             }
-            Packet::BarrierAck { .. } => {
+            Packet::Superseded(ack) | Packet::RetryWrite(ack) => self.take_back_promise(ack),
+            Packet::BarrierAck { set_size, .. } => {
+                while self.contract.epochs[0].counted == 0 {
+                    self.contract.epochs.pop_front();
+                }
                 let epoch = self.contract.epochs.pop_front().expect("an epoch");
-                for (sector, after) in epoch {
+                assert_eq!(*set_size, epoch.counted, "writes of the epoch");
+                for (sector, after) in epoch.writes {
                     let stable = &self.contract.done[after..self.contract.stable.max(after)];
                     assert!(stable.contains(&sector), "sector {sector} is called stable and is not");
                 }
             }
             Packet::State(word) => {
                 let role = crate::wire::state_word::role_of(*word);
-                if role == Some(Role::Primary) && self.engine.devices[0].disk.has_data() {
+                // A demotion that waited for the handshake may have followed in the same breath.
+                let primary = role == Some(Role::Primary) && self.engine.role == Role::Primary;
+                if primary && self.engine.devices[0].disk.has_data() {
                     let primary = crate::metadata::device_flag::PRIMARY_IND;
                     assert_ne!(self.kept().flags & primary, 0, "Primary is told before it is kept");
                 }
             }
             _ => {}
         }
+    }
+
+    fn take_back_promise(&mut self, ack: &BlockAck) {
+        let unacknowledged = &mut self.contract.unacknowledged;
+        let at = unacknowledged.iter().position(|(sector, _)| *sector == ack.sector.0);
+        let write = unacknowledged.remove(at.expect("a write to turn away"));
+        let of_epoch = |epoch: &&mut Promised| epoch.writes.contains(&write);
+        let epoch = self.contract.epochs.iter_mut().find(of_epoch).expect("an epoch with that write");
+        epoch.writes.retain(|w| *w != write);
+        epoch.counted -= 1;
     }
 
     fn check_ack(&mut self, ack: &BlockAck) {
@@ -336,17 +387,19 @@ impl Node {
         match packet {
             Packet::Data(data) => {
                 let write = (data.sector.0, self.contract.done.len());
-                self.contract.epochs.back_mut().expect("an open epoch").push(write);
+                let epoch = self.contract.epochs.back_mut().expect("an open epoch");
+                epoch.writes.push(write);
+                epoch.counted += 1;
                 self.contract.unacknowledged.push(write);
             }
-            Packet::Barrier(_) => self.contract.epochs.push_back(Vec::new()),
+            Packet::Barrier(_) => self.contract.epochs.push_back(Promised::default()),
             _ => {}
         }
     }
 
     /// The session is over: promises of the next one begin anew.
     pub(super) fn forget_promises(&mut self) {
-        self.contract.epochs = [Vec::new()].into();
+        self.contract.epochs = [Promised::default()].into();
         self.contract.unacknowledged.clear();
     }
 }

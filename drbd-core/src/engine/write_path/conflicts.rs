@@ -4,6 +4,9 @@
 //! here before it starts and leaves when it is done. An entry may start when no earlier entry overlaps it, two reads
 //! aside. Entries of up to 1 MiB lie in at most two of a fixed number of buckets; larger ones (discards) in a list of
 //! their own that everyone looks at.
+//!
+//! With two Primaries the peer's operations go before own requests that have not begun (and so are unknown to the
+//! peer): a request that has its turn but still waits for the activity log asks again when it begins.
 
 use super::super::slab::Slab;
 use crate::ids::Sector;
@@ -30,10 +33,16 @@ struct Entry {
     order: u64,
     writes: bool,
     waiting: bool,
+    /// Works: everyone else waits for it.
+    begun: bool,
     owner: Owner,
 }
 
 impl Entry {
+    fn of_peer(&self) -> bool {
+        matches!(self.owner, Owner::Peer(_))
+    }
+
     fn excludes(&self, other: &Entry) -> bool {
         self.first < other.end && other.first < self.end && (self.writes || other.writes)
     }
@@ -47,6 +56,10 @@ pub(in super::super) struct Conflicts {
     large: Vec<ConflictId>,
     next_order: u64,
     waiting: usize,
+    /// The peer's operations go before own ones that have not begun.
+    peers_first: bool,
+    /// That was so at least once: whoever has his turn asks again when he begins.
+    overtaking: bool,
     /// Reused list of those that may start.
     candidates: Vec<(u64, ConflictId)>,
 }
@@ -60,6 +73,8 @@ impl Conflicts {
             large: Vec::new(),
             next_order: 0,
             waiting: 0,
+            peers_first: false,
+            overtaking: false,
             candidates: Vec::with_capacity(64),
         }
     }
@@ -78,10 +93,12 @@ impl Conflicts {
         owner: Owner,
     ) -> (ConflictId, bool) {
         let end = sector.end_of(bytes).0;
-        let entry = Entry { first: sector.0, end, order: self.next_order, writes, waiting: false, owner };
+        let order = self.next_order;
+        let entry = Entry { first: sector.0, end, order, writes, waiting: false, begun: false, owner };
         self.next_order += 1;
         let waits = self.blocked(&entry);
-        let id = self.entries.insert(Entry { waiting: waits, ..entry });
+        let begun = !waits && entry.of_peer();
+        let id = self.entries.insert(Entry { waiting: waits, begun, ..entry });
         self.waiting += usize::from(waits);
         match buckets_of(&entry) {
             Some((a, b)) => {
@@ -99,7 +116,64 @@ impl Conflicts {
     pub(in super::super) fn would_wait(&self, sector: Sector, bytes: u32, writes: bool) -> bool {
         let end = sector.end_of(bytes).0;
         let owner = Owner::Request(u32::MAX);
-        self.blocked(&Entry { first: sector.0, end, order: u64::MAX, writes, waiting: false, owner })
+        let order = u64::MAX;
+        self.blocked(&Entry { first: sector.0, end, order, writes, waiting: false, begun: false, owner })
+    }
+
+    /// An own request that has its turn begins; false if a peer's operation went before it: then it waits again.
+    pub(in super::super) fn begin(&mut self, id: ConflictId) -> bool {
+        if self.overtaking && self.blocked(&self.entries[id]) {
+            self.entries[id].waiting = true;
+            self.waiting += 1;
+            return false;
+        }
+        self.entries[id].begun = true;
+        true
+    }
+
+    /// Whether the peer's operations go before own ones that have not begun; who may start by that is appended to
+    /// `ready`.
+    pub(in super::super) fn set_peers_first(&mut self, peers_first: bool, ready: &mut Vec<Owner>) {
+        if self.peers_first == peers_first {
+            return;
+        }
+        self.peers_first = peers_first;
+        self.overtaking = true;
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.extend(self.entries.iter().filter(|(_, e)| e.waiting).map(|(id, e)| (e.order, id)));
+        candidates.sort_unstable();
+        self.start_unblocked(&mut candidates, ready);
+        self.candidates = candidates;
+    }
+
+    /// The first own request that works on that stretch and is wanted.
+    pub(in super::super) fn find_begun_request(
+        &self,
+        sector: Sector,
+        bytes: u32,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let (first, end) = (sector.0, sector.end_of(bytes).0);
+        let owner = Owner::Request(u32::MAX);
+        let stretch =
+            Entry { first, end, order: u64::MAX, writes: true, waiting: false, begun: false, owner };
+        let begun = |id: ConflictId| match self.entries[id] {
+            Entry { begun: true, owner: Owner::Request(key), first, .. }
+                if self.entries[id].excludes(&stretch) =>
+            {
+                Some((first, key)).filter(|&(_, key)| wanted(key))
+            }
+            _ => None,
+        };
+        let found = match buckets_of(&stretch) {
+            Some((a, b)) => {
+                let second = if a == b { &[][..] } else { &self.buckets[b] };
+                let near = self.buckets[a].iter().chain(second).chain(&self.large);
+                near.filter_map(|&id| begun(id)).min()
+            }
+            None => self.entries.iter().filter_map(|(id, _)| begun(id)).min(),
+        };
+        found.map(|(_, key)| key)
     }
 
     /// Ends an operation; the owners that may start now are appended to `ready`.
@@ -136,21 +210,39 @@ impl Conflicts {
         // What lies in both buckets was found twice.
         candidates.sort_unstable();
         candidates.dedup();
+        self.start_unblocked(&mut candidates, ready);
+        self.candidates = candidates;
+    }
+
+    fn start_unblocked(&mut self, candidates: &mut Vec<(u64, ConflictId)>, ready: &mut Vec<Owner>) {
         for (_, id) in candidates.drain(..) {
             let entry = self.entries[id];
             if !self.blocked(&entry) {
                 self.entries[id].waiting = false;
+                self.entries[id].begun = entry.of_peer();
                 self.waiting -= 1;
                 ready.push(entry.owner);
             }
         }
-        self.candidates = candidates;
+    }
+
+    fn goes_before(&self, other: &Entry, entry: &Entry) -> bool {
+        if other.order == entry.order {
+            return false;
+        }
+        if other.begun {
+            return true;
+        }
+        if self.peers_first && other.of_peer() != entry.of_peer() {
+            return other.of_peer();
+        }
+        other.order < entry.order
     }
 
     fn blocked(&self, entry: &Entry) -> bool {
         let stops = |id: &ConflictId| {
             let other = &self.entries[*id];
-            other.order < entry.order && other.excludes(entry)
+            other.excludes(entry) && self.goes_before(other, entry)
         };
         match buckets_of(entry) {
             Some((a, b)) => {

@@ -43,6 +43,8 @@ struct ReceivedEpoch {
     /// The barrier that ends it, once received.
     barrier: Option<u32>,
     /// Writes received.
+    received: u32,
+    /// Those of them that count: without the ones turned away (see `two_primaries`).
     writes: u32,
     /// Writes not yet done.
     active: u32,
@@ -77,6 +79,7 @@ impl ReceivedEpochs {
     /// A write arrived; returns the number of its epoch for [`ReceivedEpochs::write_done`].
     pub(in super::super) fn write(&mut self) -> u64 {
         let open = self.queue.back_mut().expect("an open epoch");
+        open.received += 1;
         open.writes += 1;
         open.active += 1;
         self.first + self.queue.len() as u64 - 1
@@ -107,6 +110,14 @@ impl ReceivedEpochs {
         self.queue[(epoch - self.first) as usize].active -= 1;
     }
 
+    /// A write was turned away, and its sender knows: it is no part of its epoch any more.
+    pub(in super::super) fn retract(&mut self, epoch: u64) {
+        if let Some(epoch) = epoch.checked_sub(self.first).and_then(|n| self.queue.get_mut(n as usize)) {
+            epoch.writes -= 1;
+            epoch.active -= 1;
+        }
+    }
+
     /// No further epoch fits.
     pub(in super::super) fn is_full(&self) -> bool {
         self.queue.len() >= EPOCHS_MAX
@@ -115,7 +126,7 @@ impl ReceivedEpochs {
     /// A barrier arrived. False if its epoch is empty, which no peer may send.
     pub(in super::super) fn barrier(&mut self, number: u32) -> bool {
         let open = self.queue.back_mut().expect("an open epoch");
-        if open.writes == 0 {
+        if open.received == 0 {
             return false;
         }
         open.barrier = Some(number);
@@ -171,7 +182,7 @@ impl ReceivedEpochs {
         *disks == 0
     }
 
-    /// After the last flush: the next barrier to acknowledge with the number of its writes.
+    /// After the last flush: the next barrier to acknowledge with the number of its writes; none if all were turned away.
     pub(in super::super) fn next_stable(&mut self) -> Option<(u32, u32)> {
         let (end, _) = self.flushing?;
         if self.first == end {

@@ -13,7 +13,7 @@ use crate::engine::resource::{IoOwner, Resource};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
 use crate::states::{Conn84, Protocol};
-use crate::wire::{data_flag, BlockAck, BlockRequest, Data, Packet, Trim, BLOCK_ID_RESYNC};
+use crate::wire::{data_flag, BlockAck, BlockRequest, Packet, Trim};
 use std::collections::VecDeque;
 
 /// What is asked.
@@ -154,6 +154,7 @@ impl Resource {
             Resource::release(payload, out);
             self.ack_write(&request, Ack::Failed, out);
             self.received_write_done(epoch, out);
+            self.peer_write_over(d, write.sector, write.bytes, out);
             return Ok(());
         }
         if flags & data_flag::SEND_RECEIVE_ACK != 0 {
@@ -259,6 +260,10 @@ impl Resource {
             peer_device.gate.push_back(request);
             return;
         }
+        if request.is_mirrored_write() && !request.alone && self.turn_away_concurrent(&request, out) {
+            return;
+        }
+        let peer_device = &mut self.connection.as_mut().expect("from a peer").peer_devices[d];
         peer_device.counters.unacked += 1;
         let key = self.peer_requests.insert(request);
         self.take_turn(key, writes, out);
@@ -306,6 +311,7 @@ impl Resource {
                 self.ack_write(&request, Ack::Failed, out);
                 self.received_write_done(request.epoch, out);
             }
+            self.peer_write_over(d, request.sector, request.bytes, out);
         }
     }
 
@@ -438,6 +444,9 @@ impl Resource {
         if request.logged {
             self.end_log(d, request.sector, request.bytes, out);
         }
+        if request.is_mirrored_write() {
+            self.peer_write_over(d, request.sector, request.bytes, out);
+        }
         self.begin_generation_if_written(d, out);
         self.pump_resync(d, out);
         self.pump_verify(d, out);
@@ -449,7 +458,7 @@ impl Resource {
         self.peer_requests.iter().any(|(_, r)| r.is_mirrored_write() && session != Some(r.session))
     }
 
-    fn mark_peer_write(&mut self, request: &PeerRequest) {
+    pub(super) fn mark_peer_write(&mut self, request: &PeerRequest) {
         let d = request.device;
         if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].backing.as_deref_mut()) {
             backing.bitmap.set_out_of_sync(slot, request.sector, request.bytes);
@@ -486,7 +495,7 @@ impl Resource {
         self.flush_epochs(out);
     }
 
-    fn ack_write(&mut self, request: &PeerRequest, how: Ack, out: &mut Vec<Command>) {
+    pub(super) fn ack_write(&mut self, request: &PeerRequest, how: Ack, out: &mut Vec<Command>) {
         let d = request.device;
         let volume = self.devices[d].volume;
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
@@ -501,6 +510,8 @@ impl Resource {
             Ack::Written => Packet::WriteAck(ack),
             Ack::WrittenInSync => Packet::RsWriteAck(ack),
             Ack::Failed => Packet::NegAck(ack),
+            Ack::Superseded => Packet::Superseded(ack),
+            Ack::Retry => Packet::RetryWrite(ack),
         };
         self.send_control(volume, packet, out);
     }
@@ -610,77 +621,12 @@ impl Resource {
             .and_then(|c| c.session_mut())
             .and_then(|s| s.received_epochs.next_stable())
         {
-            self.send_control(VolumeNumber(0), Packet::BarrierAck { barrier, set_size }, out);
+            if set_size > 0 {
+                self.send_control(VolumeNumber(0), Packet::BarrierAck { barrier, set_size }, out);
+            }
         }
         self.start_next_epoch(out);
         self.flush_epochs(out);
-    }
-
-    // ---- resync writes -------------------------------------------------------------------------------------------
-
-    /// P_RS_DATA_REPLY. A sentence if it was not asked for.
-    pub(in crate::engine) fn resync_data(
-        &mut self,
-        d: usize,
-        data: &Data,
-        payload: PayloadId,
-        out: &mut Vec<Command>,
-    ) -> Result<(), String> {
-        let session = self.session_number().expect("packets come in a session");
-        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
-        peer_device.counters.received_sectors += u64::from(data.bytes) / 512;
-        let asked = peer_device.resync.as_ref().is_some_and(|r| r.was_asked(data.sector, data.bytes));
-        if !asked {
-            Resource::release(payload, out);
-            return Err(format!(
-                "the peer answered a resync request at sector {} that was not made",
-                data.sector.0
-            ));
-        }
-        let request = PeerRequest {
-            device: d,
-            session,
-            op: PeerOp::ResyncWrite,
-            sector: data.sector,
-            bytes: data.bytes,
-            block_id: BLOCK_ID_RESYNC,
-            flags: 0,
-            payload,
-            epoch: 0,
-            conflict: None,
-            logged: false,
-            alone: false,
-        };
-        if self.devices[d].usable().is_none() || self.room_for_peer() == 0 {
-            Resource::release(payload, out);
-            self.resync_write_done(&request, false, out);
-            return Ok(());
-        }
-        self.enter_peer_request(request, true, out);
-        Ok(())
-    }
-
-    fn resync_write_done(&mut self, request: &PeerRequest, written: bool, out: &mut Vec<Command>) {
-        let d = request.device;
-        if written {
-            self.clear_mirrored(d, request.sector, request.bytes, out);
-        }
-        let (volume, now) = (self.devices[d].volume, self.now);
-        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
-        let ack = BlockAck {
-            sector: request.sector,
-            block_id: BLOCK_ID_RESYNC,
-            bytes: request.bytes,
-            seq: peer_device.next_sequence(),
-        };
-        if let Some(resync) = &mut peer_device.resync {
-            resync.written(request.sector, request.bytes, written, now);
-        }
-        let packet = if written { Packet::RsWriteAck(ack) } else { Packet::NegAck(ack) };
-        self.send_control(volume, packet, out);
-        if !self.devices[d].held.is_empty() {
-            self.start_held(d, out);
-        }
     }
 }
 

@@ -71,7 +71,7 @@ impl Resource {
             }
         };
         out.push(Command::Complete { tag: request.tag, result, payload: bytes });
-        if !self.devices[request.device].held.is_empty() {
+        if self.devices[request.device].has_held() {
             self.start_held(request.device, out);
         }
     }

@@ -9,9 +9,7 @@
 
 use super::conflicts::{ConflictId, Owner};
 use super::transfer::FlushAtPeer;
-use crate::engine::activity_log::Begin;
 use crate::engine::command::{Command, DiskOp, UpperResult};
-use crate::engine::device::{extents, LogWaiter};
 use crate::engine::disk_trouble::{disk_op, Trouble};
 use crate::engine::event::{IoResult, UpperOp, UpperRequest};
 use crate::engine::planted::Bug;
@@ -47,6 +45,8 @@ pub(in crate::engine) enum PeerProgress {
     Failed,
     /// The connection was lost before an answer, while requests are frozen: what the peer has nobody knows.
     Frozen,
+    /// To be done again after an overlapping write of the peer (two Primaries).
+    Postponed,
     /// The connection was lost before the barrier was acknowledged.
     Lost,
     /// The peer has it on stable storage.
@@ -76,6 +76,8 @@ pub(in crate::engine) struct Request {
     pub(in crate::engine) cookie: u32,
     /// References to its log extents are held.
     pub(in crate::engine) logged: bool,
+    /// Sent while the peer may write too: it keeps its turn and its payload until the peer answers.
+    pub(in crate::engine) shared: bool,
     pub(in crate::engine) conflict: Option<ConflictId>,
     /// Sent in a resync: when both copies have it, its blocks are in sync. Until then it keeps its turn, so that what
     /// an overlapping write marks after it is not cleared on its account.
@@ -126,7 +128,7 @@ impl Request {
             | PeerProgress::Failed
             | PeerProgress::Lost
             | PeerProgress::Stable => true,
-            PeerProgress::Sent | PeerProgress::Frozen => false,
+            PeerProgress::Sent | PeerProgress::Frozen | PeerProgress::Postponed => false,
             PeerProgress::Acknowledged => !self.by_barrier,
         }
     }
@@ -193,16 +195,22 @@ impl Resource {
         if !writes {
             return true;
         }
+        self.may_write_now(d, request.sector, request.bytes)
+    }
+
+    /// Neither a resync nor a verify is at work there.
+    pub(super) fn may_write_now(&self, d: usize, sector: Sector, bytes: u32) -> bool {
         // A block the resync has asked for is overwritten when the answer comes: wait for it.
         let Some(peer_device) = self.connection.as_ref().map(|c| &c.peer_devices[d]) else { return true };
-        let asked = peer_device.resync.as_ref().is_some_and(|r| r.asked_for(request.sector, request.bytes));
+        let asked = peer_device.resync.as_ref().is_some_and(|r| r.asked_for(sector, bytes));
         // Both digests of a block have to be of the same writes.
-        let verified = peer_device.verify.as_ref().is_some_and(|v| v.holds(request.sector, request.bytes));
+        let verified = peer_device.verify.as_ref().is_some_and(|v| v.holds(sector, bytes));
         !asked && !verified
     }
 
     /// Starts what was held and may start now, in order.
     pub(in crate::engine) fn start_held(&mut self, d: usize, out: &mut Vec<Command>) {
+        self.restart_postponed(d, out);
         // What ends as soon as it begins comes here again: one loop is enough.
         if std::mem::replace(&mut self.devices[d].starting_held, true) {
             return;
@@ -247,6 +255,7 @@ impl Resource {
             packet: 0,
             cookie: self.cookie & 0x7fff_ffff,
             logged: false,
+            shared: false,
             conflict: None,
             may_clear: false,
             in_sync: false,
@@ -271,147 +280,6 @@ impl Resource {
                 }
             }
         }
-    }
-
-    // ---- the activity log ----------------------------------------------------------------------------------------
-
-    /// An operation has its turn: its extents must be hot before it writes.
-    pub(in crate::engine) fn enter_log(
-        &mut self,
-        d: usize,
-        owner: Owner,
-        sector: Sector,
-        bytes: u32,
-        out: &mut Vec<Command>,
-    ) {
-        let planted = self.planted(Bug::WriteBeforeTransaction);
-        if self.devices[d].disk == DiskState::Negotiating && matches!(owner, Owner::Request(_)) {
-            // The peer takes the disk for one that is written, and it is not.
-            self.devices[d].parked.push(owner);
-            return;
-        }
-        if self.needs_no_log(d) {
-            self.submit_owner(owner, false, out);
-            return;
-        }
-        let device = &mut self.devices[d];
-        let starving = device.log_waiters.iter().any(|w| w.after.is_none());
-        let Some(backing) = device.usable().filter(|b| b.options.al_updates && !b.log_suspended) else {
-            self.submit_owner(owner, false, out);
-            return;
-        };
-        let begun = if starving { Begin::Full } else { backing.log.begin(extents(sector, bytes)) };
-        match begun {
-            Begin::Hot | Begin::After(_) if planted => self.submit_owner(owner, true, out),
-            Begin::Hot if backing.primary_stable => self.submit_owner(owner, true, out),
-            Begin::Hot => device.log_waiters.push_back(LogWaiter { owner, after: Some(0) }),
-            Begin::After(n) => device.log_waiters.push_back(LogWaiter { owner, after: Some(n) }),
-            Begin::Full => device.log_waiters.push_back(LogWaiter { owner, after: None }),
-        }
-        if begun == Begin::Full && !starving {
-            // Slots come free when the peer acknowledges barriers.
-            self.send_owed_barrier(out);
-            self.urge_peer(out);
-        }
-        self.write_log(d, out);
-    }
-
-    /// A write of a Primary without disk that comes to its turn when that Primary has a disk again, or is gone, and its
-    /// bits are kept.
-    fn needs_no_log(&self, d: usize) -> bool {
-        let device = &self.devices[d];
-        let logged =
-            device.generation_due.is_some() || device.backing.as_ref().is_some_and(|b| b.logged_for_peer);
-        self.role != Role::Primary && !self.admin.is_demoting() && !logged
-    }
-
-    /// Lets every waiter go whose extents are hot, and tries again for those that found no room.
-    pub(in crate::engine) fn wake_log_waiters(&mut self, d: usize, out: &mut Vec<Command>) {
-        let needless = self.needs_no_log(d);
-        let mut at = 0;
-        while at < self.devices[d].log_waiters.len() {
-            let LogWaiter { owner, after } = self.devices[d].log_waiters[at];
-            let (sector, bytes) = self.owner_extent(owner);
-            let device = &mut self.devices[d];
-            let Some(backing) = device.usable() else {
-                // The disk went: the reference went with it.
-                device.log_waiters.remove(at);
-                self.submit_owner(owner, false, out);
-                continue;
-            };
-            let after = match after {
-                Some(n) => Some(n),
-                None => match backing.log.begin(extents(sector, bytes)) {
-                    Begin::Hot => Some(0),
-                    Begin::After(n) => Some(n),
-                    Begin::Full => None,
-                },
-            };
-            match after {
-                Some(n) if n <= backing.log.done() && (backing.primary_stable || needless) => {
-                    device.log_waiters.remove(at);
-                    self.submit_owner(owner, true, out);
-                }
-                Some(_) => {
-                    device.log_waiters[at].after = after;
-                    at += 1;
-                }
-                None => break,
-            }
-        }
-        self.write_log(d, out);
-    }
-
-    /// Writes whose turn came while the disk was being negotiated go on.
-    pub(in crate::engine) fn start_parked(&mut self, d: usize, out: &mut Vec<Command>) {
-        if self.devices[d].parked.is_empty() || !self.accepts_upper(d) {
-            return;
-        }
-        for owner in std::mem::take(&mut self.devices[d].parked) {
-            let (sector, bytes) = self.owner_extent(owner);
-            self.enter_log(d, owner, sector, bytes, out);
-        }
-    }
-
-    fn owner_extent(&self, owner: Owner) -> (Sector, u32) {
-        match owner {
-            Owner::Request(key) => (self.requests[key].sector, self.requests[key].bytes),
-            Owner::Peer(key) => (self.peer_requests[key].sector, self.peer_requests[key].bytes),
-        }
-    }
-
-    fn submit_owner(&mut self, owner: Owner, logged: bool, out: &mut Vec<Command>) {
-        match owner {
-            Owner::Request(key) => {
-                self.requests[key].logged = logged;
-                self.submit_write(key, out);
-            }
-            Owner::Peer(key) => {
-                self.peer_requests[key].logged = logged;
-                self.submit_peer_write(key, out);
-            }
-        }
-    }
-
-    /// Operations whose turn has come.
-    pub(in crate::engine) fn start_ready(&mut self, d: usize, out: &mut Vec<Command>) {
-        while let Some(owner) = self.ready.pop() {
-            match owner {
-                Owner::Request(key) => {
-                    let Request { sector, bytes, .. } = self.requests[key];
-                    self.enter_log(d, owner, sector, bytes, out);
-                }
-                Owner::Peer(key) => self.peer_request_ready(key, out),
-            }
-        }
-    }
-
-    pub(in crate::engine) fn leave_conflicts(&mut self, d: usize, id: ConflictId, out: &mut Vec<Command>) {
-        let mut ready = std::mem::take(&mut self.ready);
-        self.devices[d].conflicts.leave(id, &mut ready);
-        ready.reverse();
-        self.ready = ready;
-        self.start_ready(d, out);
     }
 
     // ---- writes --------------------------------------------------------------------------------------------------
@@ -471,7 +339,9 @@ impl Resource {
     /// The shell holds what it still needs; what may have to be done again needs its bytes until then.
     fn drop_needless_bytes(&mut self, key: u32, out: &mut Vec<Command>) {
         let request = &self.requests[key];
-        let again = !request.completed && matches!(request.local, Local::Pending | Local::Failed);
+        let disk = !request.completed && matches!(request.local, Local::Pending | Local::Failed);
+        let peer = request.shared && matches!(request.peer, PeerProgress::Sent | PeerProgress::Postponed);
+        let again = disk || peer;
         if !again && !self.may_freeze() {
             let payload = std::mem::replace(&mut self.requests[key].payload, PayloadId::NONE);
             Resource::release(payload, out);
@@ -515,10 +385,18 @@ impl Resource {
         if !request.submitted {
             return;
         }
-        let turn_over = request.local_over() && (request.local != Local::None || request.peer_over());
-        if turn_over && !request.may_clear {
+        if request.payload != PayloadId::NONE && request.is_write() {
+            self.drop_needless_bytes(key, out);
+        }
+        let peer_settled = match request.shared {
+            true => request.peer != PeerProgress::Sent,
+            false => request.local != Local::None || request.peer_over(),
+        };
+        if request.local_over() && peer_settled && !request.may_clear {
             if let Some(id) = self.requests[key].conflict.take() {
+                self.postpone_if_asked(key);
                 self.leave_conflicts(d, id, out);
+                self.restart_postponed(d, out);
             }
         }
         if !request.local_over() || !request.peer_over() {
@@ -540,6 +418,7 @@ impl Resource {
         }
         let over = match request.peer {
             PeerProgress::NotReplicated | PeerProgress::Lost | PeerProgress::Stable => true,
+            PeerProgress::Postponed => false,
             // Refused writes are counted in their epoch and wait for its barrier like the others.
             PeerProgress::Failed | PeerProgress::Sent | PeerProgress::Acknowledged | PeerProgress::Frozen => {
                 !request.is_write()
@@ -597,24 +476,8 @@ impl Resource {
         if request.logged {
             self.end_log(d, request.sector, request.bytes, out);
         }
-        if !self.devices[d].held.is_empty() {
+        if self.devices[d].has_held() {
             self.start_held(d, out);
-        }
-    }
-
-    /// Drops the references to log extents.
-    pub(in crate::engine) fn end_log(
-        &mut self,
-        d: usize,
-        sector: Sector,
-        bytes: u32,
-        out: &mut Vec<Command>,
-    ) {
-        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
-            backing.log.end(extents(sector, bytes));
-        }
-        if self.devices[d].log_waiters.iter().any(|w| w.after.is_none()) {
-            self.wake_log_waiters(d, out);
         }
     }
 

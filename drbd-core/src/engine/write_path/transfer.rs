@@ -17,6 +17,10 @@ pub(in crate::engine) enum Ack {
     Written,
     WrittenInSync,
     Failed,
+    /// Not written: it met a write of the peer's own that it did not know of, and that contains it.
+    Superseded,
+    /// Not written: it met a write of the peer's own that it did not know of, and that overlaps it.
+    Retry,
 }
 
 /// What a flush does at the peer.
@@ -78,6 +82,7 @@ impl Resource {
             // Before 100 the configured protocol says what is acknowledged.
             Protocol::A | Protocol::B => only_at_peer,
         };
+        request.shared = connection.options.two_primaries;
         let volume = self.devices[d].volume;
         let peer_device = &mut connection.peer_devices[d];
         let conn = Conn84::of(connection.state, peer_device.replication);
@@ -136,7 +141,11 @@ impl Resource {
         }
         session.sent_epochs.writes = 0;
         session.sent_epochs.closed = false;
-        session.sent_epochs.unacknowledged += 1;
+        // A peer that turned away every write of it says nothing.
+        let requests = &self.requests;
+        let answered = connection.transfer_log.back().is_some_and(|&key| requests[key].epoch == epoch);
+        let session = connection.session_mut().expect("as above");
+        session.sent_epochs.unacknowledged += u32::from(answered);
         if session.sent_epochs.unacknowledged == 1 {
             session.write_progress_at = self.now;
         }
@@ -290,6 +299,9 @@ impl Resource {
         let key = ack.block_id as u32;
         let now = self.now;
         let Some(request) = self.requests.find(key) else { return how == Ack::Failed };
+        if matches!(how, Ack::Superseded | Ack::Retry) && !self.may_be_turned_away(request) {
+            return false;
+        }
         if request.block_id(key) != ack.block_id || request.sector != ack.sector {
             // A write of protocol A or B that is long complete: what remains is to mark it.
             return how == Ack::Failed;
@@ -310,12 +322,18 @@ impl Resource {
         self.requests[key].peer = match how {
             Ack::Failed => PeerProgress::Failed,
             Ack::Received | Ack::Written | Ack::WrittenInSync => PeerProgress::Acknowledged,
+            Ack::Superseded | Ack::Retry => PeerProgress::Postponed,
         };
         self.requests[key].in_sync = how == Ack::WrittenInSync;
-        if how == Ack::Failed {
-            self.mark_request(key);
-            self.tell_out_of_sync(d, ack.sector, bytes, out);
+        match how {
+            Ack::Failed => {
+                self.mark_request(key);
+                self.tell_out_of_sync(d, ack.sector, bytes, out);
+            }
+            Ack::Superseded | Ack::Retry => self.leave_transfer_log(key, out),
+            Ack::Received | Ack::Written | Ack::WrittenInSync => {}
         }
+        self.retract_turned_away(key, out);
         self.progress(key, out);
         true
     }
@@ -398,6 +416,7 @@ impl Resource {
             PeerProgress::Sent
             | PeerProgress::NotReplicated
             | PeerProgress::Frozen
+            | PeerProgress::Postponed
             | PeerProgress::Lost
             | PeerProgress::Stable => {
                 return Err("the peer acknowledged a barrier before a write of its epoch".to_owned());
@@ -475,7 +494,11 @@ fn flags_of(request: &Request, conn: Conn84) -> u32 {
     let resyncing = (16..=21).contains(&conn.0);
     let mut flags = data_flag::SYNC;
     if resyncing {
-        flags |= data_flag::MAY_SET_IN_SYNC | data_flag::SEND_WRITE_ACK;
+        flags |= data_flag::SEND_WRITE_ACK;
+    }
+    // Whoever clears bits keeps his turn until the barrier is acknowledged; two Primaries would wait for each other.
+    if resyncing && !request.shared {
+        flags |= data_flag::MAY_SET_IN_SYNC;
     }
     match request.protocol {
         Protocol::A => {}

@@ -1,0 +1,175 @@
+//! Changing the options of a connection, also while it is connected: what both nodes must have alike is told to the
+//! peer in place in the stream (P_PROTOCOL_UPDATE, 3.6 of the wire reference), and taken over from it.
+
+use super::{done, not_yet};
+use crate::config::{NetOptions, OnCongestion, OptionSet, OptionSpec};
+use crate::control::Done;
+use crate::engine::after_split_brain::SplitBrainPolicy;
+use crate::engine::command::{Command, Level};
+use crate::engine::connection::Stage;
+use crate::engine::resource::Resource;
+use crate::engine::state_change::FencingPolicy;
+use crate::ids::{NodeId, VolumeNumber};
+use crate::refusal::{Reason, Refusal};
+use crate::states::{Protocol, Role};
+use crate::wire::{Packet, Settings};
+
+impl Resource {
+    pub(super) fn net_options(
+        &mut self,
+        peer: NodeId,
+        options: NetOptions,
+        out: &mut Vec<Command>,
+    ) -> Result<Done, Refusal> {
+        check_net_options(&options)?;
+        let both_primary = self.role == Role::Primary;
+        let connection = self.peer(peer)?;
+        let both_primary = both_primary && connection.peer_role == Role::Primary;
+        if !options.two_primaries && both_primary {
+            return Err(Reason::NeedAllowTwoPrimaries.into());
+        }
+        let mut copies = connection.peer_devices.iter();
+        if connection.options.csums_alg != options.csums_alg && copies.clone().any(|p| p.resync.is_some()) {
+            return Err(Reason::CsumsResyncRunning.into());
+        }
+        if connection.options.verify_alg != options.verify_alg && copies.any(|p| p.verify.is_some()) {
+            return Err(Reason::VerifyRunning.into());
+        }
+        let agreed = |o: &NetOptions| {
+            let policies = (o.after_sb_0pri.clone(), o.after_sb_1pri.clone(), o.after_sb_2pri.clone());
+            (o.protocol, o.two_primaries, policies)
+        };
+        let changes = agreed(&connection.options) != agreed(&options);
+        match connection.session().map(|s| (s.stage, s.version)).filter(|_| changes) {
+            Some((Stage::Up, 0..=99)) => return Err(Reason::NeedProtocol100.into()),
+            // The peer compares what it was told with what it has.
+            Some((Stage::Settings, _)) => return Err(Reason::InTransientState.into()),
+            Some((Stage::Up | Stage::Features | Stage::Challenge | Stage::Response, _)) | None => {}
+        }
+        connection.options = options;
+        if changes {
+            self.close_epoch_for_new_settings(out);
+            self.tell_changed_settings(out);
+            self.order_by_two_primaries(out);
+        }
+        Ok(done(true))
+    }
+
+    fn tell_changed_settings(&mut self, out: &mut Vec<Command>) {
+        let up = self.connection.as_deref().and_then(|c| c.session()).is_some_and(|s| s.stage == Stage::Up);
+        if !up {
+            return;
+        }
+        let settings = self.settings();
+        self.send(VolumeNumber(0), Packet::ProtocolUpdate(Box::new(settings)), out);
+        for d in 0..self.devices.len() {
+            self.send_sync_param(d, out);
+        }
+    }
+
+    /// The peer's administrator changed what both nodes must have alike: this node follows. A sentence if it cannot.
+    pub(in crate::engine) fn changed_settings_received(
+        &mut self,
+        theirs: &Settings,
+        out: &mut Vec<Command>,
+    ) -> Result<(), String> {
+        let (own_role, integrity_alg) = (self.role, self.settings().integrity_alg);
+        if theirs.integrity_alg != integrity_alg {
+            return Err(format!("the peer changed data-integrity-alg to '{}'", theirs.integrity_alg));
+        }
+        let Some(connection) = self.connection.as_deref_mut() else { return Ok(()) };
+        if own_role == Role::Primary && connection.peer_role == Role::Primary && !theirs.two_primaries {
+            return Err("the peer forbids two Primaries while both nodes are".to_owned());
+        }
+        let protocol = match theirs.protocol {
+            1 if !theirs.two_primaries => Protocol::A,
+            2 if !theirs.two_primaries => Protocol::B,
+            3 => Protocol::C,
+            number => {
+                return Err(format!(
+                    "the peer changed the settings to protocol number {number}, allow-two-primaries {}",
+                    if theirs.two_primaries { "yes" } else { "no" }
+                ))
+            }
+        };
+        let options = &mut connection.options;
+        options.protocol = protocol;
+        options.two_primaries = theirs.two_primaries;
+        for (own, number) in [
+            (&mut options.after_sb_0pri, theirs.after_sb_0p),
+            (&mut options.after_sb_1pri, theirs.after_sb_1p),
+            (&mut options.after_sb_2pri, theirs.after_sb_2p),
+        ] {
+            if let Some(policy) = SplitBrainPolicy::from_number(number) {
+                policy.mirrored().name().clone_into(own);
+            }
+        }
+        let adopted = adopted(options);
+        let peer = connection.peer;
+        out.push(Command::SettingsAdopted { peer, options: Box::new(adopted) });
+        let options = &connection.options;
+        let text = format!(
+            "The peer changed the settings: protocol {}, allow-two-primaries {}, after-sb {}, {}, {}",
+            options.protocol,
+            if options.two_primaries { "yes" } else { "no" },
+            options.after_sb_0pri,
+            options.after_sb_1pri,
+            options.after_sb_2pri
+        );
+        self.log("settings", Level::Info, self.peer_subject(), text, out);
+        self.close_epoch_for_new_settings(out);
+        self.order_by_two_primaries(out);
+        self.admin.state_changed = true;
+        self.notify_changes(out);
+        Ok(())
+    }
+
+    /// What was sent under the old protocol is acknowledged by its barrier at the latest.
+    fn close_epoch_for_new_settings(&mut self, out: &mut Vec<Command>) {
+        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
+            session.sent_epochs.closed = true;
+        }
+        self.send_owed_barrier(out);
+        self.urge_peer(out);
+    }
+}
+
+/// What both nodes must have alike, as an administrator would say it.
+fn adopted(options: &NetOptions) -> OptionSet {
+    let mut set = OptionSet::default();
+    let protocol = options.protocol.to_string();
+    for (name, value) in [
+        ("protocol", protocol.as_str()),
+        ("allow-two-primaries", if options.two_primaries { "yes" } else { "no" }),
+        ("after-sb-0pri", &options.after_sb_0pri),
+        ("after-sb-1pri", &options.after_sb_1pri),
+        ("after-sb-2pri", &options.after_sb_2pri),
+    ] {
+        if let Some(spec) = OptionSpec::find(name) {
+            // A policy a peer may name and this node's configuration cannot stays with the session.
+            let _ = set.set(spec, value);
+        }
+    }
+    set
+}
+
+pub(super) fn check_net_options(options: &NetOptions) -> Result<(), Refusal> {
+    if !options.data_integrity_alg.is_empty() {
+        return Err(not_yet("data-integrity-alg"));
+    }
+    if options.two_primaries && options.protocol != Protocol::C {
+        return Err(Reason::NotProtocolC.into());
+    }
+    let stonith = FencingPolicy::from_option(&options.fencing) == FencingPolicy::ResourceAndStonith;
+    if stonith && options.protocol == Protocol::A {
+        return Err(Reason::StonithAndProtocolA.into());
+    }
+    let goes_on = options.on_congestion != OnCongestion::Block;
+    if goes_on && options.protocol != Protocol::A {
+        return Err(Reason::CongestionNotProtocolA.into());
+    }
+    if !options.cram_hmac_alg.is_empty() && options.shared_secret.is_empty() {
+        return Err(Refusal::because(Reason::AuthAlgorithm, "cram-hmac-alg needs a shared-secret"));
+    }
+    Ok(())
+}

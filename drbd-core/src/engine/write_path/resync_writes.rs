@@ -1,0 +1,74 @@
+//! What the source of a resync answers, written to the disk of its target.
+
+use super::peer_request::{PeerOp, PeerRequest};
+use crate::engine::command::Command;
+use crate::engine::resource::Resource;
+use crate::ids::PayloadId;
+use crate::wire::{BlockAck, Data, Packet, BLOCK_ID_RESYNC};
+
+impl Resource {
+    /// P_RS_DATA_REPLY. A sentence if it was not asked for.
+    pub(in crate::engine) fn resync_data(
+        &mut self,
+        d: usize,
+        data: &Data,
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) -> Result<(), String> {
+        let session = self.session_number().expect("packets come in a session");
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        peer_device.counters.received_sectors += u64::from(data.bytes) / 512;
+        let asked = peer_device.resync.as_ref().is_some_and(|r| r.was_asked(data.sector, data.bytes));
+        if !asked {
+            Resource::release(payload, out);
+            return Err(format!(
+                "the peer answered a resync request at sector {} that was not made",
+                data.sector.0
+            ));
+        }
+        let request = PeerRequest {
+            device: d,
+            session,
+            op: PeerOp::ResyncWrite,
+            sector: data.sector,
+            bytes: data.bytes,
+            block_id: BLOCK_ID_RESYNC,
+            flags: 0,
+            payload,
+            epoch: 0,
+            conflict: None,
+            logged: false,
+            alone: false,
+        };
+        if self.devices[d].usable().is_none() || self.room_for_peer() == 0 {
+            Resource::release(payload, out);
+            self.resync_write_done(&request, false, out);
+            return Ok(());
+        }
+        self.enter_peer_request(request, true, out);
+        Ok(())
+    }
+
+    pub(super) fn resync_write_done(&mut self, request: &PeerRequest, written: bool, out: &mut Vec<Command>) {
+        let d = request.device;
+        if written {
+            self.clear_mirrored(d, request.sector, request.bytes, out);
+        }
+        let (volume, now) = (self.devices[d].volume, self.now);
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        let ack = BlockAck {
+            sector: request.sector,
+            block_id: BLOCK_ID_RESYNC,
+            bytes: request.bytes,
+            seq: peer_device.next_sequence(),
+        };
+        if let Some(resync) = &mut peer_device.resync {
+            resync.written(request.sector, request.bytes, written, now);
+        }
+        let packet = if written { Packet::RsWriteAck(ack) } else { Packet::NegAck(ack) };
+        self.send_control(volume, packet, out);
+        if self.devices[d].has_held() {
+            self.start_held(d, out);
+        }
+    }
+}

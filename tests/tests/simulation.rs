@@ -1,8 +1,8 @@
 //! Many seeds of the simulator. `SEED=n` replays one with its trace on stderr; `SEEDS=n` runs that many;
 //! `SHRINK=1 SEED=n` also looks for a smaller run that fails the same way.
 
-use drbd_tests::sim::trouble;
 use drbd_tests::sim::{self, fault_name, planted, Limits, FAULT_KINDS};
+use drbd_tests::sim::{trouble, two_primaries};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
@@ -58,7 +58,9 @@ fn seeds_are_clean() {
 }
 
 fn replay(seed: u64) {
-    let bug = number("BUG").map(|n| planted::BUGS[n as usize - 1].0);
+    let bugs: Vec<planted::Bug> =
+        planted::BUGS.iter().chain(&planted::BUGS_OF_TWO).map(|(bug, ..)| *bug).collect();
+    let bug = number("BUG").map(|n| bugs[n as usize - 1]);
     let mut limits = Limits { print: true, bug, ..Limits::ALL };
     if number("SHRINK").is_some() {
         let (smaller, runs) = sim::shrink(seed, Limits { print: false, ..limits });
@@ -146,13 +148,40 @@ fn seeds_of_trouble_are_clean() {
     }
 }
 
+/// Seeds of the other kind in one CI run.
+const SEEDS_OF_TWO: u64 = 500;
+
+#[test]
+fn seeds_of_two_primaries_are_clean() {
+    let failed = any(
+        SEEDS_OF_TWO,
+        |n| {
+            let seed = two_primaries::FIRST_SEED + n;
+            let report = sim::run(seed, Limits::ALL);
+            if let Some(failure) = &report.failure {
+                eprintln!(
+                    "SEED={seed} cargo test -p drbd-tests --test simulation   # {}: {}",
+                    failure.checker, failure.text
+                );
+            }
+            report.failure.is_some()
+        },
+        false,
+    );
+    assert!(failed.is_empty(), "{} seeds failed, see the commands above", failed.len());
+}
+
 /// Every planted bug is found. The first seeds that find it are looked for anew each time.
 #[test]
 fn planted_bugs_are_found() {
-    for (n, (bug, place, what)) in planted::BUGS.into_iter().enumerate() {
+    let of_two = planted::BUGS_OF_TWO.map(|(bug, place, what)| (bug, place, what, two_primaries::FIRST_SEED));
+    let all = planted::BUGS.map(|(bug, place, what)| (bug, place, what, 0));
+    for (n, (bug, place, what, first)) in all.into_iter().chain(of_two).enumerate() {
         let limits = Limits { bug: Some(bug), ..Limits::ALL };
-        let finds =
-            |seed| sim::run(seed, limits).failure.is_some() && sim::run(seed, Limits::ALL).failure.is_none();
+        let finds = |n| {
+            let seed = first + n;
+            sim::run(seed, limits).failure.is_some() && sim::run(seed, Limits::ALL).failure.is_none()
+        };
         let found = any(SEEDS, finds, true);
         assert!(!found.is_empty(), "bug {} ({place}: {what}) is not found in {SEEDS} seeds", n + 1);
         eprintln!("bug {:>2} {bug:?} ({place}): found by seed {}", n + 1, found[0]);

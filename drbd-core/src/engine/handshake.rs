@@ -6,6 +6,7 @@ use super::command::{Command, Level};
 use super::device_size::{device_size, smaller_known, SizeInput};
 use super::generation::{CompareContext, ROLE_BIT};
 use super::meta_jobs::Job;
+use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
 use super::session::Fault;
 use super::state::Mode;
@@ -431,7 +432,12 @@ impl Resource {
             disk_at_attach: backing.at_attach.0,
             peer_disk: peer.disk,
             policies: SplitBrainPolicies {
-                nobody_primary: SplitBrainPolicy::from_option(&options.after_sb_0pri),
+                nobody_primary: match SplitBrainPolicy::from_option(&options.after_sb_0pri) {
+                    SplitBrainPolicy::Disconnect if self.planted(Bug::PolicyNotAsked) => {
+                        SplitBrainPolicy::DiscardLeastChanges
+                    }
+                    policy => policy,
+                },
                 one_primary: SplitBrainPolicy::from_option(&options.after_sb_1pri),
                 both_primary: SplitBrainPolicy::from_option(&options.after_sb_2pri),
             },

@@ -20,6 +20,11 @@ pub enum Bug {
     EvictionBeforeBitmap,
     PeerBitmapIgnored,
     BothMayBePrimary,
+    SupersededIsDone,
+    ConcurrentWriteTaken,
+    TurnedAwayStaysInEpoch,
+    TurnNotKept,
+    PolicyNotAsked,
 }
 
 impl Resource {

@@ -2,8 +2,8 @@
 //! terminal, silence in a pipe; at the end how often each fault was injected. A failing seed is printed as the command
 //! that replays it.
 
-use drbd_tests::sim::trouble;
 use drbd_tests::sim::{self, fault_name, Limits, Report, FAULT_KINDS};
+use drbd_tests::sim::{trouble, two_primaries};
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::process::ExitCode;
@@ -25,6 +25,7 @@ struct Sum {
     reads: u64,
     flushes: u64,
     splits: u64,
+    resolved: u64,
     failed: Vec<(u64, Report)>,
 }
 
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(text) => {
             eprintln!(
-                "{text}\nusage: swarm [--kind one-primary|trouble] [--seeds A..B] [--threads N] \
+                "{text}\nusage: swarm [--kind one-primary|two-primaries|trouble] [--seeds A..B] [--threads N] \
                  [--stop-at FAILURES] [--trace SEED]"
             );
             return ExitCode::from(1);
@@ -42,13 +43,14 @@ fn main() -> ExitCode {
     let sum = swarm(&arguments);
     let seeds = arguments.seeds.end - arguments.seeds.start;
     println!(
-        "{seeds} seeds, {} failed; {} events, {} writes, {} reads, {} flushes, {} splits resolved",
+        "{seeds} seeds, {} failed; {} events, {} writes, {} reads, {} flushes, {} splits resolved, {} by policy",
         sum.failed.len(),
         sum.events,
         sum.writes,
         sum.reads,
         sum.flushes,
-        sum.splits
+        sum.splits,
+        sum.resolved
     );
     let faults: Vec<String> =
         sum.faults.iter().enumerate().map(|(kind, count)| format!("{} {count}", fault_name(kind))).collect();
@@ -71,8 +73,9 @@ fn arguments() -> Result<Arguments, String> {
             "--kind" => {
                 first = match value.as_str() {
                     "one-primary" => 0,
+                    "two-primaries" => two_primaries::FIRST_SEED,
                     "trouble" => trouble::FIRST_SEED,
-                    _ => return Err(format!("--kind is one-primary or trouble, not {value}")),
+                    _ => return Err(format!("--kind is one-primary, two-primaries or trouble, not {value}")),
                 }
             }
             "--threads" => parsed.threads = number(&value)?.clamp(1, 64) as usize,
@@ -122,6 +125,7 @@ fn worker(arguments: &Arguments, next: &AtomicU64, sum: &Mutex<Sum>) {
         sum.reads += report.reads;
         sum.flushes += report.flushes;
         sum.splits += report.splits;
+        sum.resolved += report.resolved;
         if let Some(failure) = &report.failure {
             let text = failure.text.replace('\n', " ");
             println!(

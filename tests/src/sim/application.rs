@@ -206,7 +206,7 @@ impl Cluster {
         self.report.writes += 1;
         let protocol = self.setup.net.protocol;
         let Some(claims) = self.claims(node, volume) else { return };
-        let apart = self.claims(1 - node, volume).is_some_and(|c| c.primary);
+        let apart = self.writes_apart(node, volume);
         self.ledgers[volume].diverged |= apart;
         let (own, peer) = (1 << node, 1 << (1 - node));
         // What only the peer has good data of is acknowledged as under C. A disk that is being detached is flushed.
@@ -230,6 +230,7 @@ impl Cluster {
         };
         let verdict = self.ledgers[volume].acknowledge(number, must, later, promise, &look);
         self.judge("durability", verdict);
+        self.wrote_alone(node, volume);
         if asked.wish.fua && self.failure.is_none() {
             let nodes = &self.nodes;
             let stable = |n: usize, sector: u64| nodes[n].volumes[volume].data.stable_at(sector);
@@ -263,7 +264,8 @@ impl Cluster {
         }
         let nodes = &self.nodes;
         let stable = |n: usize, sector: u64| nodes[n].volumes[volume].data.stable_at(sector);
-        let verdict = self.ledgers[volume].flushed(node, asked.begun, on, &stable);
+        let verdict =
+            self.ledgers[volume].flushed(node, self.setup.net.two_primaries, asked.begun, on, &stable);
         self.judge("durability", verdict);
     }
 }

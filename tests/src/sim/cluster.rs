@@ -12,6 +12,7 @@ use super::prng::Prng;
 use super::setup::Setup;
 use super::trace::Trace;
 use super::trouble::{self, Trouble};
+use super::two_primaries;
 use super::workload::Workload;
 use super::{Failure, Limits, Report};
 use drbd_core::engine::Event;
@@ -85,6 +86,10 @@ pub(crate) struct Cluster {
     pub(crate) wanted: usize,
     /// `--force` may be used to get it so.
     pub(crate) may_force: bool,
+    /// Not both, where two are allowed.
+    pub(crate) wants_one: bool,
+    /// Splits the operator ended because the policies did not.
+    pub(crate) ended_by_hand: u32,
     pub(crate) healed_at: Option<Time>,
     /// Round of power loss and recovery after the first convergence.
     pub(crate) encores: u32,
@@ -97,6 +102,9 @@ impl Cluster {
     pub(crate) fn new(seed: u64, limits: Limits) -> Cluster {
         let mut dice = Prng::new(seed, 1);
         let mut setup = Setup::draw(&mut dice);
+        if two_primaries::is_wanted(seed) {
+            setup.allow_two_primaries(&mut Prng::new(seed, 7));
+        }
         if trouble::is_wanted(seed) {
             setup.invite_trouble(&mut Prng::new(seed, 8));
         }
@@ -136,6 +144,8 @@ impl Cluster {
             next_operation: 1,
             wanted: dice.below(2) as usize,
             may_force: !setup.born_in_sync,
+            wants_one: false,
+            ended_by_hand: 0,
             healed_at: None,
             encores: 0,
             done: false,
@@ -283,6 +293,8 @@ fn make_node(setup: &Setup, n: usize, images: Vec<Image>, sizes: &[Sector]) -> N
         refuses_until: 0,
         was_good: Vec::new(),
         promoted_on: vec![None; sizes.len()],
+        wrote_alone: vec![false; sizes.len()],
+        discards: false,
         connects_tried: 0,
         attaches_tried: 0,
     }

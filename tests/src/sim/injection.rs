@@ -86,6 +86,7 @@ impl Cluster {
             Kind::RoleSwitch => {
                 let old = self.wanted;
                 self.wanted = 1 - old;
+                self.wants_one ^= chance < 300;
                 self.ask_of(old, &[Step::StopApplication, Step::Secondary { force: false }]);
             }
             Kind::FailOver => {

@@ -7,7 +7,8 @@
 //! Code map: `cluster` is the world and its loop, `setup` what a seed makes of it, `shell` carries out what an engine
 //! commands (as the daemon does), `node`, `disk`, `image` and `network` are what it is carried out on,
 //! `application` and `workload` the user of the device, `operator` the administrator, `injection` the bringer of faults, `watch` asks the
-//! checkers. `trouble` is another kind of run. `planted` lists the bugs put in on purpose, `shrink` makes a failing run smaller.
+//! checkers. `trouble` and `two_primaries` are other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
+//! makes a failing run smaller.
 
 mod application;
 mod checkers;
@@ -28,6 +29,7 @@ mod shell;
 mod shrink;
 mod trace;
 pub mod trouble;
+pub mod two_primaries;
 mod watch;
 mod workload;
 
@@ -88,6 +90,8 @@ pub struct Report {
     pub sessions: u64,
     /// Splits of brain resolved.
     pub splits: u64,
+    /// Times a policy decided against a node.
+    pub resolved: u64,
     /// Virtual nanoseconds.
     pub time: u64,
     /// Why it failed, if it did.

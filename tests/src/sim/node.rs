@@ -250,6 +250,10 @@ pub(crate) struct Node {
     pub(crate) was_good: Vec<bool>,
     /// By volume: whose good copy it became Primary on, until that is answered.
     pub(crate) promoted_on: Vec<Option<usize>>,
+    /// By volume: its last acknowledged write was without its peer.
+    pub(crate) wrote_alone: Vec<bool>,
+    /// The operator has it give its data up.
+    pub(crate) discards: bool,
     /// Connects and attaches since the last that went well.
     pub(crate) connects_tried: u32,
     pub(crate) attaches_tried: u32,

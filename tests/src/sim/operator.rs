@@ -99,7 +99,7 @@ impl Cluster {
             Step::Attach { volume, recovery } => {
                 AdminRequest::Attach(self.attach_request(node, volume, recovery)?)
             }
-            Step::NewPeer => AdminRequest::NewPeer { peer, options: self.setup.net.clone() },
+            Step::NewPeer => AdminRequest::NewPeer { peer, options: self.setup.net_of(node) },
             Step::NewPath => AdminRequest::NewPath { peer, local: address(node), remote: address(1 - node) },
             Step::PeerDeviceOptions(volume) => AdminRequest::PeerDeviceOptions {
                 peer,
@@ -108,6 +108,7 @@ impl Cluster {
             },
             Step::Connect { discard } => {
                 self.nodes[node].wants_connected = true;
+                self.nodes[node].discards = discard;
                 if discard {
                     self.ledgers.iter_mut().for_each(|ledger| ledger.discard(node));
                 }
@@ -248,7 +249,7 @@ impl Cluster {
             let nodes = &self.nodes;
             let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
             let claims = self.claims(node, volume);
-            let apart = self.claims(1 - node, volume).is_some_and(|c| c.primary);
+            let apart = self.writes_apart(node, volume);
             let has_data = claims.is_some_and(|c| c.disk.has_data());
             // The handshake it waited for may have made it a target meanwhile.
             let target = claims.is_some_and(|c| c.replication.is_target());
@@ -282,6 +283,7 @@ impl Cluster {
             }
         }
         self.watch();
+        self.end_by_hand();
         if let Some(healed_at) = self.healed_at {
             if self.is_together() && self.is_quiet() {
                 self.together();
@@ -437,6 +439,20 @@ impl Cluster {
         self.advance(1 - node);
     }
 
+    /// Two nodes do not meet: both become Secondary, so that no role is in the way of the policies, and where those do not
+    /// decide the lesser gives its data up.
+    pub(crate) fn give_way_by_hand(&mut self) {
+        self.report.splits += 1;
+        let lesser = self.lesser();
+        for n in 0..2 {
+            let Some(daemon) = &mut self.nodes[n].daemon else { continue };
+            daemon.script.extend([Step::StopApplication, Step::Secondary { force: false }]);
+            daemon.script.extend([Step::Disconnect { force: true }, Step::Connect { discard: n == lesser }]);
+            self.nodes[n].connects_tried = 0;
+            self.advance(n);
+        }
+    }
+
     /// The nodes cannot tell whose data is newer, as old dialects sometimes cannot: this one gets new metadata.
     fn begin_anew(&mut self, node: usize) {
         self.note(Some(node), "split", format_args!("begins anew"));
@@ -456,7 +472,8 @@ impl Cluster {
     }
 
     fn tend_role(&mut self, node: usize, primary: bool) {
-        if primary && node == self.wanted && self.healed_at.is_none() {
+        let wanted = node == self.wanted || self.wants_both();
+        if primary && wanted && self.healed_at.is_none() {
             let daemon = self.daemon(node);
             let stopping = daemon.script.contains(&Step::StopApplication);
             if !stopping {
@@ -489,6 +506,8 @@ impl Cluster {
                 self.may_force
             };
             self.daemon(node).script.push_back(Step::Primary { force });
+        } else if !primary {
+            self.tend_second(node);
         }
     }
 

@@ -66,6 +66,33 @@ pub const BUGS: [(Bug, &str, &str); 12] = [
     (CoreBug::BothMayBePrimary, "role change", "a Primary grants its peer's request to become Primary too"),
 ];
 
+/// Those of [two Primaries and the policies](super::two_primaries), found by seeds of that kind.
+pub const BUGS_OF_TWO: [(Bug, &str, &str); 5] = [
+    (
+        CoreBug::SupersededIsDone,
+        "concurrent writes",
+        "a write that the peer turned away as superseded is done at once, though nothing says that what it met is stable",
+    ),
+    (
+        CoreBug::ConcurrentWriteTaken,
+        "concurrent writes",
+        "the node that decides takes the peer's write although its own is unanswered",
+    ),
+    // Chosen as "the node that decides does not wait for the acknowledgements sent before a write", which costs time only:
+    // what is turned away for it is done again.
+    (
+        CoreBug::TurnedAwayStaysInEpoch,
+        "concurrent writes",
+        "a write that was turned away stays counted in its epoch, as in 8.4",
+    ),
+    (
+        CoreBug::TurnNotKept,
+        "concurrent writes",
+        "an own write gives its turn up when the own disk has it, though the peer has not answered",
+    ),
+    (CoreBug::PolicyNotAsked, "split brain", "after-sb-0pri disconnect discards the lesser changes"),
+];
+
 /// Puts a bug into an engine.
 ///
 /// # Panics

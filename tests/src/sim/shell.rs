@@ -142,6 +142,7 @@ impl Cluster {
                 if self.fence(node, handler, call.name) {
                     return;
                 }
+                self.handler_called(node, call.name, call.volume);
                 // Some handlers hang for a while.
                 let slow = self.dice.operator.chance(50);
                 let delay = self.dice.operator.between(MS, if slow { 8000 * MS } else { 300 * MS });

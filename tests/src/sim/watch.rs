@@ -59,7 +59,9 @@ impl Cluster {
     pub(crate) fn watch(&mut self) {
         for volume in 0..self.sizes.len() {
             let claims = [self.claims(0, volume), self.claims(1, volume)];
-            self.judge("generation", generation::single_primary(&claims));
+            if !self.setup.net.two_primaries {
+                self.judge("generation", generation::single_primary(&claims));
+            }
             if self.failure.is_some() {
                 return;
             }
@@ -77,6 +79,8 @@ impl Cluster {
                 continue;
             }
             self.ledgers[volume].in_sync();
+            // What the operator wanted is done; the next split is another one.
+            self.nodes.iter_mut().for_each(|node| node.discards = false);
             if self.is_quiet() {
                 let verdict = generation::same(self.data(0, volume), self.data(1, volume), sectors);
                 self.judge("generation", verdict);

@@ -389,7 +389,7 @@ impl Resource {
             self.drop_needless_bytes(key, out);
         }
         let peer_settled = match request.shared {
-            true => request.peer != PeerProgress::Sent,
+            true => request.peer != PeerProgress::Sent || self.planted(Bug::TurnNotKept),
             false => request.local != Local::None || request.peer_over(),
         };
         if request.local_over() && peer_settled && !request.may_clear {

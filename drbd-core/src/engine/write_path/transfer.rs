@@ -322,6 +322,7 @@ impl Resource {
         self.requests[key].peer = match how {
             Ack::Failed => PeerProgress::Failed,
             Ack::Received | Ack::Written | Ack::WrittenInSync => PeerProgress::Acknowledged,
+            Ack::Superseded if self.planted(Bug::SupersededIsDone) => PeerProgress::Stable,
             Ack::Superseded | Ack::Retry => PeerProgress::Postponed,
         };
         self.requests[key].in_sync = how == Ack::WrittenInSync;

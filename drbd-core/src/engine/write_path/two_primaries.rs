@@ -18,6 +18,7 @@ use super::peer_request::PeerRequest;
 use super::request::{Local, PeerProgress, Request};
 use super::transfer::Ack;
 use crate::engine::command::{Command, Level};
+use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
 use crate::engine::session::Fault;
 use crate::ids::{Instant, PayloadId, Sector};
@@ -212,7 +213,8 @@ impl Resource {
 
     /// A write of the peer meets one of ours that the peer has not answered. True if it is turned away.
     pub(super) fn turn_away_concurrent(&mut self, theirs: &PeerRequest, out: &mut Vec<Command>) -> bool {
-        if !self.decides_conflicts() || self.session_number() != Some(theirs.session) {
+        let taken = self.planted(Bug::ConcurrentWriteTaken);
+        if !self.decides_conflicts() || self.session_number() != Some(theirs.session) || taken {
             return false;
         }
         let d = theirs.device;
@@ -247,8 +249,9 @@ impl Resource {
 
     /// The peer answered an own write: what was turned away for it is no part of its epoch any more.
     pub(super) fn retract_turned_away(&mut self, own: u32, out: &mut Vec<Command>) {
+        let stays = self.planted(Bug::TurnedAwayStaysInEpoch);
         let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else { return };
-        if session.turned_away.is_empty() {
+        if session.turned_away.is_empty() || stays {
             return;
         }
         let epochs = &mut session.received_epochs;

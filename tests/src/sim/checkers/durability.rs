@@ -428,10 +428,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// A flush asked for at `begun` is acknowledged: everything acknowledged before it is stable on those disks.
+    /// A flush asked for at `begun` is acknowledged: everything acknowledged before it is stable on those disks. `shared`:
+    /// the other node may write too, and flushes what it writes itself.
     pub(crate) fn flushed(
         &mut self,
         node: usize,
+        shared: bool,
         begun: u64,
         on: u8,
         stable: Look<'_>,
@@ -444,8 +446,8 @@ impl Ledger {
                 later.push(number);
                 continue;
             }
-            if self.diverged && usize::from(write.origin) != node {
-                // Two sides: this one's flush makes stable what this one has of the other's writes.
+            if (self.diverged || shared) && usize::from(write.origin) != node {
+                // Two sides, or two writers: this one's flush makes stable what this one has of the other's writes.
                 self.is_stable(number, begun, on & 1 << node, stable)?;
                 later.push(number);
                 continue;

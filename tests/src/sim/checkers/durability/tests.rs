@@ -94,7 +94,7 @@ fn an_inconsistent_copy_alone_counts_only_for_what_was_flushed() {
         acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
         if flushed {
             let begun = ledger.now();
-            ledger.flushed(0, begun, 0b11, &look(&disks)).expect("stable");
+            ledger.flushed(0, false, begun, 0b11, &look(&disks)).expect("stable");
         }
         disks[0][0] = BEGINNING;
         ledger.lost_power(0, false, 0b10, &look(&disks));

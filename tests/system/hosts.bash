@@ -66,6 +66,7 @@ loop_disk() {
 
 # two_hosts SIZE NET-OPTIONS DISK-OPTIONS: alpha and beta with /etc/drbd.conf of r0; their loop devices in
 # ${loop_of[alpha]} and ${loop_of[beta]}.
+# resync_tuning, if set, is what their disk section says of the resync's speed.
 declare -A loop_of
 two_hosts() {
 	local name
@@ -86,7 +87,7 @@ resource_file() {
 	cat <<-END
 		resource r0 {
 		    net { $1 }
-		    disk { resync-rate 100M; c-max-rate 1G; $2 }
+		    disk { ${resync_tuning-resync-rate 100M; c-max-rate 1G;} $2 }
 		    on alpha {
 		        node-id 0;
 		        device /dev/drbd0;

@@ -13,6 +13,7 @@ use crate::wire::Frame;
 use std::collections::{BTreeMap, VecDeque};
 
 mod holding;
+pub(super) mod journal;
 
 pub(super) struct Lab {
     pub(super) nodes: [Node; 2],
@@ -30,6 +31,10 @@ pub(super) struct Lab {
     options: [NetOptions; 2],
     pub(super) hold_digests: bool,
     held_digests: Vec<(usize, Event)>,
+    /// What everybody did, if somebody reads it.
+    pub(super) journal: Option<journal::Journal>,
+    /// Whose next block on the wire arrives with other bytes.
+    pub(super) damages: Option<usize>,
 }
 
 /// The streams of a session.
@@ -61,6 +66,8 @@ impl Lab {
             options: options.clone(),
             hold_digests: false,
             held_digests: Vec::new(),
+            journal: None,
+            damages: None,
         };
         for (n, net) in options.into_iter().enumerate() {
             lab.configure(n, net);
@@ -415,7 +422,7 @@ impl Lab {
     // ---- the shell -----------------------------------------------------------------------------------------------
 
     /// A buffer, one reference of which is the engine's.
-    fn buffer(&mut self, n: usize, contents: Vec<u32>) -> PayloadId {
+    pub(super) fn buffer(&mut self, n: usize, contents: Vec<u32>) -> PayloadId {
         let payload = self.store(contents);
         *self.nodes[n].references.entry(payload).or_default() += 1;
         payload
@@ -429,7 +436,7 @@ impl Lab {
 
     fn handle(&mut self, n: usize, event: Event) {
         if let Event::Packet { frame, payload, .. } = &event {
-            self.nodes[n].note_received(&frame.packet);
+            self.nodes[n].note_received(frame);
             if *payload != PayloadId::NONE {
                 *self.nodes[n].references.entry(*payload).or_default() += 1;
             }
@@ -439,6 +446,9 @@ impl Lab {
         self.nodes[n].engine.check();
         for command in out {
             self.nodes[n].check_command(&command);
+            if let Some(journal) = &mut self.journal {
+                journal.note(self.now, n, &command);
+            }
             self.carry_out(n, command);
         }
     }
@@ -565,7 +575,11 @@ impl Lab {
         let count = self.sent.entry(socket).or_default();
         *count += 1;
         let packets = *count;
-        let bytes = self.buffers.get(&payload).cloned();
+        let mut bytes = self.buffers.get(&payload).cloned();
+        if let Some(bytes) = bytes.as_mut().filter(|_| self.damages == Some(n)) {
+            self.damages = None;
+            bytes[0] ^= 1 << 16;
+        }
         assert_eq!(
             bytes.as_ref().map_or(0, |b| b.len() as u32 * 4096),
             frame.packet.bulk_bytes(),

@@ -18,6 +18,7 @@ mod node;
 mod old_peers;
 mod resync;
 mod roles;
+mod scenario;
 mod split_brain;
 mod two_primaries;
 mod verifying;

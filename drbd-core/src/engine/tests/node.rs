@@ -12,7 +12,7 @@ use crate::metadata::{
 };
 use crate::refusal::Refusal;
 use crate::states::Role;
-use crate::wire::{BlockAck, Frame, Packet};
+use crate::wire::{BlockAck, Data, Frame, Packet, Trim};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Usable size of every disk: 16 activity-log extents.
@@ -59,6 +59,8 @@ pub(super) struct Node {
     pub(super) super_block: Box<[u8; BLOCK_BYTES]>,
     pub(super) bitmap: Vec<u8>,
     pub(super) log: Vec<u8>,
+    /// Metadata of volumes 1 and up; their blocks are in `disk` from number × 2^32 on.
+    pub(super) further: Vec<Further>,
     /// Not yet answered, because `holds` says so.
     pub(super) pending: Vec<Pending>,
     pub(super) holds: Option<fn(&Pending) -> bool>,
@@ -83,6 +85,19 @@ pub(super) struct Node {
     pub(super) references: BTreeMap<PayloadId, i32>,
     pub(super) disk_closed: bool,
     pub(super) contract: Contract,
+}
+
+/// Metadata of a further volume.
+#[derive(Clone, Debug)]
+pub(super) struct Further {
+    super_block: Box<[u8; BLOCK_BYTES]>,
+    bitmap: Vec<u8>,
+    log: Vec<u8>,
+}
+
+/// A sector among those of all volumes.
+fn place(volume: VolumeNumber, sector: Sector) -> u64 {
+    u64::from(volume.0) << 40 | sector.0
 }
 
 /// What the ordering contract is checked against.
@@ -137,6 +152,7 @@ impl Node {
             super_block,
             bitmap: vec![0; geometry().bitmap_bytes(Sector(SECTORS)) as usize],
             log: vec![0; geometry().log_blocks() as usize * BLOCK_BYTES],
+            further: Vec::new(),
             pending: Vec::new(),
             holds: None,
             outbox: VecDeque::new(),
@@ -169,6 +185,7 @@ impl Node {
         fresh.super_block = self.super_block.clone();
         fresh.bitmap = std::mem::take(&mut self.bitmap);
         fresh.log = std::mem::take(&mut self.log);
+        fresh.further = std::mem::take(&mut self.further);
         fresh.disk = std::mem::take(&mut self.disk);
         fresh.handler_status = self.handler_status;
         fresh.engine.options = self.engine.options.clone();
@@ -178,11 +195,25 @@ impl Node {
     /// A machine with these disks, never booted before.
     pub(super) fn with_disk_of(other: &Node, number: u8, seed: u64) -> Node {
         let mut fresh = Node::new(number, other.kept().format, seed);
-        fresh.super_block = other.super_block.clone();
-        fresh.bitmap = other.bitmap.clone();
-        fresh.log = other.log.clone();
-        fresh.disk = other.disk.clone();
+        fresh.take_disk_of(other);
         fresh
+    }
+
+    /// The disk as another one is, metadata and all.
+    pub(super) fn take_disk_of(&mut self, other: &Node) {
+        self.super_block = other.super_block.clone();
+        self.bitmap = other.bitmap.clone();
+        self.log = other.log.clone();
+        self.further = other.further.clone();
+        self.disk = other.disk.clone();
+    }
+
+    /// `drbdadm create-md`: the data stay.
+    pub(super) fn make_disk_anew(&mut self) {
+        let disk = std::mem::take(&mut self.disk);
+        let fresh = Node::new(0, self.kept().format, 0);
+        self.take_disk_of(&fresh);
+        self.disk = disk;
     }
 
     /// As `drbdmeta set-gi` could have it: the peer's bitmap counts from nothing, what it counted from is history.
@@ -195,26 +226,56 @@ impl Node {
         block.encode(&mut self.super_block);
     }
 
-    fn loaded(&self) -> Loaded {
+    /// Another disk, just made; the number of its volume.
+    pub(super) fn add_disk(&mut self) -> VolumeNumber {
+        let fresh = Node::new(0, self.kept().format, 0);
+        self.further.push(Further { super_block: fresh.super_block, bitmap: fresh.bitmap, log: fresh.log });
+        VolumeNumber(self.further.len() as u16)
+    }
+
+    /// Super block, bitmap and log of a volume.
+    fn metadata(&mut self, volume: VolumeNumber) -> (&mut [u8; BLOCK_BYTES], &mut [u8], &mut [u8]) {
+        match volume.0 {
+            0 => (&mut self.super_block, &mut self.bitmap, &mut self.log),
+            n => {
+                let Further { super_block, bitmap, log } = &mut self.further[usize::from(n) - 1];
+                (super_block, bitmap, log)
+            }
+        }
+    }
+
+    fn loaded(&mut self, volume: VolumeNumber) -> Loaded {
+        let (super_block, bitmap, log) = self.metadata(volume);
+        let kept = SuperBlock::decode(super_block).expect("ours").expect("a super block");
         let place = Place {
             super_block_offset_bytes: 0,
             log_offset_bytes: 0,
-            log_bytes: self.log.len() as u64,
+            log_bytes: log.len() as u64,
             bitmap_offset_bytes: 0,
-            bitmap_bytes: self.bitmap.len() as u64,
+            bitmap_bytes: bitmap.len() as u64,
             capacity: Sector(SECTORS),
         };
-        load(self.kept(), &place, &self.log, &self.bitmap).expect("our own metadata")
+        load(kept, &place, log, bitmap).expect("our own metadata")
     }
 
     /// What an attach is given; `apply_al`: drbdmeta was there before, as drbdadm has it.
-    pub(super) fn attach_request(&self, apply_al: bool, recovery: bool) -> AttachRequest {
-        let mut metadata = self.loaded();
+    pub(super) fn attach_request(&mut self, apply_al: bool, recovery: bool) -> AttachRequest {
+        self.attach_request_of(VOLUME, apply_al, recovery)
+    }
+
+    /// As above, for any volume.
+    pub(super) fn attach_request_of(
+        &mut self,
+        volume: VolumeNumber,
+        apply_al: bool,
+        recovery: bool,
+    ) -> AttachRequest {
+        let mut metadata = self.loaded(volume);
         if apply_al {
             apply_log(&mut metadata).expect("a log that can be read");
         }
         AttachRequest {
-            volume: VOLUME,
+            volume,
             backing_dev: "/dev/backing".to_owned(),
             disk: DiskLimits {
                 capacity: Sector(SECTORS),
@@ -240,12 +301,13 @@ impl Node {
             Pending::Disk(io) => self.carry_out_disk(io, contents),
             Pending::Meta(io, bytes) => {
                 let at = |block: u32| block as usize * BLOCK_BYTES..(block as usize + 1) * BLOCK_BYTES;
+                let (super_block, bitmap, log) = self.metadata(io.volume);
                 match io.op {
-                    MetaOp::SuperBlock => self.super_block = bytes.clone(),
+                    MetaOp::SuperBlock => *super_block = **bytes,
                     MetaOp::LogTransaction { block } | MetaOp::LogInitialise { block } => {
-                        self.log[at(block)].copy_from_slice(&bytes[..]);
+                        log[at(block)].copy_from_slice(&bytes[..]);
                     }
-                    MetaOp::BitmapBlock { block } => self.bitmap[at(block)].copy_from_slice(&bytes[..]),
+                    MetaOp::BitmapBlock { block } => bitmap[at(block)].copy_from_slice(&bytes[..]),
                     MetaOp::Flush => {}
                 }
                 None
@@ -254,7 +316,8 @@ impl Node {
     }
 
     fn carry_out_disk(&mut self, io: &DiskIo, contents: Option<&Contents>) -> Option<Contents> {
-        let blocks = io.sector.0 / 8..(io.sector.0 + u64::from(io.bytes) / 512).div_ceil(8);
+        let base = u64::from(io.volume.0) << 32;
+        let blocks = base + io.sector.0 / 8..base + (io.sector.0 + u64::from(io.bytes) / 512).div_ceil(8);
         match io.op {
             DiskOp::Read => return Some(blocks.map(|b| self.disk.get(&b).copied().unwrap_or(0)).collect()),
             DiskOp::Write => {
@@ -270,7 +333,7 @@ impl Node {
                 return None;
             }
         }
-        self.contract.done.push(io.sector.0);
+        self.contract.done.push(place(io.volume, io.sector));
         None
     }
 
@@ -280,7 +343,7 @@ impl Node {
     pub(super) fn check_command(&mut self, command: &Command) {
         match command {
             Command::Disk(io) => self.check_disk(io),
-            Command::Send { frame, .. } => self.check_send(&frame.packet),
+            Command::Send { frame, .. } => self.check_send(frame),
             _ => {}
         }
     }
@@ -300,7 +363,7 @@ impl Node {
             }
             _ => false,
         };
-        if late {
+        if late || io.volume != VOLUME {
             return;
         }
         // Complete, and being called so: what comes now is mirrored as ever.
@@ -329,21 +392,29 @@ impl Node {
         }
     }
 
-    fn check_send(&mut self, packet: &Packet) {
-        match packet {
-            Packet::WriteAck(ack) => self.check_ack(ack),
-            Packet::RsWriteAck(ack) if ack.block_id != crate::wire::BLOCK_ID_RESYNC => self.check_ack(ack),
+    fn check_send(&mut self, frame: &Frame) {
+        let at = |ack: &BlockAck| place(frame.volume, ack.sector);
+        match &frame.packet {
+            Packet::WriteAck(ack) => self.check_ack(at(ack)),
+            Packet::RsWriteAck(ack) if ack.block_id != crate::wire::BLOCK_ID_RESYNC => {
+                self.check_ack(at(ack));
+            }
             Packet::NegAck(ack) => {
-                let other = |write: &(u64, usize)| write.0 != ack.sector.0;
+                let other = |write: &(u64, usize)| write.0 != at(ack);
                 self.contract.unacknowledged.retain(other);
                 self.contract.epochs.iter_mut().for_each(|epoch| epoch.writes.retain(other));
             }
-            Packet::Superseded(ack) | Packet::RetryWrite(ack) => self.take_back_promise(ack),
+            Packet::Superseded(ack) | Packet::RetryWrite(ack) => self.take_back_promise(at(ack)),
             Packet::BarrierAck { set_size, .. } => {
                 while self.contract.epochs[0].counted == 0 {
                     self.contract.epochs.pop_front();
                 }
                 let epoch = self.contract.epochs.pop_front().expect("an epoch");
+                let cached = self.engine.devices[0].backing.as_deref();
+                if cached.is_some_and(|backing| !backing.options.disk_flushes) {
+                    // The administrator says that what is written is stable.
+                    self.contract.stable = self.contract.done.len();
+                }
                 assert_eq!(*set_size, epoch.counted, "writes of the epoch");
                 for (sector, after) in epoch.writes {
                     let stable = &self.contract.done[after..self.contract.stable.max(after)];
@@ -363,9 +434,9 @@ impl Node {
         }
     }
 
-    fn take_back_promise(&mut self, ack: &BlockAck) {
+    fn take_back_promise(&mut self, place: u64) {
         let unacknowledged = &mut self.contract.unacknowledged;
-        let at = unacknowledged.iter().position(|(sector, _)| *sector == ack.sector.0);
+        let at = unacknowledged.iter().position(|(sector, _)| *sector == place);
         let write = unacknowledged.remove(at.expect("a write to turn away"));
         let of_epoch = |epoch: &&mut Promised| epoch.writes.contains(&write);
         let epoch = self.contract.epochs.iter_mut().find(of_epoch).expect("an epoch with that write");
@@ -373,8 +444,8 @@ impl Node {
         epoch.counted -= 1;
     }
 
-    fn check_ack(&mut self, ack: &BlockAck) {
-        let at = self.contract.unacknowledged.iter().position(|(sector, _)| *sector == ack.sector.0);
+    fn check_ack(&mut self, place: u64) {
+        let at = self.contract.unacknowledged.iter().position(|(sector, _)| *sector == place);
         let (sector, after) = self.contract.unacknowledged.remove(at.expect("a write to acknowledge"));
         assert!(
             self.contract.done[after..].contains(&sector),
@@ -383,10 +454,12 @@ impl Node {
     }
 
     /// Remembers what the peer was promised.
-    pub(super) fn note_received(&mut self, packet: &Packet) {
-        match packet {
-            Packet::Data(data) => {
-                let write = (data.sector.0, self.contract.done.len());
+    pub(super) fn note_received(&mut self, frame: &Frame) {
+        match &frame.packet {
+            Packet::Data(Data { sector, .. })
+            | Packet::Trim(Trim { sector, .. })
+            | Packet::Zeroes(Trim { sector, .. }) => {
+                let write = (place(frame.volume, *sector), self.contract.done.len());
                 let epoch = self.contract.epochs.back_mut().expect("an open epoch");
                 epoch.writes.push(write);
                 epoch.counted += 1;

@@ -295,8 +295,7 @@ impl DataLoop {
                 self.disks.take_failed()
             }
             Command::Send { socket, frame, payload } => {
-                self.links.send(socket, &frame, payload, pools);
-                None
+                self.links.send(socket, &frame, payload, pools)
             }
             Command::Complete { tag, result, payload } => {
                 let gate = EngineGate(&self.engine);

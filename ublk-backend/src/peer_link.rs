@@ -110,10 +110,18 @@ impl PeerLinks {
         (link.id == id && !link.stream.is_closing() && link.linger_until.is_none()).then_some(link)
     }
 
-    /// Queues a packet; what is queued leaves with [`flush`](Self::flush).
-    pub(crate) fn send(&mut self, id: SocketId, frame: &Frame, payload: PayloadId, pools: &mut Pools) {
+    /// Queues a packet; what is queued leaves with [`flush`](Self::flush). A peer that makes us answer and does not read
+    /// the answers is lost in the end.
+    pub(crate) fn send(
+        &mut self,
+        id: SocketId,
+        frame: &Frame,
+        payload: PayloadId,
+        pools: &mut Pools,
+    ) -> Option<Event> {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
+        let mut fits = true;
         if let Some(link) = self.find(id) {
             match frame.packet {
                 Packet::InitialData => link.framer.set_stream(Stream::Data),
@@ -122,8 +130,7 @@ impl PeerLinks {
             }
             encode(frame, link.version, &mut scratch);
             let bulk = frame.packet.bulk_bytes() as usize;
-            let fits = link.stream.push_bytes(pools, &scratch, u32::from(bulk == 0));
-            assert!(fits, "memory for packet heads is sized for all the engine may have queued");
+            fits = link.stream.push_bytes(pools, &scratch, u32::from(bulk == 0));
             if bulk > 0 {
                 link.stream.push_payload(pools, payload, bulk, 1);
             }
@@ -133,6 +140,11 @@ impl PeerLinks {
             }
         }
         self.scratch = scratch;
+        if fits {
+            return None;
+        }
+        let why = "The peer does not read what it is sent: there is no memory left to keep it.";
+        self.lose(id.0 & 0xff, SocketLoss::Failed(why.into()), pools)
     }
 
     /// Hands what was queued since the last call to the kernel, one vectored send per socket.

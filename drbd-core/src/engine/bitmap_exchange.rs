@@ -7,11 +7,14 @@
 
 use super::command::{Command, Level};
 use super::connection::PingFor;
+use super::generation::ROLE_BIT;
 use super::meta_jobs::{Job, Then};
 use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
+use super::senseless::Senseless;
 use super::session::Fault;
 use super::state_change::Snapshot;
+use crate::metadata::UUID_JUST_CREATED;
 use crate::states::{DiskState, ReplicationState, Role};
 use crate::wire::{bitmap_code, CompressedBitmap, Extent, Packet};
 
@@ -64,7 +67,7 @@ impl Resource {
         bytes: &[u8],
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
-        let (slot, at) = self.expect_bitmap(d)?;
+        let (slot, at) = self.expect_bitmap(d, "P_BITMAP")?;
         let ignored = self.planted(Bug::PeerBitmapIgnored);
         let version = self.connection.as_ref().and_then(|c| c.session()).map_or(80, |s| s.version);
         let backing = self.devices[d].backing.as_deref_mut().expect("has a slot");
@@ -74,10 +77,8 @@ impl Resource {
         let left_words = bits.div_ceil(64) - word.min(bits.div_ceil(64));
         let expected = left_words.min(bitmap_code::plain_chunk_words(version) as u64) * 8;
         if bytes.len() as u64 != expected {
-            return Err(Fault::Protocol(format!(
-                "the peer sent {} bytes of bitmap, {expected} were due",
-                bytes.len()
-            )));
+            let why = "not what is left of the bitmap";
+            return Err(Senseless { field: "length", got: bytes.len() as u64, why }.in_packet("P_BITMAP"));
         }
         for (n, chunk) in bytes.chunks_exact(8).enumerate() {
             let value = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
@@ -100,7 +101,7 @@ impl Resource {
         code: &CompressedBitmap,
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
-        let (slot, at) = self.expect_bitmap(d)?;
+        let (slot, at) = self.expect_bitmap(d, "P_COMPRESSED_BITMAP")?;
         let ignored = self.planted(Bug::PeerBitmapIgnored);
         let backing = self.devices[d].backing.as_deref_mut().expect("has a slot");
         let bits = backing.bitmap.bits();
@@ -118,14 +119,14 @@ impl Resource {
         Ok(())
     }
 
-    fn expect_bitmap(&self, d: usize) -> Result<(usize, u64), Fault> {
-        let Some(connection) = self.connection.as_deref() else { return Err(unexpected_bitmap()) };
+    fn expect_bitmap(&self, d: usize, name: &str) -> Result<(usize, u64), Fault> {
+        let Some(connection) = self.connection.as_deref() else { return Err(unexpected_bitmap(name)) };
         let peer_device = &connection.peer_devices[d];
         let due =
             matches!(peer_device.replication, ReplicationState::WFBitMapS | ReplicationState::WFBitMapT);
         match self.peer_slot(d) {
             Some(slot) if due && !peer_device.bitmap_complete => Ok((slot, peer_device.bitmap_received)),
-            _ => Err(unexpected_bitmap()),
+            _ => Err(unexpected_bitmap(name)),
         }
     }
 
@@ -233,13 +234,15 @@ impl Resource {
     /// P_SYNC_UUID.
     pub(super) fn sync_uuid(&mut self, d: usize, name: u64, out: &mut Vec<Command>) -> Result<(), Fault> {
         let replication = self.snapshot(Some(d)).replication;
+        if name & !ROLE_BIT <= UUID_JUST_CREATED {
+            return Err(Senseless { field: "uuid", got: name, why: "no generation" }.in_packet("P_SYNC_UUID"));
+        }
         if self.keep_early_sync_uuid(d, name) {
             return Ok(());
         }
         if !matches!(replication, ReplicationState::WFSyncUUID | ReplicationState::Behind) {
-            return Err(Fault::Protocol(format!(
-                "the peer named a resync while this node was {replication}"
-            )));
+            let why = "while this node waits for no resync to begin";
+            return Err(Senseless { field: "uuid", got: name, why }.in_packet("P_SYNC_UUID"));
         }
         let connection = self.connection.as_mut().expect("packets come from a peer");
         connection.peer_devices[d].sync_uuid = name;
@@ -436,18 +439,10 @@ impl Resource {
     }
 
     /// P_OUT_OF_SYNC: a block the peer will not send.
-    pub(super) fn peer_marks(&mut self, d: usize, extent: &Extent) -> Result<(), Fault> {
-        let end = extent.sector.0.checked_add(u64::from(extent.bytes) / 512);
-        if end.is_none_or(|end| end > self.devices[d].size.0) {
-            return Err(Fault::Protocol(format!(
-                "the peer marked sector {} beyond the end",
-                extent.sector.0
-            )));
-        }
+    pub(super) fn peer_marks(&mut self, d: usize, extent: &Extent) {
         if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].backing.as_deref_mut()) {
             backing.bitmap.set_out_of_sync(slot, extent.sector, extent.bytes);
         }
-        Ok(())
     }
 }
 
@@ -457,8 +452,10 @@ fn set_replication(s: &mut Snapshot, this: bool, replication: ReplicationState) 
     }
 }
 
-fn unexpected_bitmap() -> Fault {
-    Fault::Protocol("the peer sent a bitmap that was not due".to_owned())
+fn unexpected_bitmap(name: &str) -> Fault {
+    Fault::Protocol(format!(
+        "The peer sent a {name} that makes no sense: its time is not the exchange of bitmaps."
+    ))
 }
 
 fn or_word(bitmap: &mut super::bitmap::Bitmap, slot: usize, word: u64, mut value: u64) {

@@ -145,6 +145,19 @@ pub(super) enum Stage {
     Up,
 }
 
+impl Stage {
+    /// What it waits for, for a sentence.
+    pub(super) fn awaits(self) -> &'static str {
+        match self {
+            Stage::Features => "P_CONNECTION_FEATURES",
+            Stage::Challenge => "P_AUTH_CHALLENGE",
+            Stage::Response => "P_AUTH_RESPONSE",
+            Stage::Settings => "P_PROTOCOL",
+            Stage::Up => "everything but the handshake",
+        }
+    }
+}
+
 impl Connection {
     pub(super) fn new(peer: NodeId, options: NetOptions) -> Connection {
         Connection {

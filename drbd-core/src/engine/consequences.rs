@@ -526,7 +526,7 @@ fn end_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &
     if old.replication.is_resyncing() && !new.replication.is_resyncing() {
         if let Some(connection) = r.connection.as_mut() {
             let peer_device = &mut connection.peer_devices[d];
-            peer_device.resync = None;
+            peer_device.end_resync();
             peer_device.early_sync_uuid = None;
             peer_device.bitmap_received = 0;
             peer_device.bitmap_complete = false;

@@ -7,6 +7,8 @@
 use super::command::Command;
 use super::event::IoResult;
 use super::resource::Resource;
+use super::senseless::Senseless;
+use super::session::Fault;
 use super::write_path::peer_request::{PeerOp, PeerRequest};
 use crate::ids::{DigestId, PayloadId};
 use crate::wire::{BlockAck, BlockRequest, DigestRequest, Packet};
@@ -61,6 +63,10 @@ impl Resource {
         self.connection.as_mut().expect("a session").peer_devices[d].counters.unacked -= 1;
         let expected = self.expected_digests.remove(&key);
         let equal = digest.is_some() && digest == expected;
+        if let Some(fault) = length_fault(request.op, digest.as_deref(), expected.as_deref()) {
+            Resource::release(payload, out);
+            return self.fault(fault, out);
+        }
         match request.op {
             PeerOp::VerifyRead => self.answer_verify(&request, digest, out),
             PeerOp::VerifyCompare => self.block_compared(&request, equal, out),
@@ -82,14 +88,9 @@ impl Resource {
 
     // ---- resync by checksums -------------------------------------------------------------------------------------
 
-    /// P_CSUM_RS_REQUEST. A sentence if the peer may not ask that.
-    pub(super) fn checksum_asked(
-        &mut self,
-        d: usize,
-        asked: DigestRequest,
-        out: &mut Vec<Command>,
-    ) -> Result<(), String> {
-        self.peer_reads_against(d, PeerOp::ChecksumRead, &asked.block, asked.digest, out)
+    /// P_CSUM_RS_REQUEST.
+    pub(super) fn checksum_asked(&mut self, d: usize, asked: DigestRequest, out: &mut Vec<Command>) {
+        self.peer_reads_against(d, PeerOp::ChecksumRead, &asked.block, asked.digest, out);
     }
 
     /// As source: the target has that block as it is here.
@@ -115,8 +116,8 @@ impl Resource {
 
     fn ask_by_checksum(&mut self, request: &PeerRequest, digest: Option<Box<[u8]>>, out: &mut Vec<Command>) {
         let PeerRequest { device: d, sector, bytes, block_id, .. } = *request;
-        let resync = self.connection.as_ref().and_then(|c| c.peer_devices[d].resync.as_deref());
-        if !resync.is_some_and(|resync| resync.asked_for(sector, bytes)) {
+        let resync = self.connection.as_mut().and_then(|c| c.peer_devices[d].resync.as_deref_mut());
+        if !resync.is_some_and(|resync| resync.digested(sector, bytes)) {
             return;
         }
         let block = BlockRequest { sector, block_id, bytes };
@@ -127,20 +128,34 @@ impl Resource {
         self.send(self.devices[d].volume, packet, out);
     }
 
-    /// As target: the source has that block as it is here (P_RS_IS_IN_SYNC); false if it was not asked about.
-    pub(super) fn checksum_equal(&mut self, d: usize, ack: &BlockAck, out: &mut Vec<Command>) -> bool {
+    /// As target: the source has that block as it is here (P_RS_IS_IN_SYNC).
+    pub(super) fn checksum_equal(
+        &mut self,
+        d: usize,
+        ack: &BlockAck,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Senseless> {
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
-        // What was asked by a resync that broke off is answered all the same.
-        let Some(resync) = peer_device.resync.as_deref_mut() else { return true };
-        if !resync.was_asked(ack.sector, ack.bytes) {
-            return false;
+        if !peer_device.answers_resync(ack.sector, ack.bytes)? {
+            return Ok(());
         }
-        resync.found_equal(ack.bytes);
+        if let Some(resync) = peer_device.resync.as_deref_mut() {
+            resync.found_equal(ack.bytes);
+        }
         self.clear_mirrored(d, ack.sector, ack.bytes, out);
         self.resync_refused(d, ack, false, out);
         if self.devices[d].has_held() {
             self.start_held(d, out);
         }
-        true
+        Ok(())
     }
+}
+
+/// Two digests by one algorithm are equally long.
+fn length_fault(op: PeerOp, ours: Option<&[u8]>, theirs: Option<&[u8]>) -> Option<Fault> {
+    let (ours, theirs) = (ours?.len(), theirs?.len());
+    let name = if op == PeerOp::VerifyCompare { "P_OV_REPLY" } else { "P_CSUM_RS_REQUEST" };
+    let senseless =
+        Senseless { field: "digest length", got: theirs as u64, why: "not that of the algorithm" };
+    (ours != theirs).then(|| senseless.in_packet(name))
 }

@@ -8,6 +8,7 @@ use super::generation::{CompareContext, ROLE_BIT};
 use super::meta_jobs::Job;
 use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
+use super::senseless::{check_sizes, Senseless};
 use super::session::Fault;
 use super::state::Mode;
 use super::state_change::Snapshot;
@@ -127,6 +128,7 @@ impl Resource {
         sizes: Sizes,
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
+        check_sizes(&sizes).map_err(|senseless| senseless.in_packet("P_SIZES"))?;
         let snapshot = self.snapshot(Some(d));
         let connection = self.connection.as_mut().expect("packets come from a peer");
         connection.peer_devices[d].sizes = Some(sizes);
@@ -154,6 +156,11 @@ impl Resource {
                 size, device.size.0
             );
             return Err(Fault::Fatal(text));
+        }
+        let copying = !matches!(snapshot.replication, ReplicationState::Off | ReplicationState::Established);
+        if size < device.size.0 && copying {
+            let why = "a smaller device in the middle of a resync or verify";
+            return Err(Senseless { field: "d_size", got: sizes.disk, why }.in_packet("P_SIZES"));
         }
         if size != device.size.0 {
             self.set_size(d, Sector(size), out);

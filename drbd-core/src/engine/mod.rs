@@ -48,6 +48,7 @@ mod resource;
 mod resync;
 mod resync_order;
 mod resync_pace;
+mod senseless;
 mod session;
 mod slab;
 mod state;

@@ -3,6 +3,7 @@
 use super::command::Command;
 use super::connection::Stage;
 use super::resource::Resource;
+use super::senseless::{check_change, senseless, Senseless};
 use super::session::Fault;
 use super::write_path::peer_request::PeerOp;
 use super::write_path::transfer::Ack;
@@ -72,10 +73,10 @@ impl Resource {
                 "The peer asks for authentication: configure cram-hmac-alg and shared-secret here as well"
                     .to_owned(),
             )),
-            (stage, packet) => Err(Fault::Protocol(format!(
-                "The peer sent {} while {stage:?} was awaited",
-                name_of(&packet)
-            ))),
+            (stage, packet) => {
+                let (name, awaited) = (packet.name(), stage.awaits());
+                Err(untimely(name, &format!("{awaited} is awaited")))
+            }
         }
     }
 
@@ -86,8 +87,9 @@ impl Resource {
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
         let Frame { volume, packet } = frame;
+        let name = packet.name();
         match packet {
-            Packet::Barrier(barrier) => self.peer_barrier(barrier, out).map_err(Fault::Protocol),
+            Packet::Barrier(barrier) => self.peer_barrier(barrier, out).map_err(|s| s.in_packet(name)),
             Packet::UnplugRemote => {
                 self.peer_urges(out);
                 Ok(())
@@ -97,6 +99,7 @@ impl Resource {
                 self.changed_settings_received(&settings, out).map_err(Fault::Protocol)
             }
             Packet::ConnStateChangeRequest { mask, val } => {
+                check_change(mask, val).map_err(|s| s.in_packet(name))?;
                 self.peer_asks_change(None, mask, val, out);
                 Ok(())
             }
@@ -105,9 +108,7 @@ impl Resource {
             | Packet::Features(_)
             | Packet::AuthChallenge(_)
             | Packet::AuthResponse(_)
-            | Packet::Protocol(_) => {
-                Err(Fault::Protocol(format!("The peer sent {} again", name_of(&packet))))
-            }
+            | Packet::Protocol(_) => Err(untimely(name, "the handshake is over")),
             packet => match self.device_index(volume) {
                 Some(d) => self.volume_packet(d, packet, payload, out),
                 None => {
@@ -133,10 +134,7 @@ impl Resource {
                 self.log("unknown-volume", super::command::Level::Warning, self.peer_subject(), text, out);
                 Ok(())
             }
-            other => Err(Fault::Protocol(format!(
-                "The peer sent {} for volume {volume}, which is not configured here",
-                name_of(other)
-            ))),
+            other => Err(wrong_volume(volume, other)),
         }
     }
 
@@ -147,6 +145,11 @@ impl Resource {
         payload: PayloadId,
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
+        let name = packet.name();
+        if let Err(senseless) = self.check_place(d, &packet) {
+            Resource::release(payload, out);
+            return Err(senseless.in_packet(name));
+        }
         match packet {
             Packet::SyncParam(param) => self.sync_param_received(d, &param),
             Packet::Sizes(sizes) => self.sizes_received(d, *sizes, out),
@@ -154,13 +157,17 @@ impl Resource {
             Packet::State(word) => self.state_received(d, word, out),
             Packet::SyncUuid(name) => self.sync_uuid(d, name, out),
             Packet::StateChangeRequest { mask, val } => {
+                check_change(mask, val).map_err(|s| s.in_packet(name))?;
                 self.peer_asks_change(Some(d), mask, val, out);
                 Ok(())
             }
             Packet::Bitmap(bytes) => self.plain_bitmap(d, &bytes, out),
             Packet::CompressedBitmap(code) => self.coded_bitmap(d, &code, out),
-            Packet::OutOfSync(extent) => self.peer_marks(d, &extent),
-            packet => self.io_packet(d, packet, payload, out),
+            Packet::OutOfSync(extent) => {
+                self.peer_marks(d, &extent);
+                Ok(())
+            }
+            packet => self.io_packet(d, packet, payload, out).map_err(|s| s.in_packet(name)),
         }
     }
 
@@ -170,10 +177,10 @@ impl Resource {
         packet: Packet,
         payload: PayloadId,
         out: &mut Vec<Command>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Senseless> {
         if self.snapshot(Some(d)).replication == ReplicationState::Off {
             Resource::release(payload, out);
-            return Err(Fault::Protocol(format!("The peer sent {} before its state", name_of(&packet))));
+            return senseless("time", 0, "before the peer told its state");
         }
         match packet {
             Packet::Data(data) => {
@@ -184,7 +191,7 @@ impl Resource {
                     flags: data.flags,
                     bytes: data.bytes,
                 };
-                self.peer_writes(d, PeerOp::Write, &write, payload, out).map_err(Fault::Protocol)
+                self.peer_writes(d, PeerOp::Write, &write, payload, out)
             }
             Packet::Trim(trim) => {
                 let zeroes = self
@@ -194,32 +201,31 @@ impl Resource {
                     .is_some_and(|s| s.has(feature::ZEROES));
                 // Without P_ZEROES the sender may mean zeroes by it.
                 let op = if zeroes { PeerOp::Trim } else { PeerOp::Zeroes { unmap: true } };
-                self.peer_writes(d, op, &trim, payload, out).map_err(Fault::Protocol)
+                self.peer_writes(d, op, &trim, payload, out)
             }
             Packet::Zeroes(trim) => {
                 let op = PeerOp::Zeroes { unmap: trim.flags & data_flag::DISCARD != 0 };
-                self.peer_writes(d, op, &trim, payload, out).map_err(Fault::Protocol)
+                self.peer_writes(d, op, &trim, payload, out)
             }
-            Packet::DataReply(data) => {
-                self.read_answered(&data, payload, out);
+            Packet::DataReply(data) => self.read_answered(d, &data, payload, out),
+            Packet::RsDataReply(data) => self.resync_data(d, &data, payload, out),
+            Packet::DataRequest(block) => {
+                self.peer_reads(d, PeerOp::Read, &block, out);
                 Ok(())
             }
-            Packet::RsDataReply(data) => self.resync_data(d, &data, payload, out).map_err(Fault::Protocol),
-            Packet::DataRequest(block) => {
-                self.peer_reads(d, PeerOp::Read, &block, out).map_err(Fault::Protocol)
-            }
             Packet::RsDataRequest(block) | Packet::RsThinRequest(block) => {
-                self.peer_reads(d, PeerOp::ResyncRead, &block, out).map_err(Fault::Protocol)
+                self.peer_reads(d, PeerOp::ResyncRead, &block, out);
+                Ok(())
             }
-            Packet::CsumRsRequest(request) => self.checksum_asked(d, *request, out).map_err(Fault::Protocol),
-            Packet::OvRequest(block) => self.verify_asked(d, &block, out).map_err(Fault::Protocol),
-            Packet::OvReply(reply) => self.verify_answered(d, *reply, out).map_err(Fault::Protocol),
-            other => {
+            Packet::CsumRsRequest(request) => {
+                self.checksum_asked(d, *request, out);
+                Ok(())
+            }
+            Packet::OvRequest(block) => self.verify_asked(d, &block, out),
+            Packet::OvReply(reply) => self.verify_answered(d, *reply, out),
+            _ => {
                 Resource::release(payload, out);
-                Err(Fault::Protocol(format!(
-                    "The peer sent {}, which this version of udrbd does not know",
-                    name_of(&other)
-                )))
+                senseless("command", 0, "which this version of udrbd does not know")
             }
         }
     }
@@ -236,79 +242,36 @@ impl Resource {
                 Ok(())
             }
             Packet::BarrierAck { barrier, set_size } => {
-                self.barrier_acknowledged(barrier, set_size, out).map_err(Fault::Protocol)
+                self.barrier_acknowledged(barrier, set_size, out).map_err(|s| s.in_packet(packet.name()))
             }
             Packet::StateChangeReply(code) | Packet::ConnStateChangeReply(code) => {
-                self.peer_answered_change(code, out);
-                Ok(())
+                self.peer_answered_change(code, out).map_err(|s| s.in_packet(packet.name()))
             }
             packet => match self.device_index(volume) {
-                Some(d) => self.ack_packet(d, &packet, out),
-                None => Err(Fault::Protocol(format!(
-                    "The peer acknowledged for volume {volume}, which is not configured here"
-                ))),
+                Some(d) => self.ack_packet(d, &packet, out).map_err(|s| s.in_packet(packet.name())),
+                None => Err(wrong_volume(volume, &packet)),
             },
         }
     }
 
-    fn ack_packet(&mut self, d: usize, packet: &Packet, out: &mut Vec<Command>) -> Result<(), Fault> {
+    fn ack_packet(&mut self, d: usize, packet: &Packet, out: &mut Vec<Command>) -> Result<(), Senseless> {
         let resync = |ack: &BlockAck| ack.block_id == BLOCK_ID_RESYNC;
         self.note_sequence(d, packet);
-        let known = match packet {
-            Packet::RsWriteAck(ack) if resync(ack) => {
-                self.resync_acknowledged(d, ack, true, out);
-                true
-            }
-            Packet::NegAck(ack) if resync(ack) => {
-                self.resync_acknowledged(d, ack, false, out);
-                true
-            }
-            Packet::RecvAck(ack) => self.write_acknowledged(ack, Ack::Received, out),
-            Packet::WriteAck(ack) => self.write_acknowledged(ack, Ack::Written, out),
-            Packet::RsWriteAck(ack) => self.write_acknowledged(ack, Ack::WrittenInSync, out),
-            Packet::NegAck(ack) => {
-                self.mark_extent(d, ack);
-                self.be_ahead_of_refusing_peer(d, out);
-                self.write_acknowledged(ack, Ack::Failed, out)
-            }
-            Packet::Superseded(ack) => self.write_acknowledged(ack, Ack::Superseded, out),
-            Packet::RetryWrite(ack) => self.write_acknowledged(ack, Ack::Retry, out),
-            Packet::NegDreply(ack) => self.read_refused(ack, out),
-            Packet::NegRsDreply(ack) => {
-                if !self.verify_refused(d, ack, out) {
-                    self.resync_refused(d, ack, true, out);
-                }
-                true
-            }
-            Packet::OvResult(ack) => {
-                self.verdict_received(d, ack, out);
-                true
-            }
-            Packet::RsCancel(ack) => {
-                self.resync_refused(d, ack, true, out);
-                true
-            }
+        match packet {
+            Packet::RsWriteAck(ack) if resync(ack) => self.resync_acknowledged(d, ack, true, out),
+            Packet::NegAck(ack) if resync(ack) => self.resync_acknowledged(d, ack, false, out),
+            Packet::RecvAck(ack) => self.write_acknowledged(d, ack, Ack::Received, out),
+            Packet::WriteAck(ack) => self.write_acknowledged(d, ack, Ack::Written, out),
+            Packet::RsWriteAck(ack) => self.write_acknowledged(d, ack, Ack::WrittenInSync, out),
+            Packet::NegAck(ack) => self.write_acknowledged(d, ack, Ack::Failed, out),
+            Packet::Superseded(ack) => self.write_acknowledged(d, ack, Ack::Superseded, out),
+            Packet::RetryWrite(ack) => self.write_acknowledged(d, ack, Ack::Retry, out),
+            Packet::NegDreply(ack) => self.read_refused(d, ack, out),
+            Packet::NegRsDreply(ack) if self.verifies(d) => self.verify_refused(d, ack, out),
+            Packet::NegRsDreply(ack) | Packet::RsCancel(ack) => self.resync_answer_refused(d, ack, out),
+            Packet::OvResult(ack) => self.verdict_received(d, ack, out),
             Packet::RsIsInSync(ack) => self.checksum_equal(d, ack, out),
-            other => {
-                return Err(Fault::Protocol(format!(
-                    "The peer sent {} on the control stream",
-                    name_of(other)
-                )))
-            }
-        };
-        if known {
-            Ok(())
-        } else {
-            Err(Fault::Protocol(format!("The peer sent {} for a request that was not made", name_of(packet))))
-        }
-    }
-
-    fn mark_extent(&mut self, d: usize, ack: &BlockAck) {
-        let inside = ack.sector.end_of(ack.bytes).0 <= self.devices[d].size.0;
-        if let (true, Some(slot), Some(backing)) =
-            (inside, self.peer_slot(d), self.devices[d].backing.as_deref_mut())
-        {
-            backing.bitmap.set_out_of_sync(slot, ack.sector, ack.bytes);
+            _ => senseless("command", 0, "which this version of udrbd does not know"),
         }
     }
 
@@ -318,9 +281,11 @@ impl Resource {
     }
 }
 
-/// Name of a packet for a sentence.
-fn name_of(packet: &Packet) -> String {
-    let debug = format!("{packet:?}");
-    let name: String = debug.chars().take_while(|c| c.is_alphanumeric()).collect();
-    format!("a {name} packet")
+fn untimely(name: &str, now: &str) -> Fault {
+    Fault::Protocol(format!("The peer sent a {name} that makes no sense: its time is wrong, {now}."))
+}
+
+fn wrong_volume(volume: VolumeNumber, packet: &Packet) -> Fault {
+    let why = "which is not configured here";
+    Senseless { field: "volume", got: volume.0.into(), why }.in_packet(packet.name())
 }

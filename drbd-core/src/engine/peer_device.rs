@@ -1,12 +1,13 @@
 //! A volume as seen through a connection.
 
 use super::resync::Resync;
+use super::senseless::{senseless, Senseless};
 use super::verify::{Verify, VerifyPlan};
 use super::write_path::peer_request::PeerRequest;
 use super::write_path::two_primaries::is_later;
 use crate::config::PeerDeviceOptions;
 use crate::control::FinishedResync;
-use crate::ids::{Instant, Ticket};
+use crate::ids::{Instant, Sector, Ticket};
 use crate::states::{DiskState, ReplicationState, ResyncSuspended};
 use crate::wire::{Sizes, Uuids};
 use std::collections::VecDeque;
@@ -50,6 +51,8 @@ pub(super) struct PeerDevice {
     pub(super) gated: bool,
     pub(super) gate: VecDeque<PeerRequest>,
     pub(super) resync: Option<Box<Resync>>,
+    /// In this session a resync or verify ended with questions open: what answers them may still come.
+    pub(super) strays: bool,
     pub(super) verify: Option<Box<Verify>>,
     pub(super) verify_plan: VerifyPlan,
     /// Ahead, and everything mirrored is stable: the peer is to catch up then.
@@ -91,6 +94,7 @@ impl PeerDevice {
             gated: false,
             gate: VecDeque::new(),
             resync: None,
+            strays: false,
             verify: None,
             verify_plan: VerifyPlan::default(),
             catch_up_at: None,
@@ -104,6 +108,34 @@ impl PeerDevice {
         if is_later(sequence, self.peer_sequence) {
             self.peer_sequence = sequence;
         }
+    }
+
+    /// The resync is over, or breaks off.
+    pub(super) fn end_resync(&mut self) -> Option<Box<Resync>> {
+        self.strays |= self.resync.as_deref().is_some_and(Resync::has_open_questions);
+        self.resync.take()
+    }
+
+    /// The verify is over, or breaks off.
+    pub(super) fn end_verify(&mut self) -> Option<Box<Verify>> {
+        self.strays |= self.verify.as_deref().is_some_and(Verify::has_open_questions);
+        self.verify.take()
+    }
+
+    /// The source answers a block of the resync: false if of one that broke off.
+    pub(super) fn answers_resync(&mut self, sector: Sector, bytes: u32) -> Result<bool, Senseless> {
+        if self.resync.as_deref_mut().is_some_and(|resync| resync.answered(sector, bytes)) {
+            return Ok(true);
+        }
+        self.stray_answer(sector).map(|()| false)
+    }
+
+    /// An answer to no open question of the resync or verify at hand.
+    pub(super) fn stray_answer(&self, sector: Sector) -> Result<(), Senseless> {
+        if self.strays {
+            return Ok(());
+        }
+        senseless("sector", sector.0, "where no answer is waited for")
     }
 
     /// The next packet sequence number.

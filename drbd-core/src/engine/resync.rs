@@ -8,6 +8,7 @@ use super::command::{Command, Level};
 use super::planted::Bug;
 use super::resource::Resource;
 use super::resync_pace::{Answer, Pace, Settings};
+use super::senseless::Senseless;
 use crate::config::PeerDeviceOptions;
 use crate::control::FinishedResync;
 use crate::ids::{Instant, Sector};
@@ -28,6 +29,18 @@ struct Asked {
     sector: Sector,
     bytes: u32,
     at: Instant,
+    stage: AskedStage,
+}
+
+/// How far a question to the source is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum AskedStage {
+    /// This node reads and digests what it has, to ask with that.
+    Digesting,
+    /// The source was asked.
+    Sent,
+    /// The answer is there, and being written.
+    Answered,
 }
 
 /// A resync, seen from either side.
@@ -44,6 +57,8 @@ pub(super) struct Resync {
     pub(super) in_flight_bytes: u64,
     /// Target: asked for, not yet written.
     asked: Vec<Asked>,
+    /// Source: sent, and not yet acknowledged.
+    copies: Vec<(Sector, u32)>,
     pace: Pace,
     /// Target: where to look for the next bit.
     position: u64,
@@ -73,6 +88,7 @@ impl Resync {
             started: now,
             in_flight_bytes: 0,
             asked: Vec::with_capacity(256),
+            copies: Vec::new(),
             pace: Pace::new(settings, now),
             position: 0,
             budget_bytes: 0,
@@ -114,9 +130,42 @@ impl Resync {
         self.asked.iter().any(|a| a.sector < end && sector < a.sector.end_of(a.bytes))
     }
 
-    /// Whether exactly that was asked for.
-    pub(super) fn was_asked(&self, sector: Sector, bytes: u32) -> bool {
-        self.asked.iter().any(|a| (a.sector, a.bytes) == (sector, bytes))
+    fn asked_exactly(&mut self, sector: Sector, bytes: u32, stage: AskedStage) -> Option<&mut Asked> {
+        self.asked.iter_mut().find(|a| (a.sector, a.bytes, a.stage) == (sector, bytes, stage))
+    }
+
+    /// The digest of what this node has is known: the source is asked. False if that is no longer wanted.
+    pub(super) fn digested(&mut self, sector: Sector, bytes: u32) -> bool {
+        let asked = self.asked_exactly(sector, bytes, AskedStage::Digesting);
+        asked.map(|a| a.stage = AskedStage::Sent).is_some()
+    }
+
+    /// The source answered exactly that; false if it was not asked.
+    pub(super) fn answered(&mut self, sector: Sector, bytes: u32) -> bool {
+        let asked = self.asked_exactly(sector, bytes, AskedStage::Sent);
+        asked.map(|a| a.stage = AskedStage::Answered).is_some()
+    }
+
+    /// The peer owes an answer.
+    pub(super) fn has_open_questions(&self) -> bool {
+        !self.asked.is_empty() || !self.copies.is_empty()
+    }
+
+    /// Source: that much is on its way to the target.
+    pub(super) fn copy_sent(&mut self, sector: Sector, bytes: u32) {
+        self.in_flight_bytes += u64::from(bytes);
+        self.copies.push((sector, bytes));
+    }
+
+    /// Source: the target says what became of it; false if it was not sent.
+    fn copy_acknowledged(&mut self, sector: Sector, bytes: u32, written: bool) -> bool {
+        let Some(at) = self.copies.iter().position(|&copy| copy == (sector, bytes)) else { return false };
+        self.copies.swap_remove(at);
+        self.in_flight_bytes -= u64::from(bytes);
+        if !written {
+            self.failed_bits += u64::from(bytes).div_ceil(BYTES_PER_BIT);
+        }
+        true
     }
 
     /// An answer was written, or will not be.
@@ -184,6 +233,7 @@ impl Resource {
 
     fn request_block(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
         let Some(slot) = self.peer_slot(d) else { return false };
+        let has_room = self.room_for_peer() > 0;
         let Some(connection) = self.connection.as_mut() else { return false };
         let rate = configured_rate(&connection.peer_devices[d].options);
         let version = connection.session().map_or(0, |s| s.version);
@@ -212,13 +262,15 @@ impl Resource {
             return false;
         }
         let by_checksum = resync.by_checksum;
-        resync.asked.push(Asked { sector, bytes, at: self.now });
+        let by_checksum = by_checksum && has_room;
+        let stage = if by_checksum { AskedStage::Digesting } else { AskedStage::Sent };
+        resync.asked.push(Asked { sector, bytes, at: self.now, stage });
         resync.in_flight_bytes += u64::from(bytes);
         resync.budget_bytes = resync.budget_bytes.saturating_sub(u64::from(bytes));
         resync.position = sector.end_of(bytes).0.div_ceil(SECTORS_PER_BIT);
         let block = BlockRequest { sector, block_id: BLOCK_ID_RESYNC, bytes };
         let volume = self.devices[d].volume;
-        if by_checksum && self.room_for_peer() > 0 {
+        if by_checksum {
             self.read_for_checksum(d, &block, out);
         } else {
             self.send(volume, Packet::RsDataRequest(block), out);
@@ -267,6 +319,20 @@ impl Resource {
         self.pump_resync(d, out);
     }
 
+    /// P_NEG_RS_DREPLY and P_RS_CANCEL of a resync.
+    pub(super) fn resync_answer_refused(
+        &mut self,
+        d: usize,
+        ack: &BlockAck,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Senseless> {
+        let peer_device = &mut self.connection.as_mut().expect("packets come from a peer").peer_devices[d];
+        if peer_device.answers_resync(ack.sector, ack.bytes)? {
+            self.resync_refused(d, ack, true, out);
+        }
+        Ok(())
+    }
+
     /// As source: the target wrote a block, or could not.
     pub(super) fn resync_acknowledged(
         &mut self,
@@ -274,17 +340,16 @@ impl Resource {
         ack: &BlockAck,
         written: bool,
         out: &mut Vec<Command>,
-    ) {
+    ) -> Result<(), Senseless> {
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
-        if let Some(resync) = peer_device.resync.as_deref_mut() {
-            resync.in_flight_bytes = resync.in_flight_bytes.saturating_sub(u64::from(ack.bytes));
-            if !written {
-                resync.failed_bits += u64::from(ack.bytes).div_ceil(BYTES_PER_BIT);
-            }
+        let resync = peer_device.resync.as_deref_mut();
+        if !resync.is_some_and(|r| r.copy_acknowledged(ack.sector, ack.bytes, written)) {
+            return peer_device.stray_answer(ack.sector);
         }
         if written {
             self.clear_mirrored(d, ack.sector, ack.bytes, out);
         }
+        Ok(())
     }
 
     /// Blocks that both nodes have alike now.
@@ -301,7 +366,7 @@ impl Resource {
     pub(super) fn remember_resync(&mut self, d: usize, as_source: bool, out: &mut Vec<Command>) {
         let now = self.now;
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
-        let Some(resync) = peer_device.resync.take() else { return };
+        let Some(resync) = peer_device.end_resync() else { return };
         let same = resync.same_bits * 4;
         let total = resync.total_bits * 4;
         let copied = resync.total_bits.saturating_sub(resync.failed_bits + resync.same_bits) * 4;

@@ -612,6 +612,7 @@ impl Resource {
             peer_device.uuids = None;
             peer_device.sizes = None;
             peer_device.resync = None;
+            peer_device.strays = false;
             peer_device.early_sync_uuid = None;
             peer_device.consider_resync = false;
             peer_device.counters.unacked = 0;

@@ -9,6 +9,7 @@ use super::command::{Command, Level};
 use super::connection::PingFor;
 use super::meta_jobs::Job;
 use super::resource::{HandlerOwner, Resource};
+use super::senseless::{senseless, Senseless};
 use super::state_change::Snapshot;
 use super::write_path::peer_request::{PeerOp, PeerRequest};
 use crate::control::{ResyncObject, VerifyObject};
@@ -85,6 +86,11 @@ impl Verify {
     pub(super) fn holds(&self, sector: Sector, bytes: u32) -> bool {
         let end = sector.end_of(bytes);
         self.open.iter().any(|&(s, b)| s < end && sector < s.end_of(b))
+    }
+
+    /// The peer owes an answer.
+    pub(super) fn has_open_questions(&self) -> bool {
+        !self.open.is_empty()
     }
 
     /// A block is over; false if it was not open.
@@ -181,7 +187,7 @@ impl Resource {
     pub(super) fn verify_left(&mut self, d: usize, out: &mut Vec<Command>) {
         let Some(connection) = self.connection.as_deref_mut() else { return };
         let peer_device = &mut connection.peer_devices[d];
-        let Some(verify) = peer_device.verify.take() else { return };
+        let Some(verify) = peer_device.end_verify() else { return };
         let reached = verify.reached();
         peer_device.verify_plan.next_start = reached;
         self.tell_stretch(d, verify.stretch, out);
@@ -196,7 +202,7 @@ impl Resource {
         let version = connection.session().map_or(0, |s| s.version);
         let peer_device = &mut connection.peer_devices[d];
         let as_source = peer_device.replication == ReplicationState::VerifyS;
-        let Some(verify) = peer_device.verify.take() else { return };
+        let Some(verify) = peer_device.end_verify() else { return };
         let reached = if as_source { verify.end } else { verify.position };
         peer_device.verify_plan.next_start = if reached >= size { 0 } else { reached };
         self.tell_stretch(d, verify.stretch, out);
@@ -305,28 +311,26 @@ impl Resource {
         self.pump_verify(d, out);
     }
 
-    /// P_OV_REPLY. A sentence if it was not asked for.
+    /// P_OV_REPLY.
     pub(super) fn verify_answered(
         &mut self,
         d: usize,
         reply: DigestRequest,
         out: &mut Vec<Command>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Senseless> {
         let DigestRequest { block, digest } = reply;
         let peer_device = &self.connection.as_ref().expect("packets come from a peer").peer_devices[d];
-        // What was asked by a verify that broke off is answered all the same.
-        let Some(verify) = peer_device.verify.as_deref() else { return Ok(()) };
-        if !verify.open.contains(&(block.sector, block.bytes)) {
-            return Err(format!(
-                "the peer sent a digest of sector {} that was not asked for",
-                block.sector.0
-            ));
+        let open = |v: &Verify| v.open.contains(&(block.sector, block.bytes));
+        let as_source = peer_device.replication == ReplicationState::VerifyS;
+        if !peer_device.verify.as_deref().is_some_and(|verify| as_source && open(verify)) {
+            return peer_device.stray_answer(block.sector);
         }
         if self.devices[d].disk != DiskState::UpToDate || self.room_for_peer() == 0 {
             self.pass_verdict(d, &block, IN_SYNC, true, out);
             return Ok(());
         }
-        self.peer_reads_against(d, PeerOp::VerifyCompare, &block, digest, out)
+        self.peer_reads_against(d, PeerOp::VerifyCompare, &block, digest, out);
+        Ok(())
     }
 
     /// Both digests of a block are known.
@@ -365,16 +369,29 @@ impl Resource {
         self.pump_verify(d, out);
     }
 
-    /// The peer cannot read a block (P_NEG_RS_DREPLY); false if no verify runs here.
-    pub(super) fn verify_refused(&mut self, d: usize, ack: &BlockAck, out: &mut Vec<Command>) -> bool {
+    /// The peer cannot read a block (P_NEG_RS_DREPLY).
+    pub(super) fn verify_refused(
+        &mut self,
+        d: usize,
+        ack: &BlockAck,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Senseless> {
         let connection = self.connection.as_deref_mut().expect("packets come from a peer");
-        let Some(verify) = connection.peer_devices[d].verify.as_deref_mut() else { return false };
-        if verify.close(ack.sector, ack.bytes) {
-            verify.skipped_sectors += u64::from(ack.bytes) / 512;
+        let peer_device = &mut connection.peer_devices[d];
+        let Some(verify) = peer_device.verify.as_deref_mut() else { return Ok(()) };
+        if !verify.close(ack.sector, ack.bytes) {
+            return peer_device.stray_answer(ack.sector);
         }
+        verify.skipped_sectors += u64::from(ack.bytes) / 512;
         self.block_is_free(d, out);
         self.pump_verify(d, out);
-        true
+        Ok(())
+    }
+
+    /// Asks for digests here at the moment.
+    pub(super) fn verifies(&self, d: usize) -> bool {
+        let connection = self.connection.as_deref();
+        connection.is_some_and(|c| c.peer_devices[d].replication == ReplicationState::VerifyS)
     }
 
     fn block_is_free(&mut self, d: usize, out: &mut Vec<Command>) {
@@ -394,13 +411,13 @@ impl Resource {
 
     // ---- as the other side ---------------------------------------------------------------------------------------
 
-    /// P_OV_REQUEST. A sentence if the peer may not ask that.
+    /// P_OV_REQUEST.
     pub(super) fn verify_asked(
         &mut self,
         d: usize,
         block: &BlockRequest,
         out: &mut Vec<Command>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Senseless> {
         let size = self.devices[d].size.0;
         let now = self.now;
         let peer_device = &mut self.connection.as_mut().expect("packets come from a peer").peer_devices[d];
@@ -411,11 +428,16 @@ impl Resource {
                 *verify = Verify::new(aligned, size, now);
             }
             if verify.open.len() >= PEER_REQUESTS_MAX {
-                return Err("the peer verifies more blocks at once than it has a verdict for".to_owned());
+                return senseless(
+                    "number",
+                    verify.open.len() as u64 + 1,
+                    "more than may be without a verdict",
+                );
             }
             verify.position = verify.position.max(block.sector.end_of(block.bytes).0);
         }
-        self.peer_reads(d, PeerOp::VerifyRead, block, out)
+        self.peer_reads(d, PeerOp::VerifyRead, block, out);
+        Ok(())
     }
 
     /// The digest of what the peer verifies is known, or cannot be had.
@@ -442,18 +464,33 @@ impl Resource {
     }
 
     /// P_OV_RESULT.
-    pub(super) fn verdict_received(&mut self, d: usize, ack: &BlockAck, out: &mut Vec<Command>) {
+    pub(super) fn verdict_received(
+        &mut self,
+        d: usize,
+        ack: &BlockAck,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Senseless> {
+        if ack.block_id != OUT_OF_SYNC && ack.block_id != IN_SYNC {
+            return senseless("block_id", ack.block_id, "no verdict");
+        }
+        let connection = self.connection.as_deref_mut().expect("packets come from a peer");
+        let peer_device = &mut connection.peer_devices[d];
+        let as_source = peer_device.replication == ReplicationState::VerifyS;
+        let verify = peer_device.verify.as_deref_mut().filter(|_| !as_source);
+        if !verify.is_some_and(|verify| verify.close(ack.sector, ack.bytes)) {
+            peer_device.stray_answer(ack.sector)?;
+        }
         let inside = ack.sector.end_of(ack.bytes).0 <= self.devices[d].size.0;
         if ack.block_id == OUT_OF_SYNC && inside {
             self.mark_difference(d, ack.sector, ack.bytes, out);
         }
         let connection = self.connection.as_deref_mut().expect("packets come from a peer");
-        let Some(verify) = connection.peer_devices[d].verify.as_deref_mut() else { return };
-        verify.close(ack.sector, ack.bytes);
+        let Some(verify) = connection.peer_devices[d].verify.as_deref_mut() else { return Ok(()) };
         let over = verify.left_bits == 0 && verify.open.is_empty();
         self.block_is_free(d, out);
         if over && self.snapshot(Some(d)).replication == ReplicationState::VerifyT {
             self.finish_verify(d, out);
         }
+        Ok(())
     }
 }

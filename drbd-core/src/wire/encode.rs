@@ -56,6 +56,13 @@ pub(super) const fn flags_said(flags: u32, version: u32) -> u32 {
     }
 }
 
+impl Packet {
+    /// Its name, as in drbd_protocol.h.
+    pub fn name(&self) -> &'static str {
+        command_of(self, crate::limits::PROTOCOL_MAX).map_or("P_DELAY_PROBE", Command::name)
+    }
+}
+
 fn command_of(packet: &Packet, version: u32) -> Option<Command> {
     Some(match packet {
         Packet::InitialData => Command::InitialData,

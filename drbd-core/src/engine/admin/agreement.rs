@@ -3,6 +3,7 @@
 use super::{done, Asking, Want, ASK_AGAIN_MS, TRANSIENT_MS};
 use crate::engine::command::Command;
 use crate::engine::resource::Resource;
+use crate::engine::senseless::{senseless, Senseless};
 use crate::engine::state::Mode;
 use crate::engine::state_change::{
     full_sync_refusal, judge_cluster_wide, needs_peer, settle, verify_refusal, Snapshot, Verdict,
@@ -86,15 +87,21 @@ impl Resource {
     }
 
     /// The peer answered.
-    pub(in crate::engine) fn peer_answered_change(&mut self, code: i32, out: &mut Vec<Command>) {
-        let Some(asking) = self.admin.asking.filter(|a| !a.pinging) else { return };
+    pub(in crate::engine) fn peer_answered_change(
+        &mut self,
+        code: i32,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Senseless> {
+        let Some(asking) = self.admin.asking.filter(|a| !a.pinging) else {
+            return senseless("retcode", u64::from(code as u32), "where nothing was asked");
+        };
         if code >= 1 {
             let more =
                 matches!(asking.want, Want::Primary { .. }) && asking.next_device + 1 < self.devices.len();
             if more {
                 self.admin.asking = Some(Asking { next_device: asking.next_device + 1, ..asking });
                 self.ask_next(out);
-                return;
+                return Ok(());
             }
             self.admin.asking = None;
             self.admin.put_off_since = None;
@@ -115,6 +122,7 @@ impl Resource {
             self.reply(asking.ticket, Err(refusal), out);
         }
         self.admin.state_changed = true;
+        Ok(())
     }
 
     /// Only a promotion means the same when the peer's change is done.

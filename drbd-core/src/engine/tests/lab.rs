@@ -1,15 +1,18 @@
 //! Two nodes and the network between them. Everything happens at once and in order unless a test holds it back.
 
+use super::mutated::Mutation;
 use super::node::{net, options, Node, Pending, VOLUME};
 use crate::config::{DeviceOptions, DiskOptions, NetOptions, OptionSet, ResourceOptions};
+use crate::engine::connection::Stage;
 use crate::engine::{
-    AdminRequest, Command, Event, HmacPurpose, IoResult, SocketLoss, UpperOp, UpperRequest, UpperResult,
+    AdminRequest, Command, Event, HmacPurpose, IoResult, SocketLoss, UpperOp, UpperRequest,
+    UpperResult,
 };
 use crate::ids::{Instant, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag};
 use crate::metadata::{Format, BLOCK_BYTES};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
-use crate::wire::Frame;
+use crate::wire::{Frame, Packet, Stream};
 use std::collections::{BTreeMap, VecDeque};
 
 mod holding;
@@ -35,13 +38,10 @@ pub(super) struct Lab {
     pub(super) journal: Option<journal::Journal>,
     /// Whose next block on the wire arrives with other bytes.
     pub(super) damages: Option<usize>,
-}
-
-/// The streams of a session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stream {
-    Data,
-    Control,
+    /// What becomes of packets on their way.
+    pub(super) mutation: Option<Mutation>,
+    /// No packet was forged: buffers are as long as they are said to be.
+    pub(super) honest: bool,
 }
 
 impl Lab {
@@ -68,6 +68,8 @@ impl Lab {
             held_digests: Vec::new(),
             journal: None,
             damages: None,
+            mutation: None,
+            honest: true,
         };
         for (n, net) in options.into_iter().enumerate() {
             lab.configure(n, net);
@@ -373,6 +375,25 @@ impl Lab {
         text
     }
 
+    /// A packet arrives that the peer never sent, in the words of its session; false if there is none.
+    pub(super) fn forge(&mut self, n: usize, stream: Stream, packet: Packet) -> bool {
+        let session = self.nodes[n].engine.connection.as_ref().and_then(|c| c.session());
+        self.honest = false;
+        let Some((data, control)) = session.map(|s| (s.data, s.control)) else { return false };
+        let socket = if stream == Stream::Data { data } else { control };
+        let bulk = packet.bulk_bytes().div_ceil(4096) as usize;
+        let payload = if bulk > 0 { self.store(vec![0xbad; bulk]) } else { PayloadId::NONE };
+        let frame = Frame { volume: VOLUME, packet };
+        self.events.push_back((n, Event::Packet { socket, frame, payload }));
+        self.run();
+        true
+    }
+
+    /// What the session of a node waits for.
+    pub(super) fn session_stage(&self, n: usize) -> Option<Stage> {
+        self.nodes[n].engine.connection.as_ref().and_then(|c| c.session()).map(|s| s.stage)
+    }
+
     // ---- time ----------------------------------------------------------------------------------------------------
 
     /// Lets everything happen that happens without time.
@@ -500,7 +521,10 @@ impl Lab {
             }
             Command::Digest { job, algorithm, payload, bytes } => {
                 let contents = &self.buffers[&payload];
-                assert_eq!(contents.len() as u32 * 4096, bytes);
+                assert!(
+                    !self.honest || contents.len() as u32 * 4096 == bytes,
+                    "{bytes} bytes of {contents:?}"
+                );
                 let digest = contents.iter().flat_map(|c| c.to_be_bytes()).collect();
                 let digest = (&*algorithm != "unknown").then_some(digest);
                 let event = (n, Event::Digest { job, digest });
@@ -580,11 +604,26 @@ impl Lab {
             self.damages = None;
             bytes[0] ^= 1 << 16;
         }
-        assert_eq!(
-            bytes.as_ref().map_or(0, |b| b.len() as u32 * 4096),
-            frame.packet.bulk_bytes(),
-            "{frame:?}"
-        );
+        let there = bytes.as_ref().map_or(0, |b| b.len() as u32 * 4096);
+        assert!(!self.honest || there == frame.packet.bulk_bytes(), "{frame:?}");
+        let version =
+            self.nodes[n].engine.connection.as_ref().and_then(|c| c.session()).map_or(0, |s| s.version);
+        let data = self.nodes[n].engine.connection.as_ref().and_then(|c| c.session()).map(|s| s.data);
+        let stream = if data == Some(socket) { Stream::Data } else { Stream::Control };
+        let mutated = self.mutation.as_mut().map(|m| m.apply(&frame, stream, version));
+        let frame = match mutated {
+            None => frame,
+            Some(Ok(frame)) => frame,
+            Some(Err(why)) => {
+                self.events
+                    .push_back((1 - n, Event::SocketLost { socket: other, why: SocketLoss::Malformed(why) }));
+                self.ends.remove(&other);
+                self.ends.remove(&socket);
+                self.nodes[1 - n].forget_promises();
+                self.events.push_back((n, Event::SocketLost { socket, why: SocketLoss::EndOfStream }));
+                return;
+            }
+        };
         let payload = bytes.map_or(PayloadId::NONE, |bytes| self.store(bytes));
         self.events.push_back((1 - n, Event::Packet { socket: other, frame, payload }));
         self.events.push_back((n, Event::Sent { socket, packets }));

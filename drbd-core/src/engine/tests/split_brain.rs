@@ -448,7 +448,7 @@ fn a_primary_loses_its_last_good_data() {
     story.lab.begin_connect(0);
     story.lab.pass_ms(600);
     while story.lab.replication(0) != crate::states::ReplicationState::SyncTarget {
-        let stream = [super::lab::Stream::Data, super::lab::Stream::Control];
+        let stream = [crate::wire::Stream::Data, crate::wire::Stream::Control];
         match stream.into_iter().find(|s| story.lab.has_packet(1, *s)) {
             Some(stream) => drop(story.lab.let_packet_go(1, stream)),
             None => story.lab.pass_ms(10),
@@ -458,7 +458,7 @@ fn a_primary_loses_its_last_good_data() {
     story.line("alpha: drbdadm primary r0, while it is SyncTarget");
     let ticket = story.lab.begin(0, AdminRequest::Primary { force: false });
     for _ in 0..100 {
-        let stream = [super::lab::Stream::Control];
+        let stream = [crate::wire::Stream::Control];
         if let Some(stream) = stream.into_iter().find(|s| story.lab.has_packet(1, *s)) {
             story.lab.let_packet_go(1, stream);
         }

@@ -1,14 +1,14 @@
 //! Both nodes are Primary and write: the seven cases of DRBD's roadmap one by one, what else may come between, and the
 //! options; in every order and at random in `orders`.
 
-use super::lab::{Lab, Stream};
+use super::lab::Lab;
 use super::node::{net, Pending};
 use crate::engine::{AdminRequest, Event, IoResult};
 use crate::ids::{NodeId, PayloadId, VolumeNumber};
 use crate::metadata::Format;
 use crate::refusal::Reason;
 use crate::states::{ConnectionState, Role};
-use crate::wire::{Frame, Packet, Settings};
+use crate::wire::{Frame, Packet, Settings, Stream};
 
 mod orders;
 

@@ -1,5 +1,6 @@
 //! The hot path: what happens to requests of the front end and to what a peer asks of us.
 
+mod answers;
 pub(super) mod conflicts;
 pub(super) mod epoch;
 pub(super) mod log_entry;

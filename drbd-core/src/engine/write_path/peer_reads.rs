@@ -9,15 +9,15 @@ use crate::states::DiskState;
 use crate::wire::{BlockAck, BlockRequest, Data, Packet};
 
 impl Resource {
-    /// P_DATA_REQUEST and P_RS_DATA_REQUEST. A sentence if the peer may not ask that.
+    /// P_DATA_REQUEST and P_RS_DATA_REQUEST.
     pub(in crate::engine) fn peer_reads(
         &mut self,
         d: usize,
         op: PeerOp,
         block: &BlockRequest,
         out: &mut Vec<Command>,
-    ) -> Result<(), String> {
-        self.peer_reads_against(d, op, block, Box::default(), out)
+    ) {
+        self.peer_reads_against(d, op, block, Box::default(), out);
     }
 
     /// As above, where the peer says which digest it has; empty if it does not.
@@ -28,19 +28,24 @@ impl Resource {
         block: &BlockRequest,
         digest: Box<[u8]>,
         out: &mut Vec<Command>,
-    ) -> Result<(), String> {
-        self.check_extent(d, block.sector, block.bytes, "read")?;
-        if block.bytes > crate::limits::REQUEST_BYTES_MAX {
-            return Err(format!("the peer asked for {} bytes at once", block.bytes));
-        }
+    ) {
         let session = self.session_number().expect("packets come in a session");
         let request = PeerRequest::read(d, session, op, block);
-        if self.devices[d].disk != DiskState::UpToDate || self.room_for_peer() == 0 {
+        let serves = self.devices[d].disk == DiskState::UpToDate && self.room_for_peer() > 0;
+        // Copies are counted until the target has written them, by the resync they are for.
+        let copies = matches!(op, PeerOp::ResyncRead | PeerOp::ChecksumRead);
+        if !serves || (copies && !self.is_resync_source(d)) {
             self.refuse_read(&request, out);
-            return Ok(());
+            return;
         }
         self.enter_peer_request_against(request, digest, out);
-        Ok(())
+    }
+
+    fn is_resync_source(&self, d: usize) -> bool {
+        self.connection.as_deref().is_some_and(|c| {
+            let peer_device = &c.peer_devices[d];
+            peer_device.replication.is_source() && peer_device.resync.is_some()
+        })
     }
 
     pub(in crate::engine) fn answer_read(
@@ -71,8 +76,9 @@ impl Resource {
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         peer_device.counters.sent_sectors += u64::from(request.bytes) / 512;
         if matches!(request.op, PeerOp::ResyncRead | PeerOp::ChecksumRead) {
-            if let Some(resync) = &mut peer_device.resync {
-                resync.in_flight_bytes += u64::from(request.bytes);
+            match &mut peer_device.resync {
+                Some(resync) => resync.copy_sent(request.sector, request.bytes),
+                None => peer_device.strays = true,
             }
         }
         self.send_bulk(volume, packet, bytes, out);

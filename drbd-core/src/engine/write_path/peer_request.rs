@@ -10,6 +10,7 @@ use crate::engine::disk_trouble::Trouble;
 use crate::engine::event::IoResult;
 use crate::engine::planted::Bug;
 use crate::engine::resource::{IoOwner, Resource};
+use crate::engine::senseless::{senseless, Senseless};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
 use crate::states::{Conn84, Protocol};
@@ -113,7 +114,7 @@ impl PeerRequest {
 }
 
 impl Resource {
-    /// P_DATA, P_TRIM, P_ZEROES. A sentence if the peer may not ask that.
+    /// P_DATA, P_TRIM, P_ZEROES.
     pub(in crate::engine) fn peer_writes(
         &mut self,
         d: usize,
@@ -121,8 +122,7 @@ impl Resource {
         write: &Trim,
         payload: PayloadId,
         out: &mut Vec<Command>,
-    ) -> Result<(), String> {
-        self.check_extent(d, write.sector, write.bytes, "write")?;
+    ) -> Result<(), Senseless> {
         let connection = self.connection.as_mut().expect("packets come from a peer");
         let protocol = connection.options.protocol;
         connection.peer_devices[d].counters.received_sectors += u64::from(write.bytes) / 512;
@@ -131,7 +131,11 @@ impl Resource {
         let epoch = session.received_epochs.write();
         if self.room_for_peer() == 0 {
             Resource::release(payload, out);
-            return Err(format!("more than {PEER_REQUESTS_MAX} requests of the peer are outstanding"));
+            return senseless(
+                "number",
+                PEER_REQUESTS_MAX as u64 + 1,
+                "more requests of the peer than may be outstanding",
+            );
         }
         let alone = !self.peer_disk(d).has_data();
         let flags = if version >= 100 { write.flags } else { write.flags | old_ack_flags(protocol) };
@@ -174,24 +178,6 @@ impl Resource {
         let Some(connection) = self.connection.as_deref() else { return 0 };
         let gated: usize = connection.peer_devices.iter().map(|p| p.gate.len()).sum();
         self.peer_requests.room().min(self.ios.room()).saturating_sub(gated)
-    }
-
-    pub(super) fn check_extent(
-        &self,
-        d: usize,
-        sector: Sector,
-        bytes: u32,
-        what: &str,
-    ) -> Result<(), String> {
-        let size = self.devices[d].size;
-        let end = sector.0.checked_add(u64::from(bytes) / 512);
-        if bytes == 0 || bytes % 512 != 0 || end.is_none_or(|end| end > size.0) {
-            return Err(format!(
-                "the peer asked for a {what} of {bytes} bytes at sector {}, the device has {}",
-                sector.0, size.0
-            ));
-        }
-        Ok(())
     }
 
     /// Under protocols A and B a write waits until every earlier epoch is stable. It holds its place among overlapping
@@ -518,21 +504,21 @@ impl Resource {
 
     // ---- epochs --------------------------------------------------------------------------------------------------
 
-    /// P_BARRIER. A sentence if the peer may not send it now.
+    /// P_BARRIER.
     pub(in crate::engine) fn peer_barrier(
         &mut self,
         barrier: u32,
         out: &mut Vec<Command>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Senseless> {
         let early = self.planted(Bug::BarrierAckedEarly);
         let session =
             self.connection.as_mut().and_then(|c| c.session_mut()).expect("packets come in a session");
         session.received_epochs.early = early;
         if session.received_epochs.is_full() {
-            return Err(format!("more than {EPOCHS_MAX} epochs of the peer are not yet stable"));
+            return senseless("number", EPOCHS_MAX as u64 + 1, "more than may be unacknowledged");
         }
         if !session.received_epochs.barrier(barrier) {
-            return Err(format!("the peer sent barrier {barrier} after no write"));
+            return senseless("barrier", barrier.into(), "after no write");
         }
         self.flush_epochs(out);
         Ok(())

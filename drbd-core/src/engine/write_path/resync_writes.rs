@@ -3,28 +3,25 @@
 use super::peer_request::{PeerOp, PeerRequest};
 use crate::engine::command::Command;
 use crate::engine::resource::Resource;
+use crate::engine::senseless::Senseless;
 use crate::ids::PayloadId;
 use crate::wire::{BlockAck, Data, Packet, BLOCK_ID_RESYNC};
 
 impl Resource {
-    /// P_RS_DATA_REPLY. A sentence if it was not asked for.
+    /// P_RS_DATA_REPLY.
     pub(in crate::engine) fn resync_data(
         &mut self,
         d: usize,
         data: &Data,
         payload: PayloadId,
         out: &mut Vec<Command>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Senseless> {
         let session = self.session_number().expect("packets come in a session");
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         peer_device.counters.received_sectors += u64::from(data.bytes) / 512;
-        let asked = peer_device.resync.as_ref().is_some_and(|r| r.was_asked(data.sector, data.bytes));
-        if !asked {
+        let asked = peer_device.answers_resync(data.sector, data.bytes);
+        if !matches!(asked, Ok(true)) {
             Resource::release(payload, out);
-            return Err(format!(
-                "the peer answered a resync request at sector {} that was not made",
-                data.sector.0
-            ));
         }
         let request = PeerRequest {
             device: d,
@@ -40,6 +37,11 @@ impl Resource {
             logged: false,
             alone: false,
         };
+        if !asked? {
+            // The source of a resync that broke off counts what it sent: it is told that this is not written.
+            self.resync_write_done(&request, false, out);
+            return Ok(());
+        }
         if self.devices[d].usable().is_none() || self.room_for_peer() == 0 {
             Resource::release(payload, out);
             self.resync_write_done(&request, false, out);

@@ -6,6 +6,7 @@ use crate::engine::command::{Command, UpperResult};
 use crate::engine::event::UpperOp;
 use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
+use crate::engine::senseless::Senseless;
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::states::{Conn84, DiskState, Protocol, ReplicationState};
 use crate::wire::{data_flag, BlockAck, BlockRequest, Data, Extent, Packet, Trim};
@@ -235,24 +236,22 @@ impl Resource {
         self.send(volume, Packet::DataRequest(block), out);
     }
 
-    /// The peer's answer to a read. False if nothing was asked.
+    /// The peer's answer to a read.
     pub(in crate::engine) fn read_answered(
         &mut self,
+        d: usize,
         data: &Data,
         payload: PayloadId,
         out: &mut Vec<Command>,
-    ) -> bool {
-        let Some(key) = self.take_remote_read(data.block_id, data.sector) else {
-            Resource::release(payload, out);
-            return false;
+    ) -> Result<(), Senseless> {
+        let key = match self.awaits_read(d, data.block_id, data.sector, data.bytes) {
+            Ok(key) => key,
+            Err(senseless) => {
+                Resource::release(payload, out);
+                return Err(senseless);
+            }
         };
-        let d = self.requests[key].device;
-        if self.requests[key].bytes != data.bytes {
-            Resource::release(payload, out);
-            self.end_repair(key, out);
-            self.finish_read(key, UpperResult::IoError, PayloadId::NONE, out);
-            return false;
-        }
+        self.forget_remote_read(key);
         let connection = self.connection.as_mut().expect("an answer comes from a peer");
         connection.peer_devices[d].counters.received_sectors += u64::from(data.bytes) / 512;
         if self.requests[key].repairs {
@@ -260,57 +259,49 @@ impl Resource {
         } else {
             self.finish_read(key, UpperResult::Done, payload, out);
         }
-        true
+        Ok(())
     }
 
-    /// The peer could not read. False if nothing was asked.
-    pub(in crate::engine) fn read_refused(&mut self, ack: &BlockAck, out: &mut Vec<Command>) -> bool {
-        let Some(key) = self.take_remote_read(ack.block_id, ack.sector) else { return false };
-        let Request { device: d, sector, bytes, local, .. } = self.requests[key];
+    /// The peer could not read.
+    pub(in crate::engine) fn read_refused(
+        &mut self,
+        d: usize,
+        ack: &BlockAck,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Senseless> {
+        let key = self.awaits_read(d, ack.block_id, ack.sector, ack.bytes)?;
+        self.forget_remote_read(key);
+        let Request { sector, bytes, local, .. } = self.requests[key];
         self.end_repair(key, out);
         if local == Local::None && self.locally_readable(d, sector, bytes) {
             self.start_read(key, out);
         } else {
             self.fail_read(key, out);
         }
-        true
+        Ok(())
     }
 
-    fn take_remote_read(&mut self, block_id: u64, sector: Sector) -> Option<u32> {
-        let key = block_id as u32;
-        let request = self.requests.find(key)?;
-        let known =
-            request.op == UpperOp::Read && request.block_id(key) == block_id && request.sector == sector;
-        let d = request.device;
-        let connection = self.connection.as_mut()?;
-        let at = connection.remote_reads.iter().position(|&k| k == key).filter(|_| known)?;
-        connection.remote_reads.swap_remove(at);
+    /// A read waits for the peer no longer.
+    fn forget_remote_read(&mut self, key: u32) {
+        let d = self.requests[key].device;
+        let connection = self.connection.as_mut().expect("an answer comes from a peer");
+        connection.remote_reads.retain(|&k| k != key);
         connection.peer_devices[d].counters.pending -= 1;
-        Some(key)
     }
 
-    /// The peer acknowledged a write. False if there is no such write.
+    /// The peer acknowledged a write.
     pub(in crate::engine) fn write_acknowledged(
         &mut self,
+        d: usize,
         ack: &BlockAck,
         how: Ack,
         out: &mut Vec<Command>,
-    ) -> bool {
-        let key = ack.block_id as u32;
+    ) -> Result<(), Senseless> {
+        let key = self.awaits_ack(d, ack, how)?;
         let now = self.now;
-        let Some(request) = self.requests.find(key) else { return how == Ack::Failed };
-        if matches!(how, Ack::Superseded | Ack::Retry) && !self.may_be_turned_away(request) {
-            return false;
-        }
-        if request.block_id(key) != ack.block_id || request.sector != ack.sector {
-            // A write of protocol A or B that is long complete: what remains is to mark it.
-            return how == Ack::Failed;
-        }
-        let (d, bytes) = (request.device, request.bytes);
+        let request = &self.requests[key];
+        let bytes = request.bytes;
         let sent = request.peer == PeerProgress::Sent;
-        if !sent && how != Ack::Failed && !(request.peer == PeerProgress::Acknowledged) {
-            return false;
-        }
         if sent {
             let sectors = u64::from(request.bytes) / 512;
             let connection = self.connection.as_mut().expect("an ack comes from a peer");
@@ -329,6 +320,7 @@ impl Resource {
         match how {
             Ack::Failed => {
                 self.mark_request(key);
+                self.be_ahead_of_refusing_peer(d, out);
                 self.tell_out_of_sync(d, ack.sector, bytes, out);
             }
             Ack::Superseded | Ack::Retry => self.leave_transfer_log(key, out),
@@ -336,7 +328,7 @@ impl Resource {
         }
         self.retract_turned_away(key, out);
         self.progress(key, out);
-        true
+        Ok(())
     }
 
     /// Packets are in the kernel's buffer: writes of protocol A that were sent are acknowledged by that.
@@ -366,22 +358,16 @@ impl Resource {
         }
     }
 
-    /// The peer has everything of that epoch on stable storage. A sentence if that does not fit what was sent.
+    /// The peer has everything of that epoch on stable storage.
     pub(in crate::engine) fn barrier_acknowledged(
         &mut self,
         barrier: u32,
         set_size: u32,
         out: &mut Vec<Command>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Senseless> {
         let now = self.now;
+        let members = self.awaits_barrier_ack(barrier, set_size)?;
         let connection = self.connection.as_mut().expect("an ack comes from a peer");
-        let log = &connection.transfer_log;
-        let members = log.iter().take_while(|&&k| self.requests[k].epoch == barrier).count();
-        if members == 0 || members as u32 != set_size {
-            return Err(format!(
-                "BAD! BarrierAck #{barrier} received with n_writes={set_size}, expected n_writes={members}!"
-            ));
-        }
         if let Some(session) = connection.session_mut() {
             session.sent_epochs.unacknowledged = session.sent_epochs.unacknowledged.saturating_sub(1);
             session.write_progress_at = now;
@@ -392,19 +378,19 @@ impl Resource {
             let key = connection.transfer_log.pop_front().expect("counted above");
             connection.log_sectors -= u64::from(self.requests[key].bytes) / 512;
             connection.acknowledged_a = connection.acknowledged_a.saturating_sub(1);
-            self.stable_at_peer(key, out)?;
+            self.stable_at_peer(key, out);
         }
         self.flushes_covered(barrier, out);
         self.look_for_drained_log();
         Ok(())
     }
 
-    fn stable_at_peer(&mut self, key: u32, out: &mut Vec<Command>) -> Result<(), String> {
+    fn stable_at_peer(&mut self, key: u32, out: &mut Vec<Command>) {
         let request = &mut self.requests[key];
         match request.peer {
             PeerProgress::Acknowledged => request.peer = PeerProgress::Stable,
             PeerProgress::Failed => request.peer = PeerProgress::Lost,
-            PeerProgress::Sent if request.protocol == Protocol::A => {
+            PeerProgress::Sent => {
                 // The barrier overtook the report that the packet was sent.
                 request.peer = PeerProgress::Stable;
                 let (d, sectors) = (request.device, u64::from(request.bytes) / 512);
@@ -414,17 +400,13 @@ impl Resource {
                     session.ap_in_flight = session.ap_in_flight.saturating_sub(sectors);
                 }
             }
-            PeerProgress::Sent
-            | PeerProgress::NotReplicated
+            PeerProgress::NotReplicated
             | PeerProgress::Frozen
             | PeerProgress::Postponed
             | PeerProgress::Lost
-            | PeerProgress::Stable => {
-                return Err("the peer acknowledged a barrier before a write of its epoch".to_owned());
-            }
+            | PeerProgress::Stable => {}
         }
         self.progress(key, out);
-        Ok(())
     }
 
     fn flushes_covered(&mut self, barrier: u32, out: &mut Vec<Command>) {

@@ -1,9 +1,10 @@
 //! Holding things back in the laboratory: operations of the disks, packets, digests, and the cable.
 
 use super::super::node::{Node, Pending};
-use super::{Lab, Stream};
+use super::Lab;
 use crate::engine::{Event, IoResult, SocketLoss};
 use crate::ids::PayloadId;
+use crate::wire::Stream;
 
 impl Lab {
     /// Leaves such operations of a node unanswered from here on.

@@ -1,6 +1,7 @@
 //! Small cases of concurrent writes in every order of packets, acknowledgements and disks, then larger ones at random.
 
-use super::super::lab::{Lab, Stream};
+use super::super::lab::Lab;
+use crate::wire::Stream;
 use super::super::node::{net, Pending};
 use super::{both_primary_on, decider, hold_all, let_all_go, synced};
 use crate::engine::random::Random;

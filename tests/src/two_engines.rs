@@ -308,6 +308,7 @@ impl TwoEngines {
             Command::Challenge { .. } | Command::Hmac { .. } => panic!("nobody configured a secret"),
             Command::Release { .. }
             | Command::SetVersion { .. }
+            | Command::SetIntegrity { .. }
             | Command::CancelDial { .. }
             | Command::SettingsAdopted { .. }
             | Command::Device { .. }

@@ -1,5 +1,6 @@
 //! Digests of blocks, HMACs for peer authentication, and unpredictable bytes.
 
+use drbd_core::wire::header::DIGEST_MAX;
 use hmac::{Hmac, Mac};
 use rand::TryRngCore;
 
@@ -25,29 +26,71 @@ pub(crate) fn hmac(algorithm: &str, key: &[u8], message: &[u8]) -> Option<Box<[u
     }
 }
 
-/// Digest of `bytes` by the algorithm of that name, as Linux names and orders its bytes; `None` if it is not known here.
+/// A digest known here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Digest {
+    /// As iSCSI has it.
+    Crc32c,
+    /// RFC 1321.
+    Md5,
+    /// FIPS 180.
+    Sha1,
+    /// FIPS 180, 256 bits.
+    Sha256,
+    /// FIPS 180, 512 bits.
+    Sha512,
+}
+
+impl Digest {
+    /// The digest that Linux calls so.
+    pub(crate) fn named(name: &str) -> Option<Digest> {
+        match name {
+            "crc32c" => Some(Digest::Crc32c),
+            "md5" => Some(Digest::Md5),
+            "sha1" => Some(Digest::Sha1),
+            "sha256" => Some(Digest::Sha256),
+            "sha512" => Some(Digest::Sha512),
+            _ => None,
+        }
+    }
+
+    /// Its size in bytes.
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Digest::Crc32c => 4,
+            Digest::Md5 => 16,
+            Digest::Sha1 => 20,
+            Digest::Sha256 => 32,
+            Digest::Sha512 => 64,
+        }
+    }
+
+    /// Digests `bytes` into the beginning of `place`, in the order of bytes Linux has; returns what it wrote.
+    pub(crate) fn write(self, bytes: &[u8], place: &mut [u8; DIGEST_MAX]) -> usize {
+        use sha2::Digest as _;
+        let size = self.size();
+        let out = &mut place[..size];
+        match self {
+            Digest::Crc32c => out.copy_from_slice(&crc32c::crc32c(bytes).to_le_bytes()),
+            Digest::Md5 => out.copy_from_slice(&md5::Md5::digest(bytes)),
+            Digest::Sha1 => out.copy_from_slice(&sha1::Sha1::digest(bytes)),
+            Digest::Sha256 => out.copy_from_slice(&sha2::Sha256::digest(bytes)),
+            Digest::Sha512 => out.copy_from_slice(&sha2::Sha512::digest(bytes)),
+        }
+        size
+    }
+}
+
+/// Digest of `bytes` by the algorithm of that name; `None` if it is not known here.
 pub(crate) fn plain(algorithm: &str, bytes: &[u8]) -> Option<Box<[u8]>> {
-    use sha2::Digest;
-    Some(match algorithm {
-        "crc32c" => crc32c::crc32c(bytes).to_le_bytes().into(),
-        "md5" => md5::Md5::digest(bytes).as_slice().into(),
-        "sha1" => sha1::Sha1::digest(bytes).as_slice().into(),
-        "sha256" => sha2::Sha256::digest(bytes).as_slice().into(),
-        "sha512" => sha2::Sha512::digest(bytes).as_slice().into(),
-        _ => return None,
-    })
+    let mut place = [0; DIGEST_MAX];
+    let size = Digest::named(algorithm)?.write(bytes, &mut place);
+    Some(place[..size].into())
 }
 
 /// Size of a digest in bytes; `None` if it is not known here.
 pub(crate) fn digest_bytes(algorithm: &str) -> Option<usize> {
-    match algorithm {
-        "md5" => Some(16),
-        "sha1" => Some(20),
-        "sha256" => Some(32),
-        "sha512" => Some(64),
-        "crc32c" => Some(4),
-        _ => None,
-    }
+    Digest::named(algorithm).map(Digest::size)
 }
 
 /// Bytes no one can predict.

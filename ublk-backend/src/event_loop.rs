@@ -294,9 +294,7 @@ impl DataLoop {
                 self.disks.start_meta(io, &block, ring, pools);
                 self.disks.take_failed()
             }
-            Command::Send { socket, frame, payload } => {
-                self.links.send(socket, &frame, payload, pools)
-            }
+            Command::Send { socket, frame, payload } => self.links.send(socket, &frame, payload, pools),
             Command::Complete { tag, result, payload } => {
                 let gate = EngineGate(&self.engine);
                 let ending = self.nbd.complete(tag, result, payload, &gate, pools);
@@ -315,6 +313,9 @@ impl DataLoop {
             Command::SetVersion { socket, version } => {
                 self.links.set_version(socket, version);
                 None
+            }
+            Command::SetIntegrity { socket, direction, algorithm } => {
+                self.links.set_integrity(socket, direction, &algorithm, pools)
             }
             Command::Close { socket } => {
                 self.links.close(socket, self.now, ring, pools);

@@ -4,14 +4,15 @@
 //! exactly the right byte. Bulk goes straight from the socket into a payload buffer; when there is none, that one
 //! socket is not read until there is.
 
+use crate::digest::Digest;
 use crate::event_loop::Source;
 use crate::payload_pool::{Share, Span};
 use crate::ring::{Op, Ring};
 use crate::stream::{Pools, Received, SocketStream};
-use drbd_core::engine::{Event, LinkConfig, SocketLoss};
+use drbd_core::engine::{Direction, Event, LinkConfig, SocketLoss};
 use drbd_core::ids::{Instant, NodeId, PayloadId, SocketId};
 use drbd_core::limits::REQUEST_BYTES_MAX;
-use drbd_core::wire::encode::encode;
+use drbd_core::wire::encode::encode_with_integrity;
 use drbd_core::wire::frame::Framer;
 use drbd_core::wire::{Frame, Packet, Stream};
 use nix::errno::Errno;
@@ -19,6 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 mod connecting;
+mod integrity;
 
 pub(crate) use connecting::{Dial, Listener};
 
@@ -44,6 +46,9 @@ struct Link {
     stream: SocketStream,
     framer: Framer,
     version: u32,
+    /// data-integrity-alg of what is sent, and of what arrives.
+    sends_digest: Option<Digest>,
+    receives_digest: Option<Digest>,
     packets_sent: u64,
     incoming: Option<Incoming>,
     dirty: bool,
@@ -97,6 +102,8 @@ impl PeerLinks {
             stream,
             framer: Framer::new(),
             version: 0,
+            sends_digest: None,
+            receives_digest: None,
             packets_sent: 0,
             incoming: None,
             dirty: false,
@@ -128,8 +135,9 @@ impl PeerLinks {
                 Packet::InitialMeta => link.framer.set_stream(Stream::Control),
                 _ => {}
             }
-            encode(frame, link.version, &mut scratch);
             let bulk = frame.packet.bulk_bytes() as usize;
+            let (digest, size) = integrity::of_bulk(link.sends_digest, payload, bulk, pools);
+            encode_with_integrity(frame, link.version, &digest[..size], &mut scratch);
             fits = link.stream.push_bytes(pools, &scratch, u32::from(bulk == 0));
             if bulk > 0 {
                 link.stream.push_payload(pools, payload, bulk, 1);
@@ -165,6 +173,31 @@ impl PeerLinks {
             // What arrived behind the packet that made the framer wait is to be looked at now.
             self.stalled.push(id.0 & 0xff);
         }
+    }
+
+    /// From here on bulk in that direction has a digest of that name before it; of none if it is empty.
+    pub(crate) fn set_integrity(
+        &mut self,
+        id: SocketId,
+        direction: Direction,
+        algorithm: &str,
+        pools: &mut Pools,
+    ) -> Option<Event> {
+        let digest = Digest::named(algorithm);
+        let link = self.find(id)?;
+        match direction {
+            Direction::Sending => link.sends_digest = digest,
+            Direction::Receiving if digest.is_some() || algorithm.is_empty() => {
+                link.receives_digest = digest;
+                link.framer.set_integrity_bytes(digest.map_or(0, Digest::size));
+                // The framer has waited for that.
+                self.stalled.push(id.0 & 0xff);
+            }
+            Direction::Receiving => {
+                return self.lose(id.0 & 0xff, integrity::unknown(algorithm), pools);
+            }
+        }
+        None
     }
 
     /// Closes a socket; no event follows. The peer still gets what was queued for it: a socket closed with bytes
@@ -329,7 +362,13 @@ impl PeerLinks {
         let taken = link.stream.take_into(rest);
         let rest = rest.from(taken);
         if rest.len() == 0 {
-            let Incoming { frame, payload, .. } = incoming;
+            let Incoming { frame, payload, bytes, .. } = incoming;
+            let (digest, size) = integrity::of_bulk(link.receives_digest, payload, bytes, pools);
+            if digest[..size] != *link.framer.integrity() {
+                pools.payloads.release(payload);
+                let loss = integrity::failure(&frame);
+                return self.lose(slot, loss, pools).map_or(Next::Wait, Next::Event);
+            }
             return Next::Event(Event::Packet { socket: link.id, frame, payload });
         }
         incoming.rest = Some(rest);

@@ -62,6 +62,17 @@ pub enum Command {
         /// Agreed version.
         version: u32,
     },
+    /// From here on bulk in that direction of a socket is preceded by its digest (data-integrity-alg): what is sent from
+    /// the next command on, what arrives behind the packet of the present event. What does not fit its digest ends the
+    /// socket ([`SocketLoss::Malformed`](super::SocketLoss::Malformed)).
+    SetIntegrity {
+        /// Which.
+        socket: SocketId,
+        /// Which direction.
+        direction: Direction,
+        /// Digest name as configured; empty for none.
+        algorithm: Box<str>,
+    },
     /// Close a socket; no more events about it.
     Close {
         /// Which.
@@ -159,6 +170,15 @@ pub enum Command {
     Notify(Box<Notification>),
     /// To the log.
     Log(Box<LogRecord>),
+}
+
+/// A direction of a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// What this node sends.
+    Sending,
+    /// What arrives.
+    Receiving,
 }
 
 /// An operation on the backing disk.

@@ -26,6 +26,7 @@ mod bitmap_exchange;
 mod congestion;
 mod connection;
 mod consequences;
+mod data_integrity;
 mod device;
 mod digests;
 mod disk_trouble;

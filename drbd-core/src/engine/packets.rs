@@ -65,7 +65,7 @@ impl Resource {
                 self.response_received(bytes, out);
                 Ok(())
             }
-            (Stage::Settings, Packet::Protocol(settings)) => self.settings_received(&settings),
+            (Stage::Settings, Packet::Protocol(settings)) => self.settings_received(&settings, out),
             (Stage::Challenge, _) => Err(Fault::Fatal(
                 "The peer does not authenticate itself: it has no cram-hmac-alg configured".to_owned(),
             )),
@@ -96,7 +96,7 @@ impl Resource {
             }
             Packet::Ignored => Ok(()),
             Packet::ProtocolUpdate(settings) => {
-                self.changed_settings_received(&settings, out).map_err(Fault::Protocol)
+                self.changed_settings_received(&settings, out).map_err(|s| s.in_packet(name))
             }
             Packet::ConnStateChangeRequest { mask, val } => {
                 check_change(mask, val).map_err(|s| s.in_packet(name))?;

@@ -2,7 +2,7 @@
 //! its end.
 
 use super::after_split_brain::SplitBrainPolicy;
-use super::command::{Command, Level};
+use super::command::{Command, Direction, Level};
 use super::connection::{Link, PingFor, Stage};
 use super::event::{HmacPurpose, SocketLoss};
 use super::pairing::{link_config, ConnectionFacts, Found, Pairing, Timing};
@@ -10,7 +10,7 @@ use super::resource::Resource;
 use super::state::Mode;
 use crate::ids::{SocketId, VolumeNumber};
 use crate::states::{ConnectionState, ReplicationState};
-use crate::wire::handshake::{agree, first_mismatch, OFFER};
+use crate::wire::handshake::{agree, first_mismatch};
 use crate::wire::{Features, Frame, Packet, Settings, SyncParam};
 
 /// Milliseconds before a lost connection is tried again.
@@ -161,7 +161,7 @@ impl Resource {
     // ---- handshake -----------------------------------------------------------------------------------------------
 
     fn begin_session(&mut self, early: Option<Frame>, out: &mut Vec<Command>) {
-        let offer = Features { protocol_max: self.protocol_max, ..OFFER };
+        let offer = self.offer();
         self.send(VolumeNumber(0), Packet::Features(offer), out);
         self.extend_deadline();
         if let Some(frame) = early {
@@ -187,8 +187,7 @@ impl Resource {
         theirs: &Features,
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
-        let offer = Features { protocol_max: self.protocol_max, ..OFFER };
-        let agreed = agree(offer, *theirs).map_err(|e| Fault::Fatal(e.to_string()))?;
+        let agreed = agree(self.offer(), *theirs).map_err(|e| Fault::Fatal(e.to_string()))?;
         if agreed.version < 100 && self.devices.iter().any(|d| d.volume != VolumeNumber(0)) {
             let text = format!(
                 "The peer speaks protocol {} only, which knows no volumes but 0: give every volume a resource of its own",
@@ -335,7 +334,11 @@ impl Resource {
     fn send_settings(&mut self, out: &mut Vec<Command>) {
         self.prepare_frozen_log(out);
         let settings = self.settings();
+        let digests = settings.integrity_alg.clone();
         self.send(VolumeNumber(0), Packet::Protocol(Box::new(settings)), out);
+        if !digests.is_empty() {
+            self.set_integrity(Direction::Sending, &digests, out);
+        }
         let connection = self.connection.as_deref_mut().expect("asked in a session");
         let discard = connection.discard_my_data;
         let session = connection.session_mut().expect("asked in a session");
@@ -379,8 +382,15 @@ impl Resource {
         self.send(self.devices[d].volume, Packet::SyncParam(Box::new(param)), out);
     }
 
-    pub(super) fn settings_received(&mut self, theirs: &Settings) -> Result<(), Fault> {
+    pub(super) fn settings_received(
+        &mut self,
+        theirs: &Settings,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
         let ours = self.settings();
+        if !ours.integrity_alg.is_empty() && ours.integrity_alg == theirs.integrity_alg {
+            self.set_integrity(Direction::Receiving, &theirs.integrity_alg, out);
+        }
         let connection = self.connection.as_deref_mut().expect("packets come from a peer");
         // Our own flag is used up; compare with what was told.
         let told = connection.peer_devices.iter().any(|p| p.discard_my_data);

@@ -111,6 +111,7 @@ impl Cluster {
                     self.clock.after(0, Happening::Deliver { connection, side });
                 }
             }
+            Command::SetIntegrity { .. } => unreachable!("no simulated cluster has data-integrity-alg"),
             Command::Close { socket } => self.close(node, socket),
             Command::Dial { peer, link } => self.dial(node, peer, link.dial_timeout_ms),
             Command::CancelDial { peer } => {

@@ -8,6 +8,7 @@ use crate::engine::after_split_brain::SplitBrainPolicy;
 use crate::engine::command::{Command, Level};
 use crate::engine::connection::Stage;
 use crate::engine::resource::Resource;
+use crate::engine::senseless::{senseless, Senseless};
 use crate::engine::state_change::FencingPolicy;
 use crate::ids::{NodeId, VolumeNumber};
 use crate::refusal::{Reason, Refusal};
@@ -27,6 +28,11 @@ impl Resource {
         let both_primary = both_primary && connection.peer_role == Role::Primary;
         if !options.two_primaries && both_primary {
             return Err(Reason::NeedAllowTwoPrimaries.into());
+        }
+        if connection.session().is_some()
+            && connection.options.data_integrity_alg != options.data_integrity_alg
+        {
+            return Err(not_yet("a change of data-integrity-alg while connected; disconnect first"));
         }
         let mut copies = connection.peer_devices.iter();
         if connection.options.csums_alg != options.csums_alg && copies.clone().any(|p| p.resync.is_some()) {
@@ -67,34 +73,29 @@ impl Resource {
         }
     }
 
-    /// The peer's administrator changed what both nodes must have alike: this node follows. A sentence if it cannot.
+    /// The peer's administrator changed what both nodes must have alike: this node follows.
     pub(in crate::engine) fn changed_settings_received(
         &mut self,
         theirs: &Settings,
         out: &mut Vec<Command>,
-    ) -> Result<(), String> {
-        let (own_role, integrity_alg) = (self.role, self.settings().integrity_alg);
-        if theirs.integrity_alg != integrity_alg {
-            return Err(format!("the peer changed data-integrity-alg to '{}'", theirs.integrity_alg));
-        }
+    ) -> Result<(), Senseless> {
+        self.integrity_updated(&theirs.integrity_alg, out);
+        let own_role = self.role;
         let Some(connection) = self.connection.as_deref_mut() else { return Ok(()) };
         if own_role == Role::Primary && connection.peer_role == Role::Primary && !theirs.two_primaries {
-            return Err("the peer forbids two Primaries while both nodes are".to_owned());
+            return senseless("two_primaries", 0, "forbidden while both nodes are Primary");
         }
         let protocol = match theirs.protocol {
             1 if !theirs.two_primaries => Protocol::A,
             2 if !theirs.two_primaries => Protocol::B,
             3 => Protocol::C,
-            number => {
-                return Err(format!(
-                    "the peer changed the settings to protocol number {number}, allow-two-primaries {}",
-                    if theirs.two_primaries { "yes" } else { "no" }
-                ))
-            }
+            1 | 2 => return senseless("protocol", theirs.protocol.into(), "not the one of two Primaries"),
+            number => return senseless("protocol", number.into(), "no protocol"),
         };
         let options = &mut connection.options;
         options.protocol = protocol;
         options.two_primaries = theirs.two_primaries;
+        theirs.integrity_alg.clone_into(&mut options.data_integrity_alg);
         for (own, number) in [
             (&mut options.after_sb_0pri, theirs.after_sb_0p),
             (&mut options.after_sb_1pri, theirs.after_sb_1p),
@@ -144,6 +145,7 @@ fn adopted(options: &NetOptions) -> OptionSet {
         ("after-sb-0pri", &options.after_sb_0pri),
         ("after-sb-1pri", &options.after_sb_1pri),
         ("after-sb-2pri", &options.after_sb_2pri),
+        ("data-integrity-alg", &options.data_integrity_alg),
     ] {
         if let Some(spec) = OptionSpec::find(name) {
             // A policy a peer may name and this node's configuration cannot stays with the session.
@@ -154,9 +156,6 @@ fn adopted(options: &NetOptions) -> OptionSet {
 }
 
 pub(super) fn check_net_options(options: &NetOptions) -> Result<(), Refusal> {
-    if !options.data_integrity_alg.is_empty() {
-        return Err(not_yet("data-integrity-alg"));
-    }
     if options.two_primaries && options.protocol != Protocol::C {
         return Err(Reason::NotProtocolC.into());
     }

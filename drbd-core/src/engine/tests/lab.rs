@@ -5,7 +5,7 @@ use super::node::{net, options, Node, Pending, VOLUME};
 use crate::config::{DeviceOptions, DiskOptions, NetOptions, OptionSet, ResourceOptions};
 use crate::engine::connection::Stage;
 use crate::engine::{
-    AdminRequest, Command, Event, HmacPurpose, IoResult, SocketLoss, UpperOp, UpperRequest,
+    AdminRequest, Command, Direction, Event, HmacPurpose, IoResult, SocketLoss, UpperOp, UpperRequest,
     UpperResult,
 };
 use crate::ids::{Instant, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag};
@@ -557,6 +557,13 @@ impl Lab {
                 );
                 node.log_lines.push(line);
                 node.records.push(*record);
+            }
+            Command::SetIntegrity { direction, algorithm, .. } => {
+                let behind = match direction {
+                    Direction::Sending => node.sent.last(),
+                    Direction::Receiving => node.received.as_ref(),
+                };
+                node.integrity.push((direction, algorithm, behind.cloned()));
             }
             Command::SetVersion { .. }
             | Command::CancelDial { .. }

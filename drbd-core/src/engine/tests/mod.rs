@@ -7,6 +7,7 @@ mod chaos;
 mod congestion;
 mod connecting;
 mod copying;
+mod data_integrity;
 mod dialects;
 mod disk_trouble;
 mod disks;

@@ -4,7 +4,8 @@
 use crate::config::{DiskOptions, NetOptions, OptionSet, OptionSpec, ResourceOptions};
 use crate::engine::resource::IoOwner;
 use crate::engine::{
-    AttachRequest, Command, DiskIo, DiskLimits, DiskOp, LogRecord, MetaIo, MetaOp, Resource, UpperResult,
+    AttachRequest, Command, Direction, DiskIo, DiskLimits, DiskOp, LogRecord, MetaIo, MetaOp, Resource,
+    UpperResult,
 };
 use crate::ids::{HandlerId, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
 use crate::metadata::{
@@ -81,6 +82,10 @@ pub(super) struct Node {
     pub(super) records: Vec<LogRecord>,
     /// Every packet sent, for tests that look at the wire.
     pub(super) sent: Vec<Packet>,
+    /// The packet that arrived last.
+    pub(super) received: Option<Packet>,
+    /// Digests of bulk that begin, and behind which packet.
+    pub(super) integrity: Vec<(Direction, Box<str>, Option<Packet>)>,
     /// References to buffers that the engine holds.
     pub(super) references: BTreeMap<PayloadId, i32>,
     pub(super) disk_closed: bool,
@@ -168,6 +173,8 @@ impl Node {
             log_lines: Vec::new(),
             records: Vec::new(),
             sent: Vec::new(),
+            received: None,
+            integrity: Vec::new(),
             references: BTreeMap::new(),
             disk_closed: false,
             contract: Contract { epochs: [Promised::default()].into(), ..Contract::default() },
@@ -455,6 +462,7 @@ impl Node {
 
     /// Remembers what the peer was promised.
     pub(super) fn note_received(&mut self, frame: &Frame) {
+        self.received = Some(frame.packet.clone());
         match &frame.packet {
             Packet::Data(Data { sector, .. })
             | Packet::Trim(Trim { sector, .. })

@@ -16,7 +16,7 @@
 //! | `NODE: next block is damaged on the wire` | |
 //! | `NODE: fence-peer answers 4`, `hangs`, `ends with 4` | the handler, from here on; `ends`: one that hangs |
 
-use super::super::super::lab::Stream;
+use crate::wire::Stream;
 use super::super::super::node::{net, Node, Pending};
 use super::{blocks, Stage};
 use crate::config::Section;

@@ -4,6 +4,7 @@ pub mod options;
 
 pub use options::{OptionError, OptionSet, OptionSpec, OptionValue, Section};
 
+use crate::engine::read_balancing::ReadBalancing;
 use crate::ids::Minor;
 use crate::states::Protocol;
 
@@ -167,6 +168,8 @@ pub struct DiskOptions {
     pub al_extents: u32,
     /// al-updates.
     pub al_updates: bool,
+    /// read-balancing.
+    pub read_balancing: ReadBalancing,
 }
 
 impl From<&OptionSet> for DiskOptions {
@@ -184,6 +187,7 @@ impl From<&OptionSet> for DiskOptions {
             },
             al_extents: set.unsigned("al-extents") as u32,
             al_updates: set.boolean("al-updates"),
+            read_balancing: ReadBalancing::from_option(set.text("read-balancing")),
         }
     }
 }

@@ -43,6 +43,8 @@ pub(super) struct Device {
     /// Writes to be done again after an overlapping one of the peer.
     pub(super) postponed: Vec<Postponed>,
     pub(super) concurrent_writes: ConcurrentWrites,
+    /// read-balancing round-robin: the next read is the peer's.
+    pub(super) peer_reads_next: bool,
     /// Writes (slab keys) waiting for the activity log, in order; they hold their place in `conflicts`.
     pub(super) log_waiters: VecDeque<LogWaiter>,
     /// Writes whose turn came while the disk was being negotiated, in order; they hold their place in `conflicts`.
@@ -139,6 +141,7 @@ impl Device {
             starting_held: false,
             postponed: Vec::new(),
             concurrent_writes: ConcurrentWrites::default(),
+            peer_reads_next: false,
             log_waiters: VecDeque::with_capacity(256),
             parked: Vec::new(),
             held_completions: Vec::with_capacity(64),

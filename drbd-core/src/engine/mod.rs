@@ -14,6 +14,7 @@ pub mod device_size;
 pub mod event;
 pub mod generation;
 pub mod planted;
+pub mod read_balancing;
 pub mod request_limits;
 pub mod state_change;
 pub mod sync_decision;

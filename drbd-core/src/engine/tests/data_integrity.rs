@@ -6,7 +6,7 @@ use crate::engine::{AdminRequest, Direction};
 use crate::ids::NodeId;
 use crate::metadata::Format;
 use crate::states::ConnectionState;
-use crate::wire::{feature, Packet};
+use crate::wire::{feature, Packet, Stream};
 
 fn lab(algorithms: [&str; 2]) -> Lab {
     let options = algorithms.map(|name| net(&[("data-integrity-alg", name), ("connect-int", "1")]));
@@ -62,4 +62,19 @@ fn it_does_not_change_while_connected() {
     let options = net(&[("data-integrity-alg", "md5"), ("connect-int", "1")]);
     let refusal = lab.ask(0, AdminRequest::NetOptions { peer: NodeId(1), options }).expect_err("refused");
     assert!(refusal.to_string().contains("disconnect first"), "{refusal}");
+}
+
+#[test]
+fn a_peer_that_changes_it_is_followed() {
+    let mut lab = lab(["sha1", "sha1"]);
+    lab.connect();
+    for name in ["md5", ""] {
+        let settings = lab.nodes[1].engine.settings();
+        let settings = Box::new(crate::wire::Settings { integrity_alg: name.to_owned(), ..settings });
+        lab.forge(0, Stream::Data, Packet::ProtocolUpdate(settings));
+        let (direction, algorithm, _) = lab.nodes[0].integrity.last().expect("it follows");
+        assert_eq!((*direction, &**algorithm), (Direction::Receiving, name));
+        assert_eq!(lab.connection(0), ConnectionState::Connected);
+        assert_eq!(lab.nodes[0].engine.settings().integrity_alg, name, "the next session begins with it");
+    }
 }

@@ -3,6 +3,7 @@
 //! [`lab::Lab`] is the world, [`node::Node`] one machine of it; the ordering contract of
 //! [`command`](super::command) is checked with every command.
 
+mod balanced_reads;
 mod chaos;
 mod congestion;
 mod connecting;

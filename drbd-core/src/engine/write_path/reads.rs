@@ -9,6 +9,18 @@ use crate::ids::{PayloadId, Sector};
 use crate::states::DiskState;
 
 impl Resource {
+    /// Where both nodes have good data, the one that read-balancing names is asked first.
+    pub(super) fn start_balanced_read(&mut self, key: u32, out: &mut Vec<Command>) {
+        let Request { device: d, sector, bytes, .. } = self.requests[key];
+        let at_once = self.limits_of(d).fits(UpperOp::Read, bytes);
+        if at_once && self.reads_from_peer(d, sector) {
+            self.requests[key].peer = PeerProgress::Sent;
+            self.send_read(key, out);
+        } else {
+            self.start_read(key, out);
+        }
+    }
+
     pub(in crate::engine) fn start_read(&mut self, key: u32, out: &mut Vec<Command>) {
         let Request { device: d, sector, bytes, payload, .. } = self.requests[key];
         if self.locally_readable(d, sector, bytes) {

@@ -269,7 +269,7 @@ impl Resource {
         };
         let key = self.requests.insert(request);
         match upper.op {
-            UpperOp::Read => self.start_read(key, out),
+            UpperOp::Read => self.start_balanced_read(key, out),
             UpperOp::Flush => self.start_flush(key, out),
             UpperOp::Write | UpperOp::Discard | UpperOp::WriteZeroes { .. } => {
                 let owner = Owner::Request(key);

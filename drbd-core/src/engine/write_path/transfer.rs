@@ -274,6 +274,7 @@ impl Resource {
         let Request { sector, bytes, local, .. } = self.requests[key];
         self.end_repair(key, out);
         if local == Local::None && self.locally_readable(d, sector, bytes) {
+            self.requests[key].peer = PeerProgress::NotReplicated;
             self.start_read(key, out);
         } else {
             self.fail_read(key, out);

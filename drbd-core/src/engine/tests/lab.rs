@@ -3,7 +3,6 @@
 use super::mutated::Mutation;
 use super::node::{net, options, Node, Pending, VOLUME};
 use crate::config::{DeviceOptions, DiskOptions, NetOptions, OptionSet, ResourceOptions};
-use crate::engine::connection::Stage;
 use crate::engine::{
     AdminRequest, Command, Direction, Event, HmacPurpose, IoResult, SocketLoss, UpperOp, UpperRequest,
     UpperResult,
@@ -12,9 +11,10 @@ use crate::ids::{Instant, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag}
 use crate::metadata::{Format, BLOCK_BYTES};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
-use crate::wire::{Frame, Packet, Stream};
+use crate::wire::Frame;
 use std::collections::{BTreeMap, VecDeque};
 
+mod forging;
 mod holding;
 pub(super) mod journal;
 
@@ -375,25 +375,6 @@ impl Lab {
         text
     }
 
-    /// A packet arrives that the peer never sent, in the words of its session; false if there is none.
-    pub(super) fn forge(&mut self, n: usize, stream: Stream, packet: Packet) -> bool {
-        let session = self.nodes[n].engine.connection.as_ref().and_then(|c| c.session());
-        self.honest = false;
-        let Some((data, control)) = session.map(|s| (s.data, s.control)) else { return false };
-        let socket = if stream == Stream::Data { data } else { control };
-        let bulk = packet.bulk_bytes().div_ceil(4096) as usize;
-        let payload = if bulk > 0 { self.store(vec![0xbad; bulk]) } else { PayloadId::NONE };
-        let frame = Frame { volume: VOLUME, packet };
-        self.events.push_back((n, Event::Packet { socket, frame, payload }));
-        self.run();
-        true
-    }
-
-    /// What the session of a node waits for.
-    pub(super) fn session_stage(&self, n: usize) -> Option<Stage> {
-        self.nodes[n].engine.connection.as_ref().and_then(|c| c.session()).map(|s| s.stage)
-    }
-
     // ---- time ----------------------------------------------------------------------------------------------------
 
     /// Lets everything happen that happens without time.
@@ -613,24 +594,7 @@ impl Lab {
         }
         let there = bytes.as_ref().map_or(0, |b| b.len() as u32 * 4096);
         assert!(!self.honest || there == frame.packet.bulk_bytes(), "{frame:?}");
-        let version =
-            self.nodes[n].engine.connection.as_ref().and_then(|c| c.session()).map_or(0, |s| s.version);
-        let data = self.nodes[n].engine.connection.as_ref().and_then(|c| c.session()).map(|s| s.data);
-        let stream = if data == Some(socket) { Stream::Data } else { Stream::Control };
-        let mutated = self.mutation.as_mut().map(|m| m.apply(&frame, stream, version));
-        let frame = match mutated {
-            None => frame,
-            Some(Ok(frame)) => frame,
-            Some(Err(why)) => {
-                self.events
-                    .push_back((1 - n, Event::SocketLost { socket: other, why: SocketLoss::Malformed(why) }));
-                self.ends.remove(&other);
-                self.ends.remove(&socket);
-                self.nodes[1 - n].forget_promises();
-                self.events.push_back((n, Event::SocketLost { socket, why: SocketLoss::EndOfStream }));
-                return;
-            }
-        };
+        let Some(frame) = self.on_its_way(n, (socket, other), frame) else { return };
         let payload = bytes.map_or(PayloadId::NONE, |bytes| self.store(bytes));
         self.events.push_back((1 - n, Event::Packet { socket: other, frame, payload }));
         self.events.push_back((n, Event::Sent { socket, packets }));

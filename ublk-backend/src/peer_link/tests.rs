@@ -145,6 +145,41 @@ fn data_of_any_size_arrives_in_order_and_whole() {
     }
 }
 
+fn set_integrity(end: &mut End, socket: SocketId, direction: Direction, algorithm: &str) -> Option<Event> {
+    end.links.set_integrity(socket, direction, algorithm, &mut end.pools)
+}
+
+#[test]
+fn data_behind_its_digest_arrives_whole_and_changed_data_ends_the_socket() {
+    for algorithm in crate::digest::ALGORITHMS.iter().chain(&["crc32c"]) {
+        let (mut a, ours, mut b, theirs) = connected(false);
+        assert!(set_integrity(&mut a, ours, Direction::Sending, algorithm).is_none());
+        assert!(set_integrity(&mut b, theirs, Direction::Receiving, algorithm).is_none());
+        let payload = a.pools.take(65536, Share::Peer).unwrap();
+        a.pools.payloads.span(payload).put(&[7; 65536]);
+        a.send(ours, data(1, 65536), payload);
+        a.send(ours, Packet::UnplugRemote, PayloadId::NONE);
+        until(&mut a, &mut b, |_, b| b.packets().len() == 2);
+        b.events.clear();
+        // Digested already, not yet sent: as if it changed on its way.
+        a.send(ours, data(9, 65536), payload);
+        a.pools.payloads.span(payload).part(300, 1).put(&[8]);
+        until(&mut a, &mut b, |_, b| !b.events.is_empty());
+        let Some(Event::SocketLost { why: SocketLoss::Malformed(why), .. }) = b.events.first() else {
+            panic!("{:?}", b.events)
+        };
+        assert!(why.starts_with("Digest integrity check FAILED: 9s +65536: the data of a P_DATA"), "{why}");
+        assert_eq!(b.pools.payloads.free_bytes(), (128 << 20) - 65536, "the changed data is let go");
+    }
+}
+
+#[test]
+fn digests_nobody_knows_end_the_socket() {
+    let (_a, _, mut b, theirs) = connected(false);
+    let lost = set_integrity(&mut b, theirs, Direction::Receiving, "rot13");
+    assert!(matches!(lost, Some(Event::SocketLost { why: SocketLoss::Malformed(_), .. })), "{lost:?}");
+}
+
 #[test]
 fn a_stalled_bulk_waits_for_a_buffer_and_acks_pass_on_another_socket() {
     let (mut a, ours, mut b, theirs) = connected(false);

@@ -1,7 +1,6 @@
 //! Small cases of concurrent writes in every order of packets, acknowledgements and disks, then larger ones at random.
 
 use super::super::lab::Lab;
-use crate::wire::Stream;
 use super::super::node::{net, Pending};
 use super::{both_primary_on, decider, hold_all, let_all_go, synced};
 use crate::engine::random::Random;
@@ -9,6 +8,7 @@ use crate::engine::{AdminRequest, IoResult};
 use crate::ids::UpperTag;
 use crate::metadata::Format;
 use crate::states::Role;
+use crate::wire::Stream;
 use std::collections::BTreeSet;
 
 /// One write: its first block and how many.

@@ -1,10 +1,11 @@
 //! What an administrator can say: the option table, and typed options for the engine.
 
 pub mod options;
+mod read_balancing;
 
 pub use options::{OptionError, OptionSet, OptionSpec, OptionValue, Section};
+pub use read_balancing::ReadBalancing;
 
-use crate::engine::read_balancing::ReadBalancing;
 use crate::ids::Minor;
 use crate::states::Protocol;
 

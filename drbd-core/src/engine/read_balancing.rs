@@ -4,42 +4,12 @@
 //! answered here.
 
 use super::resource::Resource;
+use crate::config::ReadBalancing;
 use crate::ids::Sector;
 use crate::states::{DiskState, ReplicationState};
 
 /// Disk operations under way from which on the local disk counts as congested: 7/8 of the kernel's usual queue of 128.
 const CONGESTED: u64 = 112;
-
-/// Stripes by their size in sectors, as a power of two.
-const STRIPES: [(&str, u32); 6] = [
-    ("32K-striping", 6),
-    ("64K-striping", 7),
-    ("128K-striping", 8),
-    ("256K-striping", 9),
-    ("512K-striping", 10),
-    ("1M-striping", 11),
-];
-
-/// Who answers reads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ReadBalancing {
-    /// This node.
-    #[default]
-    PreferLocal,
-    /// The peer.
-    PreferRemote,
-    /// Both in turn.
-    RoundRobin,
-    /// Who has less to do.
-    LeastPending,
-    /// The peer while the local disk is congested.
-    WhenCongestedRemote,
-    /// Both by place: every second stripe is the peer's.
-    Striping {
-        /// Sectors of a stripe are two to the power of this.
-        shift: u32,
-    },
-}
 
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
@@ -50,31 +20,15 @@ struct Load {
     remote: u64,
 }
 
-impl ReadBalancing {
-    /// The policy an option names.
-    pub fn from_option(name: &str) -> ReadBalancing {
-        match name {
-            "prefer-remote" => ReadBalancing::PreferRemote,
-            "round-robin" => ReadBalancing::RoundRobin,
-            "least-pending" => ReadBalancing::LeastPending,
-            "when-congested-remote" => ReadBalancing::WhenCongestedRemote,
-            other => match STRIPES.iter().find(|(name, _)| *name == other) {
-                Some(&(_, shift)) => ReadBalancing::Striping { shift },
-                None => ReadBalancing::PreferLocal,
-            },
-        }
-    }
-
-    /// Whether the peer answers a read; `turn` is whose turn it is by round-robin.
-    fn goes_to_peer(self, sector: Sector, load: Load, turn: &mut bool) -> bool {
-        match self {
-            ReadBalancing::PreferLocal => false,
-            ReadBalancing::PreferRemote => true,
-            ReadBalancing::RoundRobin => std::mem::replace(turn, !*turn),
-            ReadBalancing::LeastPending => load.local > load.remote,
-            ReadBalancing::WhenCongestedRemote => load.local >= CONGESTED,
-            ReadBalancing::Striping { shift } => sector.0 >> shift & 1 == 1,
-        }
+/// Whether the peer answers a read; `turn` is whose turn it is by round-robin.
+fn goes_to_peer(policy: ReadBalancing, sector: Sector, load: Load, turn: &mut bool) -> bool {
+    match policy {
+        ReadBalancing::PreferLocal => false,
+        ReadBalancing::PreferRemote => true,
+        ReadBalancing::RoundRobin => std::mem::replace(turn, !*turn),
+        ReadBalancing::LeastPending => load.local > load.remote,
+        ReadBalancing::WhenCongestedRemote => load.local >= CONGESTED,
+        ReadBalancing::Striping { shift } => sector.0 >> shift & 1 == 1,
     }
 }
 
@@ -94,7 +48,7 @@ impl Resource {
             return false;
         }
         let load = Load { local: device.counters.lower_pending, remote: peer_device.counters.pending };
-        policy.goes_to_peer(sector, load, &mut self.devices[d].peer_reads_next)
+        goes_to_peer(policy, sector, load, &mut self.devices[d].peer_reads_next)
     }
 }
 

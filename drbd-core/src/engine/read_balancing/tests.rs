@@ -4,7 +4,7 @@ use crate::config::OptionSpec;
 const IDLE: Load = Load { local: 0, remote: 0 };
 
 fn peer(policy: &str, sector: u64, load: Load) -> bool {
-    ReadBalancing::from_option(policy).goes_to_peer(Sector(sector), load, &mut true)
+    goes_to_peer(ReadBalancing::from_option(policy), Sector(sector), load, &mut true)
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn preferences() {
 fn round_robin_changes_with_every_read() {
     let mut turn = false;
     let asked: Vec<bool> =
-        (0..6).map(|n| ReadBalancing::RoundRobin.goes_to_peer(Sector(n), IDLE, &mut turn)).collect();
+        (0..6).map(|n| goes_to_peer(ReadBalancing::RoundRobin, Sector(n), IDLE, &mut turn)).collect();
     assert_eq!(asked, [false, true, false, true, false, true]);
 }
 

@@ -200,7 +200,7 @@ impl Cluster {
         let number = asked.write.expect("a write is in the ledger");
         let volume = asked.wish.volume;
         if result != UpperResult::Done {
-            self.ledgers[volume].give_up(number);
+            self.write_given_up(volume, number);
             return;
         }
         self.report.writes += 1;

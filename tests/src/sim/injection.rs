@@ -169,7 +169,7 @@ impl Cluster {
         self.nodes[node].recovers = crash;
         for asked in daemon.asked.values() {
             if let Some(write) = asked.write {
-                self.ledgers[asked.wish.volume].give_up(write);
+                self.write_given_up(asked.wish.volume, write);
             }
         }
         self.ledgers.iter_mut().for_each(|ledger| ledger.went_down(node));
@@ -209,7 +209,7 @@ impl Cluster {
         if let Some(daemon) = self.nodes[node].daemon.take() {
             for asked in daemon.asked.values() {
                 if let Some(write) = asked.write {
-                    self.ledgers[asked.wish.volume].give_up(write);
+                    self.write_given_up(asked.wish.volume, write);
                 }
             }
         }

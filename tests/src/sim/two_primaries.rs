@@ -124,6 +124,14 @@ impl Cluster {
         }
     }
 
+    /// A write failed, or nobody is left to hear of it. Of two Primaries the other one writes on while it may still be on
+    /// its way: it never is over then.
+    pub(crate) fn write_given_up(&mut self, volume: usize, number: u32) {
+        if !self.setup.net.two_primaries {
+            self.ledgers[volume].give_up(number);
+        }
+    }
+
     /// A split is ended against that node.
     fn gives_way(&mut self, node: usize, volume: usize, primary: bool) {
         if self.nodes[node].discards {

@@ -16,12 +16,12 @@
 //! | `NODE: next block is damaged on the wire` | |
 //! | `NODE: fence-peer answers 4`, `hangs`, `ends with 4` | the handler, from here on; `ends`: one that hangs |
 
-use crate::wire::Stream;
 use super::super::super::node::{net, Node, Pending};
 use super::{blocks, Stage};
 use crate::config::Section;
 use crate::engine::{DiskIo, DiskOp, IoResult};
 use crate::ids::VolumeNumber;
+use crate::wire::Stream;
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;

@@ -10,12 +10,13 @@ use crate::frontend::nbd::{self, NbdServer};
 use crate::frontend::Gate;
 use crate::log::Logger;
 use crate::mailbox::{Brings, ControlPlane, ToControl, ToData};
+use crate::payload_pool::WriteBounds;
 use crate::peer_link::{self, PeerLinks};
 use crate::ring::{Completion, Op, Ring, Token};
 use crate::stream::Pools;
-use drbd_core::config::NetOptions;
 use drbd_core::engine::{AdminRequest, Command, Event, Level, RequestLimits, Resource};
 use drbd_core::ids::{Instant, Sector, Ticket, VolumeNumber};
+use drbd_core::limits::PEER_REQUESTS_MAX;
 use drbd_core::refusal::{Reason, Refusal};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -75,6 +76,8 @@ enum OnReply {
     Export(VolumeNumber),
     /// Done: withdraw the export.
     Remove(VolumeNumber),
+    /// Done: so many pages are the peer's to fill.
+    Buffers(u32),
 }
 
 /// The thread's state.
@@ -434,7 +437,7 @@ impl DataLoop {
                 self.on_reply.extend(all);
             }
             AdminRequest::NewPeer { options, .. } | AdminRequest::NetOptions { options, .. } => {
-                self.make_room(options);
+                self.on_reply.push((ticket, OnReply::Buffers(options.max_buffers)));
             }
             _ => {}
         }
@@ -442,9 +445,11 @@ impl DataLoop {
     }
 
     /// As many buffers as a peer may fill, beside what front ends use.
-    fn make_room(&mut self, options: &NetOptions) {
-        let peer_bytes = options.max_buffers as usize * 4096;
-        self.pools.payloads.grow_to(peer_bytes * 2);
+    fn make_room(&mut self, max_buffers: u32) {
+        let pages = max_buffers as usize;
+        self.pools.payloads.grow_to(pages * 4096 * 2);
+        // Reads, resync and trims of the peer are requests as well.
+        self.pools.payloads.bound_writes(WriteBounds { pages, writes: PEER_REQUESTS_MAX / 2 });
     }
 
     fn settle_reply(&mut self, ticket: Ticket, done: bool) {
@@ -458,7 +463,8 @@ impl DataLoop {
                 OnReply::Attach(volume) if !done => self.disks.close(volume),
                 OnReply::Export(volume) if !done => self.withdraw(volume),
                 OnReply::Remove(volume) if done => self.withdraw(volume),
-                OnReply::Attach(_) | OnReply::Export(_) | OnReply::Remove(_) => {}
+                OnReply::Buffers(max_buffers) if done => self.make_room(max_buffers),
+                OnReply::Attach(_) | OnReply::Export(_) | OnReply::Remove(_) | OnReply::Buffers(_) => {}
             }
         }
     }

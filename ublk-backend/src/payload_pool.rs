@@ -29,6 +29,17 @@ pub(crate) enum Share {
     Engine,
     /// Bulk of a peer, which is what frees buffers in the end: takes the last one.
     Peer,
+    /// A write of a peer, which nobody here asked for: no more of them at once than [`WriteBounds`] say.
+    PeerWrite,
+}
+
+/// How much memory the writes of a peer may hold at once (max-buffers).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteBounds {
+    /// Pages of all of them; a single one may be larger.
+    pub(crate) pages: usize,
+    /// How many they may be.
+    pub(crate) writes: usize,
 }
 
 /// A stretch of pool memory.
@@ -108,6 +119,8 @@ struct Page {
     next: u32,
     order: u8,
     used: Use,
+    /// First page of a peer's write.
+    write: bool,
 }
 
 /// The buffers.
@@ -119,6 +132,9 @@ pub(crate) struct PayloadPool {
     free_pages: usize,
     /// Pages that belong to the pool by now; the mapping is larger.
     total_pages: usize,
+    /// What peers' writes hold, and may.
+    writes: WriteBounds,
+    writes_max: WriteBounds,
     /// Counts releases, so that who waits for a buffer knows when to look again.
     pub(crate) releases: u64,
 }
@@ -127,17 +143,24 @@ impl PayloadPool {
     /// A pool of `bytes` that can grow up to `bytes_max`.
     pub(crate) fn new(bytes: usize, bytes_max: usize) -> std::io::Result<PayloadPool> {
         let capacity = bytes_max.max(bytes).next_multiple_of(BUFFER_BYTES_MAX);
-        let page = Page { refs: 0, previous: NIL, next: NIL, order: 0, used: Use::Inner };
+        let page = Page { refs: 0, previous: NIL, next: NIL, order: 0, used: Use::Inner, write: false };
         let mut pool = PayloadPool {
             base: map_pages(capacity)?,
             pages: vec![page; capacity / PAGE_BYTES],
             free: [NIL; ORDERS],
             free_pages: 0,
             total_pages: 0,
+            writes: WriteBounds { pages: 0, writes: 0 },
+            writes_max: WriteBounds { pages: capacity / PAGE_BYTES, writes: capacity / PAGE_BYTES },
             releases: 0,
         };
         pool.grow_to(bytes);
         Ok(pool)
+    }
+
+    /// Peers' writes may hold as much as that from here on.
+    pub(crate) fn bound_writes(&mut self, bounds: WriteBounds) {
+        self.writes_max = bounds;
     }
 
     /// Makes the pool at least that large, within what was mapped.
@@ -157,9 +180,10 @@ impl PayloadPool {
         let reserve = match share {
             Share::FrontEnd => self.total_pages / 4,
             Share::Engine => self.total_pages / 8,
-            Share::Peer => 0,
+            Share::Peer | Share::PeerWrite => 0,
         };
-        if self.free_pages < reserve + (1 << order) {
+        let write = share == Share::PeerWrite;
+        if self.free_pages < reserve + (1 << order) || (write && !self.may_write(1 << order)) {
             return None;
         }
         let found = (order..ORDERS).find(|&o| self.free[o] != NIL)?;
@@ -170,8 +194,18 @@ impl PayloadPool {
         }
         self.free_pages -= 1 << order;
         let page = &mut self.pages[first as usize];
-        *page = Page { refs: 1, previous: NIL, next: NIL, order: order as u8, used: Use::Taken };
+        *page = Page { refs: 1, previous: NIL, next: NIL, order: order as u8, used: Use::Taken, write };
+        if write {
+            self.writes.pages += 1 << order;
+            self.writes.writes += 1;
+        }
         Some(PayloadId(first))
+    }
+
+    /// One write of a peer is always taken: it could not be done otherwise.
+    fn may_write(&self, pages: usize) -> bool {
+        let WriteBounds { pages: held, writes } = self.writes;
+        writes == 0 || (held + pages <= self.writes_max.pages && writes < self.writes_max.writes)
     }
 
     /// As [`take`](Self::take) for [`Share::Peer`], growing the pool where it must.
@@ -198,7 +232,11 @@ impl PayloadPool {
         if page.refs > 0 {
             return;
         }
-        let order = usize::from(page.order);
+        let (order, write) = (usize::from(page.order), page.write);
+        if write {
+            self.writes.pages -= 1 << order;
+            self.writes.writes -= 1;
+        }
         self.free_pages += 1 << order;
         self.releases += 1;
         self.merge(payload.0, order);
@@ -210,6 +248,7 @@ impl PayloadPool {
         assert!(page.refs == 1, "payload {payload} is nobody else's");
         let order = usize::from(page.order);
         let part_order = order_of(part_bytes).min(order);
+        self.writes.writes += if page.write { (1 << (order - part_order)) - 1 } else { 0 };
         let starts = (0..1 << (order - part_order)).map(|n| payload.0 + (n << part_order));
         let part = Page { order: part_order as u8, ..page };
         starts
@@ -227,6 +266,11 @@ impl PayloadPool {
         // SAFETY: the page number lies within the mapping, as the table has one entry per page of it.
         let at = unsafe { self.base.add(payload.0 as usize * PAGE_BYTES) };
         Span { at, bytes: PAGE_BYTES << page.order }
+    }
+
+    /// Bytes that writes of peers hold.
+    pub(crate) fn write_bytes(&self) -> usize {
+        self.writes.pages * PAGE_BYTES
     }
 
     /// Bytes not in use.
@@ -259,7 +303,7 @@ impl PayloadPool {
     fn push_free(&mut self, first: u32, order: usize) {
         let next = self.free[order];
         self.pages[first as usize] =
-            Page { refs: 0, previous: NIL, next, order: order as u8, used: Use::Free };
+            Page { refs: 0, previous: NIL, next, order: order as u8, used: Use::Free, write: false };
         if next != NIL {
             self.pages[next as usize].previous = first;
         }

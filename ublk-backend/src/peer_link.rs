@@ -6,7 +6,7 @@
 
 use crate::digest::Digest;
 use crate::event_loop::Source;
-use crate::payload_pool::{Share, Span};
+use crate::payload_pool::Span;
 use crate::ring::{Op, Ring};
 use crate::stream::{Pools, Received, SocketStream};
 use drbd_core::engine::{Direction, Event, LinkConfig, SocketLoss};
@@ -21,8 +21,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 mod connecting;
 mod integrity;
+mod patience;
 
 pub(crate) use connecting::{Dial, Listener};
+use patience::Patience;
 
 /// Sockets at a time; more are refused.
 const SOCKETS_MAX: usize = 256;
@@ -49,6 +51,7 @@ struct Link {
     /// data-integrity-alg of what is sent, and of what arrives.
     sends_digest: Option<Digest>,
     receives_digest: Option<Digest>,
+    patience: Patience,
     packets_sent: u64,
     incoming: Option<Incoming>,
     dirty: bool,
@@ -104,6 +107,7 @@ impl PeerLinks {
             version: 0,
             sends_digest: None,
             receives_digest: None,
+            patience: Patience::default(),
             packets_sent: 0,
             incoming: None,
             dirty: false,
@@ -350,7 +354,7 @@ impl PeerLinks {
         let rest = match incoming.rest {
             Some(rest) => rest,
             None => {
-                let Some(payload) = pools.take(incoming.bytes, Share::Peer) else {
+                let Some(payload) = link.patience.take(&incoming.frame.packet, incoming.bytes, pools) else {
                     link.incoming = Some(incoming);
                     self.stalled.push(slot);
                     return Next::Stalled;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::payload_pool::{Share, WriteBounds};
 use crate::ring::Completion;
 use drbd_core::ids::{Sector, VolumeNumber};
 use drbd_core::wire::{Data, Features};
@@ -198,6 +199,87 @@ fn a_stalled_bulk_waits_for_a_buffer_and_acks_pass_on_another_socket() {
     until(&mut a, &mut b, |a, _| !a.packets().is_empty());
     b.pools.payloads.release(held[0]);
     until(&mut a, &mut b, |_, b| b.packets().len() == 1);
+}
+
+/// What arrived at an end, taken from it.
+fn arrived(end: &mut End) -> Vec<PayloadId> {
+    let payloads = end.events.drain(..).filter_map(|event| match event {
+        Event::Packet { frame: Frame { packet: Packet::Data(_), .. }, payload, .. } => Some(payload),
+        _ => None,
+    });
+    payloads.collect()
+}
+
+#[test]
+fn a_fast_peer_and_a_slow_disk_use_no_more_than_max_buffers() {
+    let (mut a, ours, mut b, _) = connected(false);
+    let pages = 32;
+    b.pools.payloads.bound_writes(WriteBounds { pages, writes: 1000 });
+    let free = b.pools.payloads.free_bytes();
+    for number in 0..100 {
+        let payload = a.pools.take(16 << 10, Share::Peer).unwrap();
+        a.send(ours, data(number, 16 << 10), payload);
+    }
+    let (mut on_disk, mut written, mut most) = (std::collections::VecDeque::new(), 0, 0);
+    let start = std::time::Instant::now();
+    while written < 100 && start.elapsed() < Duration::from_secs(30) {
+        for _ in 0..5 {
+            a.turn();
+            b.turn();
+        }
+        on_disk.extend(arrived(&mut b));
+        let used = free - b.pools.payloads.free_bytes();
+        assert_eq!(used, b.pools.payloads.write_bytes());
+        most = most.max(used);
+        if let Some(payload) = on_disk.pop_front() {
+            b.pools.payloads.release(payload);
+            written += 1;
+        }
+    }
+    assert_eq!((written, most), (100, pages * 4096), "everything arrives, through so much memory");
+    assert_eq!(b.pools.payloads.free_bytes(), free);
+}
+
+#[test]
+fn writes_are_bounded_by_number_too() {
+    let (mut a, ours, mut b, _) = connected(false);
+    b.pools.payloads.bound_writes(WriteBounds { pages: 1 << 17, writes: 5 });
+    for number in 0..10 {
+        let payload = a.pools.take(4096, Share::Peer).unwrap();
+        a.send(ours, data(number, 4096), payload);
+    }
+    for _ in 0..20 {
+        a.turn();
+        b.turn();
+    }
+    let first = arrived(&mut b);
+    assert_eq!(first.len(), 5);
+    first.into_iter().for_each(|payload| b.pools.payloads.release(payload));
+    until(&mut a, &mut b, |_, b| b.events.len() == 5);
+}
+
+#[test]
+fn a_write_larger_than_max_buffers_comes_alone_and_one_more_after_a_while() {
+    let (mut a, ours, mut b, _) = connected(false);
+    b.pools.payloads.bound_writes(WriteBounds { pages: 32, writes: 1000 });
+    for number in 0..3 {
+        let payload = a.pools.take(1 << 20, Share::Peer).unwrap();
+        a.send(ours, data(number, 1 << 20), payload);
+    }
+    let start = std::time::Instant::now();
+    until(&mut a, &mut b, |_, b| !b.events.is_empty());
+    assert_eq!(b.pools.payloads.write_bytes(), 1 << 20);
+    while arrived(&mut b).is_empty() || start.elapsed() < Duration::from_millis(500) {
+        a.turn();
+        b.turn();
+    }
+    assert!(b.events.is_empty());
+    while b.events.is_empty() && start.elapsed() < Duration::from_secs(20) {
+        a.turn();
+        b.turn();
+    }
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(b.events.len(), 1, "the stream moves though nothing was released");
 }
 
 #[test]

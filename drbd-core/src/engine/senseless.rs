@@ -9,6 +9,7 @@ use super::resource::Resource;
 use super::session::Fault;
 use crate::ids::Sector;
 use crate::limits::{DEVICE_SECTORS_MAX, DISCARD_BYTES_MAX, REQUEST_BYTES_MAX};
+use crate::states::Role;
 use crate::wire::state_word::{conn_of, disk_of, field, peer_disk_of, peer_of, role_of};
 use crate::wire::{Packet, Sizes};
 
@@ -48,6 +49,18 @@ impl Resource {
         let end = sector.0.checked_add(u64::from(bytes) / 512);
         if end.is_none_or(|end| end > self.devices[d].size.0) {
             return senseless("sector", sector.0, "beyond the end of the device");
+        }
+        Ok(())
+    }
+}
+
+impl Resource {
+    /// Whether a peer may write at all. Its role as last told does not decide: a state that DRBD 9 sends may be older
+    /// than what it was promised. But nobody writes to a Primary that allows no second one: what a peer sent before it
+    /// stepped down arrives before the state that lets this node become Primary.
+    pub(super) fn check_writer(&self) -> Result<(), Senseless> {
+        if self.role == Role::Primary && !self.two_primaries_allowed() {
+            return senseless("time", 0, "while this node is Primary and two are not allowed");
         }
         Ok(())
     }

@@ -17,13 +17,13 @@ use crate::wire::{
 /// The block whose write, read or copy is under way where a phase has one.
 const BLOCK: u64 = 40;
 
-struct Phase {
-    name: &'static str,
+pub(super) struct Phase {
+    pub(super) name: &'static str,
     /// The lab, and the node that is lied to.
-    begin: fn() -> (Lab, usize),
+    pub(super) begin: fn() -> (Lab, usize),
 }
 
-fn lab_with(pairs: &[(&str, &str)]) -> Lab {
+pub(super) fn lab_with(pairs: &[(&str, &str)]) -> Lab {
     let usual = [("connect-int", "1"), ("ping-int", "1")];
     let all: Vec<_> = pairs.iter().chain(&usual).copied().collect();
     let mut lab = Lab::with([net(&all), net(&all)], Format::V09);
@@ -92,7 +92,7 @@ fn behind() -> Lab {
 }
 
 /// Node 0 has a session and has not yet heard the peer's part of the handshake.
-fn shaking_hands() -> Lab {
+pub(super) fn shaking_hands() -> Lab {
     let mut lab = lab_with(&[]);
     lab.cut();
     lab.hold_packets(1);
@@ -108,7 +108,7 @@ fn disconnecting() -> Lab {
     lab
 }
 
-const PHASES: &[Phase] = &[
+pub(super) const PHASES: &[Phase] = &[
     Phase { name: "handshake", begin: || (shaking_hands(), 0) },
     Phase { name: "idle, the Primary", begin: || (lab_with(&[]), 0) },
     Phase { name: "idle, the Secondary", begin: || (lab_with(&[]), 1) },
@@ -141,19 +141,19 @@ enum Fate {
 
 type Forgery = (Stream, Packet, Fate);
 
-fn ack(block_id: u64, block: u64, bytes: u32) -> BlockAck {
+pub(super) fn ack(block_id: u64, block: u64, bytes: u32) -> BlockAck {
     BlockAck { sector: Sector(block * 8), block_id, bytes, seq: 9 }
 }
 
-fn data(sector: u64, bytes: u32, block_id: u64) -> Data {
+pub(super) fn data(sector: u64, bytes: u32, block_id: u64) -> Data {
     Data { sector: Sector(sector), block_id, seq: 1, flags: 0, bytes }
 }
 
-fn request(sector: u64, bytes: u32) -> BlockRequest {
+pub(super) fn request(sector: u64, bytes: u32) -> BlockRequest {
     BlockRequest { sector: Sector(sector), block_id: 5, bytes }
 }
 
-fn digest(sector: u64, bytes: u32, length: usize) -> Box<DigestRequest> {
+pub(super) fn digest(sector: u64, bytes: u32, length: usize) -> Box<DigestRequest> {
     Box::new(DigestRequest { block: request(sector, bytes), digest: vec![3; length].into() })
 }
 
@@ -327,7 +327,7 @@ fn check_reason(lab: &Lab, n: usize, packet: &Packet, fate: Fate, what: &str) {
 }
 
 /// Lets everything go on; nothing was lost.
-fn recover(lab: &mut Lab, what: &str) {
+pub(super) fn recover(lab: &mut Lab, what: &str) {
     for n in 0..2 {
         lab.let_go(n);
         lab.let_packets_go(n);

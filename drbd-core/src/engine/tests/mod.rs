@@ -13,6 +13,7 @@ mod dialects;
 mod disk_trouble;
 mod disks;
 mod forged;
+mod forged_places;
 mod freeze;
 mod freezing_chaos;
 mod good_data;

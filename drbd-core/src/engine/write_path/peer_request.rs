@@ -123,6 +123,10 @@ impl Resource {
         payload: PayloadId,
         out: &mut Vec<Command>,
     ) -> Result<(), Senseless> {
+        if let Err(senseless) = self.check_writer() {
+            Resource::release(payload, out);
+            return Err(senseless);
+        }
         let connection = self.connection.as_mut().expect("packets come from a peer");
         let protocol = connection.options.protocol;
         connection.peer_devices[d].counters.received_sectors += u64::from(write.bytes) / 512;

@@ -4,19 +4,30 @@ use super::super::node::VOLUME;
 use super::Lab;
 use crate::engine::connection::Stage;
 use crate::engine::{Event, SocketLoss};
-use crate::ids::{PayloadId, SocketId};
+use crate::ids::{PayloadId, SocketId, VolumeNumber};
 use crate::wire::{Frame, Packet, Stream};
 
 impl Lab {
     /// A packet arrives that the peer never sent, in the words of its session; false if there is none.
     pub(in super::super) fn forge(&mut self, n: usize, stream: Stream, packet: Packet) -> bool {
+        self.forge_for(n, stream, VOLUME, packet)
+    }
+
+    /// As above, for any volume.
+    pub(in super::super) fn forge_for(
+        &mut self,
+        n: usize,
+        stream: Stream,
+        volume: VolumeNumber,
+        packet: Packet,
+    ) -> bool {
         let session = self.nodes[n].engine.connection.as_ref().and_then(|c| c.session());
         self.honest = false;
         let Some((data, control)) = session.map(|s| (s.data, s.control)) else { return false };
         let socket = if stream == Stream::Data { data } else { control };
         let bulk = packet.bulk_bytes().div_ceil(4096) as usize;
         let payload = if bulk > 0 { self.store(vec![0xbad; bulk]) } else { PayloadId::NONE };
-        let frame = Frame { volume: VOLUME, packet };
+        let frame = Frame { volume, packet };
         self.events.push_back((n, Event::Packet { socket, frame, payload }));
         self.run();
         true

@@ -246,7 +246,7 @@ impl Resource {
         let number = self.session_number();
         match resize.peer {
             Some((session, sizes)) if number == Some(session) => {
-                self.answer_sizes(d, &resize, &sizes, grew, out)
+                self.answer_sizes(d, &resize, &sizes, grew, out);
             }
             Some(_) => self.finish_resize(d, out),
             None if self.is_replicating(d) && self.peer_disk(d).has_data() => {

@@ -8,7 +8,7 @@ use crate::engine::{
     Resource,
     UpperResult,
 };
-use crate::ids::{HandlerId, Minor, NodeId, PayloadId, SocketId, Ticket, UpperTag, VolumeNumber};
+use crate::ids::{HandlerId, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
 use crate::metadata::{
     apply_log, load, Format, Geometry, Index, Layout, Loaded, Place, SuperBlock, BLOCK_BYTES,
 };
@@ -266,15 +266,6 @@ impl Node {
         self.part(place.log_offset_bytes, place.log_bytes)
     }
 
-    fn take_disk_of(&mut self, other: &Node) {
-        self.meta = other.meta.clone();
-        self.further = other.further;
-        self.index = other.index;
-        self.device_bytes.clone_from(&other.device_bytes);
-        self.meta_bytes = other.meta_bytes;
-        self.logical_block_size = other.logical_block_size;
-        self.disk = other.disk.clone();
-    }
 
     /// The machine after a crash: its disk and nothing else.
     pub(super) fn crashed(&mut self, number: u8, seed: u64) -> Node {
@@ -294,9 +285,12 @@ impl Node {
 
     /// The disk as another one is, metadata and all.
     pub(super) fn take_disk_of(&mut self, other: &Node) {
-        self.super_block = other.super_block.clone();
-        self.bitmap = other.bitmap.clone();
-        self.log = other.log.clone();
+        self.meta = other.meta.clone();
+        self.further = other.further;
+        self.index = other.index;
+        self.device_bytes.clone_from(&other.device_bytes);
+        self.meta_bytes = other.meta_bytes;
+        self.logical_block_size = other.logical_block_size;
         self.disk = other.disk.clone();
     }
 

@@ -86,16 +86,6 @@ impl Resource {
         self.device_index(volume).map_or(RequestLimits::LARGEST, |d| self.limits_of(d))
     }
 
-    /// What requests of a volume had better be multiples of: the larger logical block of the two disks, in bytes. What is
-    /// smaller is served all the same, at the price of a read.
-    pub fn block_size(&self, volume: VolumeNumber) -> u32 {
-        let Some(d) = self.device_index(volume) else { return 512 };
-        let own = self.devices[d].backing.as_deref().map_or(512, |b| b.limits.logical_block_size);
-        let told = self.connection.as_deref().and_then(|c| c.peer_devices[d].sizes);
-        let peer = told.and_then(|sizes| sizes.limits).map_or(512, |limits| limits.logical_block_size);
-        own.max(peer).clamp(512, 4096)
-    }
-
     pub(super) fn limits_of(&self, d: usize) -> RequestLimits {
         let connection = self.connection.as_deref();
         let Some((connection, session)) = connection.and_then(|c| Some((c, c.session()?))) else {

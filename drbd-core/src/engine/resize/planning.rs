@@ -189,21 +189,14 @@ impl Resource {
         }
     }
 
-    /// A disk takes nothing smaller than its block: whoever uses the device should know the larger of the two.
+    /// A disk takes nothing smaller than its block; what is smaller it has to read, change and write.
     pub(super) fn look_at_peers_blocks(&mut self, d: usize, sizes: &Sizes, out: &mut Vec<Command>) {
-        let Some(limits) = sizes.limits else { return };
         let ours = self.attached_disk(d).map_or(512, |b| b.limits.logical_block_size);
-        let theirs = limits.logical_block_size;
+        let theirs = sizes.limits.map_or(0, |limits| limits.logical_block_size);
         if theirs > ours && !self.is_replicating(d) {
-            let text = match self.role {
-                Role::Primary => format!(
-                    "The peer's disk has logical blocks of {theirs} bytes, this one's have {ours}: smaller requests cost \
-                     the peer a read"
-                ),
-                Role::Secondary | Role::Unknown => {
-                    format!("The peer's disk has logical blocks of {theirs} bytes: from here on the device has them, too")
-                }
-            };
+            let text = format!(
+                "The peer's disk has logical blocks of {theirs} bytes, this one's have {ours}: smaller requests are slow"
+            );
             self.log("block-size", Level::Warning, self.peer_device_subject(d), text, out);
         }
     }

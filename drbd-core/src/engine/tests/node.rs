@@ -266,7 +266,6 @@ impl Node {
         self.part(place.log_offset_bytes, place.log_bytes)
     }
 
-
     /// The machine after a crash: its disk and nothing else.
     pub(super) fn crashed(&mut self, number: u8, seed: u64) -> Node {
         let mut fresh = Node::new(number, self.kept().format, seed);

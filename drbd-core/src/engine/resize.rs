@@ -26,6 +26,7 @@ use crate::control::Done;
 use crate::ids::{Instant, Sector, Ticket, VolumeNumber};
 use crate::metadata::Relayout;
 use crate::refusal::{Reason, Refusal};
+use crate::states::{ReplicationState, Role};
 use crate::wire::{size_flag, Sizes};
 
 mod new_area;
@@ -229,7 +230,7 @@ impl Resource {
         let (volume, before) = (device.volume, device.size);
         device.size = plan.size;
         if plan.size != before {
-            let writable = self.role == crate::states::Role::Primary;
+            let writable = self.role == Role::Primary;
             let text = format!("size = {} KB, was {} KB", plan.size.0 / 2, before.0 / 2);
             self.log("size", Level::Info, self.device_subject(d), text, out);
             out.push(Command::Device { volume, size: plan.size, writable });
@@ -400,6 +401,10 @@ impl Resource {
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
         let wish = ResizeWish::of_peer(sizes);
+        let resting = self.snapshot(Some(d)).replication == ReplicationState::Established;
+        if sizes.current == 0 && !resting {
+            return Err(Fault::Protocol("The peer asks for another size during a resync".to_owned()));
+        }
         if sizes.current == 0 {
             self.begin_resize(d, wish, None, Some((session, *sizes)));
             out.push(Command::MeasureDisk { volume: self.devices[d].volume });
@@ -410,6 +415,9 @@ impl Resource {
         let plan = self.plan_with_peer(d, asked, wish.assume_clean, None);
         if plan.as_ref().is_ok_and(|plan| self.would_cut_data(d, plan)) {
             return Err(Fault::Fatal("The peer's disk size is too small!".to_owned()));
+        }
+        if !resting && plan.as_ref().is_ok_and(|plan| self.changes_anything(d, plan)) {
+            return Err(Fault::Protocol("The peer's size changed during a resync".to_owned()));
         }
         self.begin_resize(d, wish, None, Some((session, *sizes)));
         self.take_up_or_refuse(d, plan, out);

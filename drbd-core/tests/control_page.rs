@@ -75,5 +75,5 @@ fn every_request_is_on_the_page() {
         .collect();
     words.sort_unstable();
     words.dedup();
-    assert_eq!(words.len(), 31);
+    assert_eq!(words.len(), 32);
 }

@@ -20,7 +20,7 @@ use super::command::{Command, Level};
 use super::device_size::smaller_known;
 use super::event::DeviceBytes;
 use super::resource::Resource;
-use super::senseless::check_sizes;
+use super::senseless::{check_sizes, Senseless};
 use super::session::Fault;
 use crate::control::Done;
 use crate::ids::{Instant, Sector, Ticket, VolumeNumber};
@@ -35,6 +35,9 @@ mod write;
 
 /// How long somebody who asked is kept waiting for requests to end, or for the peer's answer.
 const PATIENCE_MS: u64 = 30_000;
+
+/// Why a size told now makes no sense.
+const COPYING: &str = "another size of the device in the middle of a resync or verify";
 
 /// What was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -403,7 +406,7 @@ impl Resource {
         let wish = ResizeWish::of_peer(sizes);
         let resting = self.snapshot(Some(d)).replication == ReplicationState::Established;
         if sizes.current == 0 && !resting {
-            return Err(Fault::Protocol("The peer asks for another size during a resync".to_owned()));
+            return Err(Senseless { field: "c_size", got: 0, why: COPYING }.in_packet("P_SIZES"));
         }
         if sizes.current == 0 {
             self.begin_resize(d, wish, None, Some((session, *sizes)));
@@ -417,7 +420,7 @@ impl Resource {
             return Err(Fault::Fatal("The peer's disk size is too small!".to_owned()));
         }
         if !resting && plan.as_ref().is_ok_and(|plan| self.changes_anything(d, plan)) {
-            return Err(Fault::Protocol("The peer's size changed during a resync".to_owned()));
+            return Err(Senseless { field: "d_size", got: sizes.disk, why: COPYING }.in_packet("P_SIZES"));
         }
         self.begin_resize(d, wish, None, Some((session, *sizes)));
         self.take_up_or_refuse(d, plan, out);

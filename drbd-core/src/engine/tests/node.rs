@@ -5,8 +5,7 @@ use crate::config::{DiskOptions, NetOptions, OptionSet, OptionSpec, ResourceOpti
 use crate::engine::resource::IoOwner;
 use crate::engine::{
     AttachRequest, Command, DeviceBytes, Direction, DiskIo, DiskLimits, DiskOp, LogRecord, MetaIo, MetaOp,
-    Resource,
-    UpperResult,
+    Resource, UpperResult,
 };
 use crate::ids::{HandlerId, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
 use crate::metadata::{

@@ -437,8 +437,9 @@ impl Resource {
         self.warn_of_different_disks(d, sizes, out);
         let plan = self.plan_in_handshake(d, sizes)?;
         let told = self.connection.as_ref().map_or(0, |c| c.peer_devices[d].told_size.0);
-        let one_grew = told != 0 && sizes.current != 0 && told != sizes.current;
-        if one_grew && plan.size.0 > told.min(sizes.current) {
+        let known = told != 0 && sizes.current != 0;
+        if known && plan.size.0 > told.min(sizes.current) {
+            // One of them has grown without the other, or both do so now.
             self.devices[d].new_area_due = true;
         }
         let wish = ResizeWish { size: plan.asked, ..ResizeWish::of_peer(sizes) };

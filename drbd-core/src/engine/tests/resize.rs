@@ -328,6 +328,24 @@ fn disks_that_both_grew_apart_meet_at_the_smaller_one() {
     lab.check_alike();
 }
 
+/// Nobody was Primary meanwhile, so nothing but the sizes tells that there is something to copy.
+#[test]
+fn disks_that_both_grew_while_nobody_looked_are_copied_when_they_meet() {
+    let mut lab = running(&[("connect-int", "1")]);
+    lab.secondary(0).expect("nobody uses it");
+    lab.disconnect(0).expect("allowed");
+    for n in 0..2 {
+        lab.nodes[n].grow_device(DEVICE_BYTES + MIB);
+        resize(&mut lab, n, 0).expect("only the metadata moves");
+        assert_eq!(size(&lab, n), SECTORS);
+    }
+    litter(&mut lab, BLOCKS, BLOCKS + 10);
+    lab.begin_connect(0);
+    lab.wait("in sync", |lab| lab.is_in_sync() && size(lab, 0) > SECTORS);
+    assert_eq!(size(&lab, 0), size(&lab, 1));
+    lab.check_alike();
+}
+
 #[test]
 fn a_connection_lost_halfway_is_caught_up_with() {
     for (asks, stays) in [(0, 0), (0, 1), (1, 0), (1, 1)] {

@@ -58,6 +58,7 @@ fn every_request_is_on_the_page() {
         Request::InvalidateRemote { .. } => "invalidate-remote",
         Request::PauseSync { .. } => "pause-sync",
         Request::ResumeSync { .. } => "resume-sync",
+        Request::Resize { .. } => "resize",
         Request::Outdate { .. } => "outdate",
         Request::NewCurrentUuid { .. } => "new-current-uuid",
         Request::Verify { .. } => "verify",
@@ -74,5 +75,5 @@ fn every_request_is_on_the_page() {
         .collect();
     words.sort_unstable();
     words.dedup();
-    assert_eq!(words.len(), 31);
+    assert_eq!(words.len(), 32);
 }

@@ -3,6 +3,7 @@
 //! Order on disk: bitmap, log, super block, each stable before the next. Whenever it is cut off, running it again
 //! ends in the same place.
 
+use crate::check_resize::move_if_known;
 use crate::device::Buffer;
 use crate::failure::{exit, Failure};
 use crate::found::Opened;
@@ -19,6 +20,7 @@ const PIECE_BYTES: usize = 4 << 20;
 
 /// `apply-al`.
 pub(crate) fn apply(opened: &mut Opened) -> Result<(), Failure> {
+    move_if_known(opened)?;
     let mut super_block = opened.existing(true)?;
     let place = opened.place(&super_block)?;
     let log = opened.device.read(place.log_offset_bytes, place.log_bytes as usize)?;

@@ -29,6 +29,7 @@ pub(crate) enum Verb {
     RepairMd,
     RestoreMd,
     VerifyDump,
+    CheckResize,
 }
 
 /// How the bitmap is initialised.
@@ -50,7 +51,7 @@ const INIT_WORDS: [(&str, BitmapInit); 5] = [
 ];
 
 /// Name, verb, whether it takes `--node-id`, whether it writes.
-const VERBS: [(&str, Verb, bool, bool); 17] = [
+const VERBS: [(&str, Verb, bool, bool); 18] = [
     ("get-gi", Verb::GetGi, true, false),
     ("show-gi", Verb::ShowGi, true, false),
     ("dump-md", Verb::DumpMd, false, false),
@@ -68,10 +69,11 @@ const VERBS: [(&str, Verb, bool, bool); 17] = [
     ("repair-md", Verb::RepairMd, false, true),
     ("restore-md", Verb::RestoreMd, false, true),
     ("verify-dump", Verb::VerifyDump, false, false),
+    ("check-resize", Verb::CheckResize, false, true),
 ];
 
 /// Commands of DRBD's drbdmeta that this one does not have yet.
-const NOT_YET: [&str; 3] = ["dump-superblock", "hexdump-superblock", "check-resize"];
+const NOT_YET: [&str; 2] = ["dump-superblock", "hexdump-superblock"];
 
 /// Options of create-md.
 #[derive(Debug)]

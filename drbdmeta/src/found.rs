@@ -153,7 +153,8 @@ impl<'a> Opened<'a> {
         self.device.flush()
     }
 
-    fn remember(&self, device_uuid: u64) {
+    /// Remembers where it is, if it could move; else there is nothing to remember.
+    pub(crate) fn remember(&self, device_uuid: u64) {
         let saved = self.last_known().map_or(Ok(()), |file| {
             if self.arguments.index.is_internal() {
                 file.save(self.device.size_bytes, &self.arguments.device, device_uuid)
@@ -170,7 +171,7 @@ impl<'a> Opened<'a> {
         self.note_failed(deleted);
     }
 
-    fn last_known(&self) -> Option<LastKnown> {
+    pub(crate) fn last_known(&self) -> Option<LastKnown> {
         if self.arguments.dry_run {
             return None;
         }

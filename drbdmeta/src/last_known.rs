@@ -28,6 +28,13 @@ impl LastKnown {
             .map_err(|error| format!("lk_bdev_save({}) failed: {error}", self.path.display()))
     }
 
+    /// How large that device was; `None` if it is not remembered.
+    pub(crate) fn load(&self, device: &Path) -> Option<u64> {
+        let text = fs::read_to_string(&self.path).ok()?;
+        let (bytes, name) = text.lines().next()?.split_once('\t')?;
+        (Path::new(name) == device).then(|| bytes.parse().ok()).flatten()
+    }
+
     /// Forgets it.
     pub(crate) fn delete(&self) -> Result<(), String> {
         match fs::remove_file(&self.path) {

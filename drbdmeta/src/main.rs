@@ -7,6 +7,7 @@
 
 mod apply_log;
 mod arguments;
+mod check_resize;
 mod create;
 mod device;
 mod dump;
@@ -86,7 +87,8 @@ fn dispatch(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
         | Verb::Dstate
         | Verb::ReadDevUuid
         | Verb::ForgetPeer
-        | Verb::RepairMd => 0,
+        | Verb::RepairMd
+        | Verb::CheckResize => 0,
     };
     if arguments.rest.len() > words_taken {
         terminal.note(format_args!("Ignoring additional arguments"));
@@ -110,6 +112,7 @@ fn dispatch(arguments: &Arguments, terminal: &Terminal) -> Result<(), Failure> {
         Verb::ForgetPeer => state::forget_peer(&mut opened),
         Verb::RepairMd => state::repair(&mut opened),
         Verb::RestoreMd => restore::restore(&mut opened),
+        Verb::CheckResize => check_resize::check(&mut opened),
         Verb::CreateMd | Verb::VerifyDump => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! Commands that look at or change a few fields: dstate, outdate, invalidate, read-dev-uuid, write-dev-uuid, wipe-md,
 //! forget-peer, repair-md.
 
+use crate::check_resize::move_if_known;
 use crate::failure::{exit, Failure};
 use crate::found::{Found, Opened};
 use crate::generation::uuid;
@@ -114,6 +115,7 @@ pub(crate) fn forget_peer(opened: &mut Opened) -> Result<(), Failure> {
 
 /// `repair-md`: all day-0 entries carry the same UUID again.
 pub(crate) fn repair(opened: &mut Opened) -> Result<(), Failure> {
+    move_if_known(opened)?;
     let mut super_block = opened.existing(true)?;
     let Some(expected) = day0(&super_block).map(|peer| peer.bitmap_uuid) else { return Ok(()) };
     let mut damaged = false;

@@ -22,8 +22,7 @@ pub fn run(line: &CommandLine) -> Result<(), Fault> {
         check_no_kernel_device(line)?;
     }
     let Some(mut client) = daemon_of(line, run_dir)? else { return Ok(()) };
-    let request =
-        request_of(line).ok_or_else(|| Fault::refusal(line.object(), &not_done_yet(line.command.name)))?;
+    let request = request_of(line).ok_or_else(|| Fault::refusal(line.object(), &not_done_yet(line)))?;
     let _lock = match (by_minor(line), run_dir) {
         (true, Some(run_dir)) => Some(MinorLock::take(run_dir, line.minor().0)?),
         _ => None,
@@ -102,7 +101,14 @@ fn say(object: &str, done: &Done) {
     }
 }
 
-fn not_done_yet(command: &str) -> Refusal {
+fn not_done_yet(line: &CommandLine) -> Refusal {
+    let command = line.command.name;
+    if line.command.verb == Verb::Resize {
+        let info =
+            "the activity log of a disk in use keeps its size: back the data up, and make new metadata \
+                    (drbdadm create-md --al-stripes=..); nothing was changed";
+        return Refusal::because(Reason::PacketNumber, info);
+    }
     Refusal::because(
         Reason::PacketNumber,
         format!("'{command}' is known to drbdsetup, but this version of udrbd does not do it yet; nothing was changed"),
@@ -179,6 +185,12 @@ pub fn request_of(line: &CommandLine) -> Option<Request> {
             start: line.number("start").map(i64::unsigned_abs),
             stop: line.number("stop").map(i64::unsigned_abs),
         },
+        Verb::Resize if !changes_log_layout(line) => Request::Resize {
+            minor: line.minor(),
+            size: line.number("size").map_or(0, i64::unsigned_abs),
+            assume_peer_has_space: line.is_yes("assume-peer-has-space"),
+            assume_clean: line.is_yes("assume-clean"),
+        },
         Verb::Resize | Verb::NewCurrentUuid | Verb::ForgetPeer | Verb::RenameResource => return None,
         Verb::Role
         | Verb::PeerRole
@@ -195,6 +207,11 @@ pub fn request_of(line: &CommandLine) -> Option<Request> {
         | Verb::NewResource
         | Verb::Udev => return None,
     })
+}
+
+/// The size of the activity log is chosen when metadata is made.
+fn changes_log_layout(line: &CommandLine) -> bool {
+    line.has("al-stripes") || line.has("al-stripe-size-kB")
 }
 
 /// The daemon has another working directory.

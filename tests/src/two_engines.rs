@@ -10,7 +10,7 @@ use drbd_core::engine::{
     UpperRequest, UpperResult,
 };
 use drbd_core::ids::{Instant, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
-use drbd_core::metadata::{Format, Geometry, Index, Layout, Loaded, SuperBlock};
+use drbd_core::metadata::{Format, Geometry, Index, Layout, Loaded, Place, SuperBlock};
 use drbd_core::wire::Packet;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant as Clock};
@@ -70,6 +70,8 @@ fn attach_request() -> AttachRequest {
     let geometry = Geometry::usual(1);
     let layout = Layout::new(Index::Internal, SECTORS * 512 + (1 << 20), &geometry).expect("a layout");
     let super_block = SuperBlock::fresh(Format::V09, &layout, &geometry);
+    let bytes = SECTORS * 512 + (1 << 20);
+    let place = Place::of(&super_block, Index::Internal, bytes, bytes).expect("it was made for that");
     let bitmaps = vec![vec![0; geometry.bits(Sector(SECTORS)).div_ceil(64) as usize]];
     let capacity = Sector(SECTORS);
     let metadata = Loaded {
@@ -92,6 +94,8 @@ fn attach_request() -> AttachRequest {
             external_metadata: false,
         },
         metadata: Box::new(metadata),
+        index: Index::Internal,
+        place,
         options: DiskOptions::from(&OptionSet::default()),
         recovery: false,
     }
@@ -311,6 +315,8 @@ impl TwoEngines {
             | Command::SetIntegrity { .. }
             | Command::CancelDial { .. }
             | Command::SettingsAdopted { .. }
+            | Command::SizeAdopted { .. }
+            | Command::MeasureDisk { .. }
             | Command::Device { .. }
             | Command::CloseDisk { .. }
             | Command::Reply { .. }

@@ -127,11 +127,6 @@ fn replay(drbdmeta: &Drbdmeta, recorded: &Step, image: &str) {
     assert_eq!(ours, recorded);
 }
 
-/// Not part of udrbd's drbdmeta yet.
-fn is_missing(step: &Step) -> bool {
-    step.words.iter().any(|word| word == "check-resize")
-}
-
 fn transcript(drbdmeta: &Drbdmeta, name: &str) -> Vec<Section> {
     parse(&read_to_string(drbdmeta.path(name)).unwrap())
 }
@@ -163,8 +158,7 @@ fn recorded_sessions_end_in_the_same_image() {
         } else {
             transcript(&drbdmeta, &format!("{name}.log"))
         };
-        let steps: Vec<&Step> =
-            sections.iter().flat_map(|section| &section.steps).filter(|s| !is_missing(s)).collect();
+        let steps: Vec<&Step> = sections.iter().flat_map(|section| &section.steps).collect();
         let own = drbdmeta.path(&format!("{name}.img"));
         let (start, end) = match name.as_str() {
             "conv-v08-to-v09" => (Some(drbdmeta.path("v08-int-64M-setgi.img")), Some(own)),
@@ -325,7 +319,7 @@ fn refusals_read_as_recorded() {
     for section in transcript(&drbdmeta, "errors.log") {
         prepare(&drbdmeta, &section.title);
         let busy = section.title.starts_with("device busy").then(|| hold(&drbdmeta.path("work.img")));
-        for (n, step) in section.steps.iter().enumerate().filter(|(_, step)| !is_missing(step)) {
+        for (n, step) in section.steps.iter().enumerate() {
             match (section.title.as_str(), n) {
                 // The one deliberate deviation: plain files are taken like devices.
                 ("plain file without and with --force", _) => continue,

@@ -14,7 +14,7 @@ use drbd_core::control::{
     ResourceStatus, VolumeConfiguration,
 };
 use drbd_core::engine::{AdminRequest, AttachRequest, Level};
-use drbd_core::ids::{Minor, NodeId, Ticket, VolumeNumber};
+use drbd_core::ids::{Minor, NodeId, Sector, Ticket, VolumeNumber};
 use drbd_core::refusal::{Reason, Refusal};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -256,6 +256,12 @@ impl Administration {
             Request::Verify { peer, volume, start, stop } => {
                 AdminRequest::Verify { peer: *peer, volume: *volume, start: *start, stop: *stop }
             }
+            Request::Resize { minor, size, assume_peer_has_space, assume_clean } => AdminRequest::Resize {
+                volume: volume_of(&facts, *minor)?,
+                size: *size,
+                assume_peer_has_space: *assume_peer_has_space,
+                assume_clean: *assume_clean,
+            },
             Request::SuspendIo { minor } => AdminRequest::SuspendIo { volume: volume_of(&facts, *minor)? },
             Request::ResumeIo { minor } => AdminRequest::ResumeIo { volume: volume_of(&facts, *minor)? },
             Request::NewMinor { .. }
@@ -357,14 +363,16 @@ impl Administration {
         };
         let names = (backing.clone(), meta_disk.clone(), meta_index.clone());
         // Reading the bitmap takes its time; everyone else is served meanwhile.
-        let opened = tokio::task::spawn_blocking(move || disk::open(&names.0, &names.1, &names.2))
-            .await
-            .map_err(|_| going_down())??;
+        let last_known = recovery.then(|| disk::last_known_bytes(minor, backing)).flatten();
+        let open = move || disk::open(&names.0, &names.1, &names.2, last_known);
+        let opened = tokio::task::spawn_blocking(open).await.map_err(|_| going_down())??;
         let request = AdminRequest::Attach(AttachRequest {
             volume,
             backing_dev: backing.clone(),
             disk: opened.limits,
             metadata: opened.loaded,
+            index: opened.index,
+            place: opened.disk.place,
             options: options.into(),
             recovery,
         });
@@ -428,6 +436,19 @@ impl Administration {
         let request = Request::NetOptions { peer, options, set_defaults: false };
         self.note(&request);
         self.remember(request);
+    }
+
+    /// A size was asked for, here or at the peer: as if the disk had been attached with it.
+    pub(crate) fn size_adopted(&self, volume: VolumeNumber, size: Sector) {
+        let minor = self.facts.borrow().volumes.iter().find(|v| v.volume == volume).map(|v| v.minor);
+        let (Some(minor), Some(spec)) = (minor, OptionSpec::find("size")) else { return };
+        let mut options = OptionSet::default();
+        // In sectors, as the table has it; 0 is what an option that was never given means.
+        if options.set(spec, &format!("{}s", size.0)).is_ok() {
+            let request = Request::DiskOptions { minor, options, set_defaults: false };
+            self.note(&request);
+            self.remember(request);
+        }
     }
 
     /// Keeps the facts of an accepted request.
@@ -513,6 +534,7 @@ impl Administration {
             | Request::Outdate { .. }
             | Request::NewCurrentUuid { .. }
             | Request::Verify { .. }
+            | Request::Resize { .. }
             | Request::Primary { .. }
             | Request::Secondary { .. }
             | Request::SuspendIo { .. }

@@ -99,6 +99,7 @@ impl ControlSocket {
                 ToControl::SettingsAdopted { peer, options } => {
                     self.administration.settings_adopted(peer, *options);
                 }
+                ToControl::SizeAdopted { volume, size } => self.administration.size_adopted(volume, size),
                 ToControl::DiskClosed(volume) => self.administration.disk_closed(volume),
                 ToControl::Failed(sentence) => return sentence,
             }

@@ -4,8 +4,8 @@
 //! Block devices are opened exclusively, and everything is held under a lock on the open file, so that no second
 //! daemon, no drbdmeta and no mount gets hold of a disk in use.
 
-use drbd_core::engine::DiskLimits;
-use drbd_core::ids::Sector;
+use drbd_core::engine::{DeviceBytes, DiskLimits};
+use drbd_core::ids::Minor;
 use drbd_core::limits::REQUEST_BYTES_MAX;
 use drbd_core::metadata::{load, Index, Loaded, MetadataError, Place, SuperBlock};
 use drbd_core::refusal::{Reason, Refusal};
@@ -76,10 +76,18 @@ pub(crate) struct Opened {
     pub(crate) limits: DiskLimits,
     /// For the engine.
     pub(crate) loaded: Box<Loaded>,
+    /// For the engine.
+    pub(crate) index: Index,
 }
 
-/// Opens data and metadata and reads the metadata. `owner` goes into the sentence when it is taken.
-pub(crate) fn open(disk: &str, meta_disk: &str, meta_index: &str) -> Result<Opened, Refusal> {
+/// Opens data and metadata and reads the metadata. If a disk with internal metadata has grown since it was
+/// `last_known_bytes` large, and none is at its end, it is taken as it was: `resize` moves the metadata.
+pub(crate) fn open(
+    disk: &str,
+    meta_disk: &str,
+    meta_index: &str,
+    last_known_bytes: Option<u64>,
+) -> Result<Opened, Refusal> {
     let index: Index = meta_index
         .parse()
         .map_err(|e: MetadataError| Refusal::because(Reason::MetaIndexInvalid, e.to_string()))?;
@@ -94,7 +102,29 @@ pub(crate) fn open(disk: &str, meta_disk: &str, meta_index: &str) -> Result<Open
     }
     let data = open_one(Path::new(disk), Part::Data)?;
     let metadata = if same { None } else { Some(open_one(Path::new(meta_disk), Part::Metadata)?) };
+    let mut data = data;
+    if let Some(before) = last_known_bytes.filter(|&b| same && b < data.size_bytes) {
+        let at = |bytes| index.super_block_offset_bytes(bytes).ok();
+        let is_there = |offset| has_super_block(&data, offset, disk);
+        if !at(data.size_bytes).is_some_and(is_there) && at(before).is_some_and(is_there) {
+            data.size_bytes = before;
+        }
+    }
     read_metadata(data, metadata, index, disk, if same { disk } else { meta_disk })
+}
+
+fn has_super_block(on: &OpenFile, offset: u64, name: &str) -> bool {
+    let mut block = [0; 4096];
+    read_at(on, offset, &mut block, name).is_ok() && matches!(SuperBlock::decode(&block), Ok(Some(_)))
+}
+
+/// How large the disk of a minor was when its metadata was last known to be at its end, as drbdmeta and `drbdsetup
+/// check-resize` remember it.
+pub(crate) fn last_known_bytes(minor: Minor, disk: &str) -> Option<u64> {
+    let file = crate::run_dir::state_dir()?.join(format!("drbd-minor-{minor}.lkbd"));
+    let text = std::fs::read_to_string(file).ok()?;
+    let (bytes, name) = text.lines().next()?.split_once('\t')?;
+    (name == disk).then(|| bytes.parse().ok()).flatten()
 }
 
 fn read_metadata(
@@ -139,7 +169,7 @@ fn read_metadata(
         external_metadata: metadata.is_some(),
     };
     let disk = OpenDisk { data, metadata, place };
-    Ok(Opened { disk, limits, loaded: Box::new(loaded) })
+    Ok(Opened { disk, limits, loaded: Box::new(loaded), index })
 }
 
 fn same_file(a: &str, b: &str) -> bool {
@@ -280,9 +310,13 @@ impl OpenDisk {
         self.metadata.as_ref().unwrap_or(&self.data)
     }
 
-    /// Capacity for data.
-    pub(crate) fn capacity(&self) -> Sector {
-        self.place.capacity
+    /// How large the devices are now.
+    pub(crate) fn measure(&mut self) -> std::io::Result<DeviceBytes> {
+        self.data.size_bytes = size_bytes(&self.data.file)?;
+        if let Some(metadata) = &mut self.metadata {
+            metadata.size_bytes = size_bytes(&metadata.file)?;
+        }
+        Ok(DeviceBytes { data: self.data.size_bytes, metadata: self.meta_file().size_bytes })
     }
 }
 

@@ -9,8 +9,8 @@ use crate::event_loop::Source;
 use crate::payload_pool::{Share, Span, BUFFER_BYTES_MAX};
 use crate::ring::{Allocate, Op, Ring};
 use crate::stream::Pools;
-use drbd_core::engine::{DiskIo, DiskOp, Event, IoResult, MetaIo, MetaOp};
-use drbd_core::ids::{DiskIoId, PayloadId, VolumeNumber};
+use drbd_core::engine::{DeviceBytes, DiskIo, DiskOp, Event, IoResult, MetaIo, MetaOp};
+use drbd_core::ids::{DiskIoId, PayloadId, Sector, VolumeNumber};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -72,6 +72,8 @@ struct Bounce {
 struct Attached {
     volume: VolumeNumber,
     disk: OpenDisk,
+    /// No request for data reaches further: what follows may be metadata.
+    data_end_bytes: u64,
     outstanding: u32,
     closing: bool,
     punches: bool,
@@ -100,6 +102,7 @@ impl Disks {
         let punches = disk.data.facts.discard_zeroes;
         self.attached.push(Attached {
             volume,
+            data_end_bytes: disk.place.capacity.bytes(),
             disk,
             outstanding: 0,
             closing: false,
@@ -130,11 +133,23 @@ impl Disks {
         self.failed.pop()
     }
 
+    /// The device is that large now, and so its data.
+    pub(crate) fn reach(&mut self, volume: VolumeNumber, size: Sector) {
+        if let Some(attached) = self.find(volume) {
+            attached.data_end_bytes = attached.data_end_bytes.max(size.bytes());
+        }
+    }
+
+    /// How large the devices of a disk are now.
+    pub(crate) fn measure(&mut self, volume: VolumeNumber) -> Option<DeviceBytes> {
+        self.find(volume)?.disk.measure().ok()
+    }
+
     /// Begins an operation on data.
     pub(crate) fn start(&mut self, io: DiskIo, ring: &mut Ring, pools: &mut Pools) {
         let Some(attached) = self.find(io.volume) else { return self.fail(io.io, libc::ENODEV) };
         let end_bytes = io.sector.bytes() + u64::from(io.bytes);
-        if end_bytes > attached.disk.capacity().bytes() {
+        if end_bytes > attached.data_end_bytes {
             return self.fail(io.io, libc::EINVAL);
         }
         let alignment = u64::from(attached.disk.data.alignment);
@@ -191,14 +206,6 @@ impl Disks {
     /// Begins an operation on metadata; `block` is what the engine encoded for it.
     pub(crate) fn start_meta(&mut self, io: MetaIo, block: &[u8; 4096], ring: &mut Ring, pools: &mut Pools) {
         let Some(attached) = self.find(io.volume) else { return self.fail(io.io, libc::ENODEV) };
-        let place = attached.disk.place;
-        let offset_bytes = match io.op {
-            MetaOp::SuperBlock | MetaOp::Flush => place.super_block_offset_bytes,
-            MetaOp::LogTransaction { block } | MetaOp::LogInitialise { block } => {
-                place.log_offset_bytes + u64::from(block) * 4096
-            }
-            MetaOp::BitmapBlock { block } => place.bitmap_offset_bytes + u64::from(block) * 4096,
-        };
         let (fd, apart) =
             (attached.disk.meta_file().file.as_raw_fd(), attached.disk.meta_file().facts.may_block);
         let flush_only = io.op == MetaOp::Flush;
@@ -214,7 +221,7 @@ impl Disks {
             } else {
                 Step::Write
             },
-            offset_bytes,
+            offset_bytes: io.offset_bytes,
             bytes: 4096,
             done_bytes: 0,
             stable: io.barrier,

@@ -352,8 +352,19 @@ impl DataLoop {
                 self.control.send(ToControl::SettingsAdopted { peer, options });
                 None
             }
+            Command::SizeAdopted { volume, size } => {
+                self.control.send(ToControl::SizeAdopted { volume, size });
+                None
+            }
+            Command::MeasureDisk { volume } => {
+                let bytes = self.disks.measure(volume);
+                Some(Event::DiskMeasured { volume, bytes })
+            }
             // An NBD client learns the size when it opens; there is nothing to tell it later.
-            Command::Device { .. } => None,
+            Command::Device { volume, size, .. } => {
+                self.disks.reach(volume, size);
+                None
+            }
             Command::CloseDisk { volume } => {
                 self.disks.close(volume);
                 self.control.send(ToControl::DiskClosed(volume));

@@ -93,6 +93,7 @@ fn is_configuration(request: &Request) -> bool {
         | Request::Outdate { .. }
         | Request::NewCurrentUuid { .. }
         | Request::Verify { .. }
+        | Request::Resize { .. }
         | Request::Primary { .. }
         | Request::Secondary { .. }
         | Request::SuspendIo { .. }
@@ -125,6 +126,15 @@ fn essence(requests: Vec<Request>) -> Vec<Request> {
             Request::DelPath { peer, local, remote } => kept.retain(|r| {
                 !matches!(r, Request::NewPath { peer: p, local: l, remote: m } if (*p, l, m) == (peer, &local, &remote))
             }),
+            // A size that was asked for while the disk was attached is what it is to be attached with.
+            Request::DiskOptions { minor, ref options, .. } if options.is_set("size") => {
+                let attach = kept.iter_mut().rev().find(|r| {
+                    matches!(r, Request::Attach { .. }) && minor_of(r) == Some(minor)
+                });
+                if let Some(Request::Attach { options: attached, .. }) = attach {
+                    attached.merge(options, false);
+                }
+            }
             Request::Connect { tentative: true, .. } => {}
             Request::Connect { peer, .. } => {
                 kept.retain(|r| !matches!(r, Request::Connect { peer: p, .. } if *p == peer));
@@ -197,6 +207,16 @@ mod tests {
         ];
         let connect = Request::Connect { peer, tentative: false, discard_my_data: false };
         assert_eq!(essence(history), vec![new_minor(1), new_peer, connect]);
+    }
+
+    #[test]
+    fn a_disk_comes_back_with_the_size_asked_for_since() {
+        let mut options = OptionSet::default();
+        options.set(drbd_core::config::OptionSpec::find("size").unwrap(), "2048s").unwrap();
+        let resized = Request::DiskOptions { minor: Minor(1), options: options.clone(), set_defaults: false };
+        let kept = essence(vec![new_minor(1), attach(1), resized]);
+        let Request::Attach { options: kept_options, .. } = &kept[1] else { panic!("{kept:?}") };
+        assert_eq!((kept.len(), kept_options), (2, &options));
     }
 
     #[test]

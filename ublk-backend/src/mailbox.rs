@@ -5,7 +5,7 @@ use crate::disk::OpenDisk;
 use drbd_core::config::OptionSet;
 use drbd_core::control::{Done, GenerationStatus, HelperObject, Kind, Notification, ResourceStatus};
 use drbd_core::engine::{AdminRequest, HandlerCall};
-use drbd_core::ids::{DigestId, HandlerId, NodeId, Ticket, VolumeNumber};
+use drbd_core::ids::{DigestId, HandlerId, NodeId, Sector, Ticket, VolumeNumber};
 use drbd_core::refusal::Refusal;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsRawFd, RawFd};
@@ -120,6 +120,13 @@ pub(crate) enum ToControl {
         peer: NodeId,
         /// Those options.
         options: Box<OptionSet>,
+    },
+    /// A size was asked for, here or at the peer.
+    SizeAdopted {
+        /// Of which volume.
+        volume: VolumeNumber,
+        /// 0: as large as both disks allow.
+        size: Sector,
     },
     /// A disk was let go.
     DiskClosed(VolumeNumber),

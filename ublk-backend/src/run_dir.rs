@@ -18,6 +18,20 @@ pub(crate) struct RunDir {
     directory: File,
 }
 
+/// What outlives a boot: below `$UDRBD_RUN_DIR` when that is set, else `/var/lib/drbd` for root, else
+/// `$XDG_STATE_HOME/drbd`. `None`: there is no such place.
+pub(crate) fn state_dir() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(dir) = variable("UDRBD_RUN_DIR") {
+        return Some(dir.join("state"));
+    }
+    if nix::unistd::geteuid().is_root() {
+        return Some(PathBuf::from("/var/lib/drbd"));
+    }
+    let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
+    state.map(|dir| dir.join("drbd"))
+}
+
 /// A minor that cannot be had.
 #[derive(Debug)]
 pub(crate) enum ClaimError {

@@ -137,6 +137,9 @@ pub enum Request {
     NewCurrentUuid { minor: Minor, clear_bitmap: bool },
     /// Compare both disks, from one sector to before another.
     Verify { peer: NodeId, volume: VolumeNumber, start: Option<u64>, stop: Option<u64> },
+    /// `size` in sectors, 0: as large as both disks allow. Legal at rest, with a disk, and unless both are Secondary. Done
+    /// when the device has its new size, or the peer said that it cannot have it; the copy of the new part follows.
+    Resize { minor: Minor, size: u64, assume_peer_has_space: bool, assume_clean: bool },
     /// Hold new requests of all volumes of the minor's resource; legal always.
     SuspendIo { minor: Minor },
     /// Let requests go on, whatever held them; legal always. Without good data within reach they fail.

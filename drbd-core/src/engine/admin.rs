@@ -7,6 +7,7 @@
 use super::command::Command;
 use super::connection::{Path, PingFor};
 use super::event::AdminRequest;
+use super::resize::ResizeWish;
 use super::resource::Resource;
 use crate::control::Done;
 use crate::ids::{Instant, Ticket};
@@ -163,6 +164,10 @@ impl Resource {
             }
             AdminRequest::Verify { peer, volume, start, stop } => {
                 return self.verify(ticket, (peer, volume), (start, stop), out);
+            }
+            AdminRequest::Resize { volume, size, assume_peer_has_space, assume_clean } => {
+                let wish = ResizeWish { size, assume_peer_has_space, assume_clean };
+                return self.resize(ticket, volume, wish, out);
             }
             AdminRequest::SuspendIo { volume } => self.suspend_io(volume, out),
             AdminRequest::ResumeIo { volume } => self.resume_io(volume, out),

@@ -67,6 +67,7 @@ impl Resource {
         self.log("size", Level::Info, self.device_subject(d), text, out);
         self.log_generations(d, "attached to UUIDs", out);
         let job = Job {
+            resize: None,
             // What was written before it was given up counts as written, and must be as stable as it was said to be.
             flush_data: true,
             blocks: Blocks::Dirty,
@@ -80,7 +81,7 @@ impl Resource {
     }
 
     fn prepare_backing(&self, request: AttachRequest) -> Result<Backing, Refusal> {
-        let AttachRequest { backing_dev, disk, metadata, options, recovery, .. } = request;
+        let AttachRequest { backing_dev, disk, metadata, index, place, options, recovery, .. } = request;
         let mut metadata = *metadata;
         let block = &metadata.super_block;
         if block.is_unclean() && !recovery {
@@ -115,6 +116,9 @@ impl Resource {
             limits: disk,
             options,
             super_block,
+            index,
+            place,
+            old_super_block_bytes: place.super_block_offset_bytes,
             bitmap,
             log: ActivityLog::new(slots),
             log_initialise_from,
@@ -350,6 +354,7 @@ impl Resource {
             },
             out,
         );
+        self.resize_lost(d, out);
         self.devices[d].backing = None;
         self.forget_log_references(d);
         self.close_disk_if_idle(d, out);
@@ -396,6 +401,7 @@ impl Resource {
                 session.doomed = Some("The disk was lost with writes of the peer that were not yet stable");
             }
         }
+        self.resize_lost(d, out);
         let waiting = self.devices[d].backing.as_deref_mut().map(|b| b.jobs.abandon()).unwrap_or_default();
         self.await_barriers_without_disk(d, out);
         self.devices[d].backing = None;
@@ -448,7 +454,8 @@ impl Resource {
             | Then::AheadBitmapStable
             | Then::TargetBegins
             | Then::TargetCopied
-            | Then::TargetFinished => {}
+            | Then::TargetFinished
+            | Then::Resized => {}
         }
     }
 

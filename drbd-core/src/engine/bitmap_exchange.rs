@@ -191,14 +191,16 @@ impl Resource {
             return;
         }
         let replication = self.snapshot(Some(d)).replication;
+        let new_area = self.takes_new_area(d);
         let name = match replication {
+            ReplicationState::Established if new_area => "before-resync-source",
             ReplicationState::WFBitMapS | ReplicationState::Ahead | ReplicationState::StartingSyncS => {
                 "before-resync-source"
             }
             ReplicationState::WFSyncUUID | ReplicationState::Behind => "before-resync-target",
             _ => return,
         };
-        let source = replication.is_source() || replication == ReplicationState::Ahead;
+        let source = replication.is_source() || replication == ReplicationState::Ahead || new_area;
         let tolerated = status <= 0 || (status == 3 && source);
         if !tolerated {
             let text = format!("{name} handler returned {status}, dropping connection.");

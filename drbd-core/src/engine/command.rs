@@ -154,6 +154,18 @@ pub enum Command {
         /// Those options.
         options: Box<OptionSet>,
     },
+    /// How large are the devices of this disk now? Answered by `DiskMeasured`.
+    MeasureDisk {
+        /// Which volume.
+        volume: VolumeNumber,
+    },
+    /// The size a user asked for, on this node or the peer's: it belongs to the volume's settings from here on.
+    SizeAdopted {
+        /// Which volume.
+        volume: VolumeNumber,
+        /// That size; 0: as large as both disks allow.
+        size: Sector,
+    },
     /// The disk of a volume is let go: close it.
     CloseDisk {
         /// Which volume.
@@ -228,6 +240,8 @@ pub struct MetaIo {
     pub io: DiskIoId,
     /// What to write.
     pub op: MetaOp,
+    /// Where on the device that has the metadata; nothing is written there for a flush.
+    pub offset_bytes: u64,
     /// Everything written to the metadata device before must be stable before, and this itself when done. False with
     /// `md-flushes no`.
     pub barrier: bool,
@@ -238,6 +252,16 @@ pub struct MetaIo {
 pub enum MetaOp {
     /// The super block.
     SuperBlock,
+    /// A super block that says that nothing else of the metadata counts: everything is out of sync. While log and bitmap
+    /// are written over the place where they were.
+    InterimSuperBlock {
+        /// Not yet a super block, should this be torn.
+        sealed: bool,
+    },
+    /// The super block at a place where there was none, not yet valid.
+    UnsealedSuperBlock,
+    /// Zeroes over the super block that was left behind.
+    OldSuperBlock,
     /// The pending activity-log transaction, to the n-th 4 KiB of the log area.
     LogTransaction {
         /// Which block.

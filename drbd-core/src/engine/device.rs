@@ -2,14 +2,16 @@
 
 use super::activity_log::ActivityLog;
 use super::bitmap::Bitmap;
+use super::command::MetaOp;
 use super::event::{DiskLimits, UpperRequest};
 use super::meta_jobs::MetaJobs;
+use super::resize::Resize;
 use super::write_path::conflicts::{Conflicts, Owner};
 use super::write_path::two_primaries::{ConcurrentWrites, Postponed};
 use crate::config::{DeviceOptions, DiskOptions};
 use crate::ids::{Instant, Minor, Sector, VolumeNumber};
 use crate::limits::{EXTENT_SECTORS, PEER_REQUESTS_MAX, REQUESTS_MAX};
-use crate::metadata::SuperBlock;
+use crate::metadata::{Index, Place, SuperBlock, BLOCK_BYTES};
 use crate::states::DiskState;
 use std::collections::VecDeque;
 
@@ -74,6 +76,10 @@ pub(super) struct Device {
     pub(super) counters: Counters,
     /// When an application, here or on the peer, last asked for something.
     pub(super) last_application: Option<Instant>,
+    /// Its size is being changed.
+    pub(super) resize: Option<Box<Resize>>,
+    /// It has grown, and the new part is to be copied as soon as both nodes have a disk and are at rest.
+    pub(super) new_area_due: bool,
 }
 
 /// An operation that waits for its extents to become hot.
@@ -102,6 +108,11 @@ pub(super) struct Backing {
     pub(super) limits: DiskLimits,
     pub(super) options: DiskOptions,
     pub(super) super_block: SuperBlock,
+    pub(super) index: Index,
+    /// Where the metadata is.
+    pub(super) place: Place,
+    /// Where its super block was before it moved.
+    pub(super) old_super_block_bytes: u64,
     pub(super) bitmap: Bitmap,
     pub(super) log: ActivityLog,
     /// Where initialising the log on disk begins.
@@ -124,6 +135,24 @@ pub(super) struct Backing {
     pub(super) old_blocks_known: bool,
     /// PRIMARY_IND is on stable storage, so that the log counts after a crash.
     pub(super) primary_stable: bool,
+}
+
+impl Backing {
+    /// Where a block of the metadata goes.
+    pub(super) fn offset_of(&self, op: MetaOp) -> u64 {
+        let nth = |block: u32| u64::from(block) * BLOCK_BYTES as u64;
+        match op {
+            MetaOp::SuperBlock
+            | MetaOp::InterimSuperBlock { .. }
+            | MetaOp::UnsealedSuperBlock
+            | MetaOp::Flush => self.place.super_block_offset_bytes,
+            MetaOp::OldSuperBlock => self.old_super_block_bytes,
+            MetaOp::LogTransaction { block } | MetaOp::LogInitialise { block } => {
+                self.place.log_offset_bytes + nth(block)
+            }
+            MetaOp::BitmapBlock { block } => self.place.bitmap_offset_bytes + nth(block),
+        }
+    }
 }
 
 impl Device {
@@ -155,7 +184,14 @@ impl Device {
             exposed_uuid: 0,
             counters: Counters::default(),
             last_application: None,
+            resize: None,
+            new_area_due: false,
         }
+    }
+
+    /// The activity log is being moved: nobody may refer to it.
+    pub(super) fn log_moves(&self) -> bool {
+        self.resize.as_deref().is_some_and(Resize::moves_log)
     }
 
     /// Something waits to be started.

@@ -4,7 +4,7 @@ use crate::config::{DeviceOptions, DiskOptions, NetOptions, PeerDeviceOptions, R
 use crate::ids::{
     DigestId, DiskIoId, HandlerId, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber,
 };
-use crate::metadata::Loaded;
+use crate::metadata::{Index, Loaded, Place};
 use crate::wire::Frame;
 use core::net::SocketAddr;
 
@@ -124,8 +124,24 @@ pub enum Event {
         /// What.
         request: Box<AdminRequest>,
     },
+    /// Answer to [`Command::MeasureDisk`](super::Command::MeasureDisk); `None` if it could not be found out.
+    DiskMeasured {
+        /// Which volume.
+        volume: VolumeNumber,
+        /// What was found.
+        bytes: Option<DeviceBytes>,
+    },
     /// The deadline of [`Resource::next_deadline`](super::Resource::next_deadline) is reached.
     Timer,
+}
+
+/// Sizes of the devices a volume's disk is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceBytes {
+    /// The backing disk.
+    pub data: u64,
+    /// What the metadata is on; with internal metadata the same.
+    pub metadata: u64,
 }
 
 /// How a disk operation ended.
@@ -291,6 +307,13 @@ pub enum AdminRequest {
         start: Option<u64>,
         stop: Option<u64>,
     },
+    /// Sizes in sectors; 0: as large as both disks allow.
+    Resize {
+        volume: VolumeNumber,
+        size: u64,
+        assume_peer_has_space: bool,
+        assume_clean: bool,
+    },
     SuspendIo {
         volume: VolumeNumber,
     },
@@ -311,6 +334,10 @@ pub struct AttachRequest {
     pub disk: DiskLimits,
     /// Metadata as read.
     pub metadata: Box<Loaded>,
+    /// Which of the three places it is in.
+    pub index: Index,
+    /// Where its parts are.
+    pub place: Place,
     /// Disk options.
     pub options: DiskOptions,
     /// A restarted daemon attaches what its predecessor had attached: an unclean log is replayed instead of refused.

@@ -3,12 +3,9 @@
 
 use super::after_split_brain::{SplitBrainPolicies, SplitBrainPolicy};
 use super::command::{Command, Level};
-use super::device_size::{device_size, smaller_known, SizeInput};
 use super::generation::{CompareContext, ROLE_BIT};
-use super::meta_jobs::Job;
 use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
-use super::senseless::{check_sizes, Senseless};
 use super::session::Fault;
 use super::state::Mode;
 use super::state_change::Snapshot;
@@ -25,6 +22,11 @@ impl Resource {
 
     /// P_SIZES.
     pub(super) fn send_sizes(&mut self, d: usize, out: &mut Vec<Command>) {
+        self.send_sizes_as(d, self.devices[d].size, 0, out);
+    }
+
+    /// The same with another size of the device (0 asks for an answer) and [flags](crate::wire::size_flag).
+    pub(super) fn send_sizes_as(&mut self, d: usize, current: Sector, flags: u16, out: &mut Vec<Command>) {
         let device = &self.devices[d];
         let attached =
             device.backing.as_deref().filter(|_| device.disk.rank() >= DiskState::Negotiating.rank());
@@ -33,11 +35,11 @@ impl Resource {
         let sizes = Sizes {
             disk: limits.map_or(0, |l| l.capacity.0),
             user: attached.map_or(0, |b| b.options.size_sectors),
-            current: device.size.0,
+            current: current.0,
             max_bio_size: limits
                 .map_or(4096, |l| l.max_bio_bytes)
                 .min(header::request_bytes_max(session.version)),
-            flags: 0,
+            flags,
             limits: session.has(feature::LONG_SIZES).then(|| QueueLimits {
                 physical_block_size: limits.map_or(512, |l| l.physical_block_size),
                 logical_block_size: limits.map_or(512, |l| l.logical_block_size),
@@ -50,6 +52,9 @@ impl Resource {
             }),
         };
         let volume = device.volume;
+        if let Some(connection) = self.connection.as_deref_mut() {
+            connection.peer_devices[d].told_size = current;
+        }
         self.send(volume, Packet::Sizes(Box::new(sizes)), out);
     }
 
@@ -119,88 +124,6 @@ impl Resource {
             self.peer_generation_told(d, out);
         }
         Ok(())
-    }
-
-    /// P_SIZES (3.8 of the wire reference).
-    pub(super) fn sizes_received(
-        &mut self,
-        d: usize,
-        sizes: Sizes,
-        out: &mut Vec<Command>,
-    ) -> Result<(), Fault> {
-        check_sizes(&sizes).map_err(|senseless| senseless.in_packet("P_SIZES"))?;
-        let snapshot = self.snapshot(Some(d));
-        let connection = self.connection.as_mut().expect("packets come from a peer");
-        connection.peer_devices[d].sizes = Some(sizes);
-        let device = &self.devices[d];
-        let attached =
-            device.backing.as_deref().filter(|_| device.disk.rank() >= DiskState::Negotiating.rank());
-        let Some(backing) = attached else { return self.diskless_size(d, &sizes, out) };
-        let agreed = device_size(&SizeInput {
-            own_max: backing.limits.capacity.0,
-            peer_max: sizes.disk,
-            last_agreed: backing.super_block.effective_size,
-            asked: smaller_known(backing.options.size_sectors, sizes.user),
-            assume_peer_has_space: false,
-            connected: true,
-        });
-        // Growing is the business of `resize`: a peer with a larger disk does not grow a device in use.
-        let known = backing.super_block.effective_size;
-        let fresh = backing.super_block.current_uuid == crate::metadata::UUID_JUST_CREATED;
-        let size = if known != 0 && !fresh { agreed.sectors.min(known) } else { agreed.sectors };
-        let in_use = snapshot.disk.rank() >= DiskState::Outdated.rank()
-            && (!snapshot.is_replicating() || snapshot.peer_disk == DiskState::Diskless);
-        if size < device.size.0 && in_use {
-            let text = format!(
-                "The peer's disk size is too small! ({} < {} sectors; demote me first!)",
-                size, device.size.0
-            );
-            return Err(Fault::Fatal(text));
-        }
-        let copying = !matches!(snapshot.replication, ReplicationState::Off | ReplicationState::Established);
-        if size < device.size.0 && copying {
-            let why = "a smaller device in the middle of a resync or verify";
-            return Err(Senseless { field: "d_size", got: sizes.disk, why }.in_packet("P_SIZES"));
-        }
-        if size != device.size.0 {
-            self.set_size(d, Sector(size), out);
-        }
-        Ok(())
-    }
-
-    fn diskless_size(&mut self, d: usize, sizes: &Sizes, out: &mut Vec<Command>) -> Result<(), Fault> {
-        let known = [sizes.current, sizes.user, sizes.disk].into_iter().find(|&s| s != 0);
-        let Some(size) = known else { return Ok(()) };
-        let own = self.devices[d].size.0;
-        if size == own || (sizes.disk == 0 && own != 0) {
-            return Ok(());
-        }
-        if size < own && self.role == Role::Primary {
-            return Err(Fault::Fatal("The peer's device is smaller than the one in use here".to_owned()));
-        }
-        self.set_size(d, Sector(size), out);
-        Ok(())
-    }
-
-    /// The device has that size from here on.
-    pub(super) fn set_size(&mut self, d: usize, size: Sector, out: &mut Vec<Command>) {
-        let device = &mut self.devices[d];
-        device.size = size;
-        if let Some(backing) = device.backing.as_deref_mut() {
-            backing.bitmap.resize(size);
-            backing.super_block.effective_size = size.0;
-            if backing.super_block.current_uuid == crate::metadata::UUID_JUST_CREATED {
-                for slot in 0..backing.bitmap.slot_count() {
-                    backing.bitmap.set_all(slot);
-                }
-            }
-            backing.bitmap.dirty_all();
-        }
-        let (volume, writable) = (device.volume, self.role == Role::Primary);
-        let text = format!("size = {} KB", size.0 / 2);
-        self.log("size", Level::Info, self.device_subject(d), text, out);
-        out.push(Command::Device { volume, size, writable });
-        self.meta_job(d, Job::everything(None), out);
     }
 
     /// P_STATE (5.10 of the wire reference).
@@ -463,7 +386,7 @@ impl Resource {
             self.give_way(out);
             return self.compare_with_peer(d, uuids, peer, out);
         }
-        self.act_on(d, *uuids, set, &decision, out)
+        self.act_on(d, *uuids, set, (&decision, peer.role), out)
     }
 
     fn act_on(
@@ -471,7 +394,7 @@ impl Resource {
         d: usize,
         mut uuids: Uuids,
         mut set: super::generation::GenerationSet,
-        decision: &Decision,
+        (decision, peer_role): (&Decision, Role),
         out: &mut Vec<Command>,
     ) -> Result<Outcome, Fault> {
         let subject = self.peer_device_subject(d);
@@ -493,6 +416,9 @@ impl Resource {
             self.step_down(out);
         }
         match decision.action {
+            Action::None if self.new_area_after_handshake(d, peer_role) => {
+                Ok(Outcome::Go(ReplicationState::WFBitMapS))
+            }
             Action::None => Ok(Outcome::Go(ReplicationState::Established)),
             Action::Source { full } => {
                 self.mark_frozen_log(d, out);

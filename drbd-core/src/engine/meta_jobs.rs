@@ -10,6 +10,10 @@
 //!
 //! Steps 3 and 4 are barriers: everything before is stable when they are done. One job at a time keeps two writes of
 //! the same block from being outstanding together.
+//!
+//! The job of a new size (`resize`) may write to another place. Then the super block there is what makes the new place
+//! count, so the first one is written in two steps of which a power loss cannot leave a mixture; it comes after everything
+//! else, or, where the parts are written over the old ones, before, saying that nothing else counts yet.
 
 use crate::ids::Ticket;
 use std::collections::VecDeque;
@@ -47,6 +51,8 @@ pub(super) enum Then {
     Answer(Ticket),
     /// Everything is marked for a full sync.
     FullSyncMarked,
+    /// The new size is kept.
+    Resized,
 }
 
 /// Which bitmap blocks a job writes.
@@ -59,9 +65,22 @@ pub(super) enum Blocks {
     Dirty,
 }
 
+/// How the metadata comes to belong to another size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Relaying {
+    /// It stays where it is.
+    InPlace,
+    /// All of it moves to where nothing of it was.
+    Apart,
+    /// All of it moves to where part of it was.
+    Over,
+}
+
 /// One job.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Job {
+    /// Takes up the size that is planned for the device, before anything else.
+    pub(super) resize: Option<Relaying>,
     pub(super) flush_data: bool,
     pub(super) blocks: Blocks,
     pub(super) initialise_log: bool,
@@ -74,6 +93,7 @@ impl Job {
     /// Only the super block.
     pub(super) fn super_block(then: Option<Then>) -> Job {
         Job {
+            resize: None,
             flush_data: false,
             blocks: Blocks::None,
             initialise_log: false,
@@ -92,10 +112,15 @@ impl Job {
 /// Steps of a job, in order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Step {
+    Resize,
     FlushData,
+    Interim,
+    InterimSealed,
     Blocks,
     Log,
     SuperBlock,
+    Sealed,
+    EraseOld,
     Done,
 }
 
@@ -144,7 +169,7 @@ impl MetaJobs {
         if self.running.is_none() {
             self.running = self.queue.pop_front().map(|job| Running {
                 job,
-                step: Step::FlushData,
+                step: Step::Resize,
                 in_flight: 0,
                 cursor: 0,
                 within: None,

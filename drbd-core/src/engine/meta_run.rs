@@ -2,7 +2,7 @@
 
 use super::command::{Command, DiskOp, Level, MetaOp};
 use super::event::IoResult;
-use super::meta_jobs::{Blocks, Job, Running, Step, Then};
+use super::meta_jobs::{Blocks, Job, Relaying, Running, Step, Then};
 use super::planted::Bug;
 use super::resource::{IoOwner, Resource};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
@@ -40,6 +40,7 @@ impl Resource {
         let mut evicted = Vec::new();
         backing.log.begin_transaction(&mut evicted);
         let job = Job {
+            resize: None,
             // With internal metadata the transaction's own barrier covers the data.
             flush_data: backing.limits.external_metadata
                 && !evicted.is_empty()
@@ -68,6 +69,14 @@ impl Resource {
             }
             let running = backing.jobs.running.as_ref().expect("just started");
             let waiting = match running.step {
+                Step::Resize => {
+                    self.take_up_size(d);
+                    false
+                }
+                Step::Interim => self.step_interim(d, false, out),
+                Step::InterimSealed => self.step_interim(d, true, out),
+                Step::Sealed => self.step_sealed(d, out),
+                Step::EraseOld => self.step_erase_old(d, out),
                 Step::FlushData => self.step_flush_data(d, out),
                 Step::Blocks => self.step_blocks(d, out),
                 Step::Log => self.step_log(d, out),
@@ -95,10 +104,15 @@ impl Resource {
     fn next_step(&mut self, d: usize) {
         let running = self.running(d);
         running.step = match running.step {
-            Step::FlushData => Step::Blocks,
+            Step::Resize => Step::FlushData,
+            Step::FlushData => Step::Interim,
+            Step::Interim => Step::InterimSealed,
+            Step::InterimSealed => Step::Blocks,
             Step::Blocks => Step::Log,
             Step::Log => Step::SuperBlock,
-            Step::SuperBlock | Step::Done => Step::Done,
+            Step::SuperBlock => Step::Sealed,
+            Step::Sealed => Step::EraseOld,
+            Step::EraseOld | Step::Done => Step::Done,
         };
         running.issued = false;
         running.cursor = 0;
@@ -199,6 +213,7 @@ impl Resource {
         self.forget_log_before_detach(d);
         let job = &self.running(d).job;
         let op = match (job.super_block, &job.blocks, job.transaction) {
+            (true, _, _) if job.resize == Some(Relaying::Apart) => Some(MetaOp::UnsealedSuperBlock),
             (true, _, _) => Some(MetaOp::SuperBlock),
             // Nothing after the blocks makes them stable: a barrier of their own does.
             (false, Blocks::Dirty, false) => Some(MetaOp::Flush),
@@ -208,6 +223,24 @@ impl Resource {
             Some(op) => self.one_operation(d, true, Some(op), out),
             None => self.running(d).in_flight > 0,
         }
+    }
+
+    /// Over the old place: from here on until the end a crash costs a full sync, and nothing else.
+    fn step_interim(&mut self, d: usize, sealed: bool, out: &mut Vec<Command>) -> bool {
+        let wanted = self.running(d).job.resize == Some(Relaying::Over);
+        self.one_operation(d, wanted, Some(MetaOp::InterimSuperBlock { sealed }), out)
+    }
+
+    /// Where there was no super block before: now it counts.
+    fn step_sealed(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        let wanted = self.running(d).job.resize == Some(Relaying::Apart);
+        self.one_operation(d, wanted, Some(MetaOp::SuperBlock), out)
+    }
+
+    /// Should the device become as small again as it was, nobody is to take the old metadata for the present one.
+    fn step_erase_old(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        let wanted = self.running(d).job.resize == Some(Relaying::Apart);
+        self.one_operation(d, wanted, Some(MetaOp::OldSuperBlock), out)
     }
 
     /// A super block that goes out before the bitmap must still say that the log counts: only the last one of a disk that
@@ -259,6 +292,7 @@ impl Resource {
             Then::PeerWritesKept => self.peer_writes_kept(d, out),
             Then::Answer(ticket) => self.answer_kept(ticket, out),
             Then::FullSyncMarked => self.full_sync_marked(d, out),
+            Then::Resized => self.resized(d, out),
         }
     }
 
@@ -271,10 +305,12 @@ impl Resource {
         let backing = self.devices[d].backing.as_deref().expect("an attached disk");
         match op {
             MetaOp::SuperBlock => backing.super_block.encode(block),
+            MetaOp::UnsealedSuperBlock => backing.super_block.encode_unsealed(block),
+            MetaOp::InterimSuperBlock { sealed } => self.encode_interim(d, sealed, block),
             MetaOp::LogTransaction { .. } => encode_transaction(&backing.log, block),
             MetaOp::LogInitialise { .. } => encode_initialised(block),
             MetaOp::BitmapBlock { block: number } => backing.bitmap.encode_block(number, block),
-            MetaOp::Flush => block.fill(0),
+            MetaOp::Flush | MetaOp::OldSuperBlock => block.fill(0),
         }
     }
 }

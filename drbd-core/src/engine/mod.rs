@@ -46,6 +46,7 @@ mod peer_device;
 mod random;
 mod read_balancing;
 mod repair;
+mod resize;
 mod resource;
 mod resync;
 mod resync_order;
@@ -100,10 +101,12 @@ impl Resource {
             Event::Digest { job, digest } => self.digest_done(job, digest, out),
             Event::HandlerExited { handler, status } => self.handler_exited(handler, status, out),
             Event::Admin { ticket, request } => self.administer(ticket, *request, out),
+            Event::DiskMeasured { volume, bytes } => self.disk_measured(volume, bytes, out),
             Event::Timer => self.tick(out),
         }
         self.end_doomed_session(out);
         self.order_resyncs(out);
+        self.resize_tick(out);
         self.admin_tick(out);
     }
 
@@ -122,7 +125,8 @@ impl Resource {
         let verify = verifies.filter_map(|p| p.verify.as_deref().map(|v| v.next_tick)).min();
         let ahead = connection.and_then(|c| c.peer_devices.iter().filter_map(|p| p.catch_up_at).min());
         let trouble = self.disk_trouble_deadline();
-        [link, resync, verify, ahead, trouble, self.admin.deadline()].into_iter().flatten().min()
+        let resize = self.resize_deadline();
+        [link, resync, verify, ahead, trouble, resize, self.admin.deadline()].into_iter().flatten().min()
     }
 
     fn tick(&mut self, out: &mut Vec<Command>) {

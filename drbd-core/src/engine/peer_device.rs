@@ -23,6 +23,10 @@ pub(super) struct PeerDevice {
     pub(super) uuids: Option<Uuids>,
     /// The peer's sizes as last told in this session.
     pub(super) sizes: Option<Sizes>,
+    /// The size of the device told to the peer last in this session.
+    pub(super) told_size: Sector,
+    /// As source of a new part: a handler prepares.
+    pub(super) new_area: bool,
     /// Bits told in the last P_UUIDS to the peer.
     pub(super) bits_told: u64,
     /// Packet sequence number of the last packet sent that carries one.
@@ -79,6 +83,8 @@ impl PeerDevice {
             resync_suspended: ResyncSuspended::default(),
             uuids: None,
             sizes: None,
+            told_size: Sector(0),
+            new_area: false,
             bits_told: 0,
             sequence: 0,
             peer_sequence: 0,

@@ -25,6 +25,9 @@ pub enum Bug {
     TurnedAwayStaysInEpoch,
     TurnNotKept,
     PolicyNotAsked,
+    MovedWithoutInterim,
+    SizeBeforeBits,
+    NewPartNotMarked,
 }
 
 impl Resource {

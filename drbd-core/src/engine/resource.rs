@@ -165,8 +165,10 @@ impl Resource {
     pub(super) fn meta_io(&mut self, d: usize, op: MetaOp, barrier: bool, out: &mut Vec<Command>) {
         let io = self.begin_io(d, IoOwner::Job);
         let device = &mut self.devices[d];
-        let flushes = device.backing.as_ref().is_some_and(|b| b.options.md_flushes);
-        out.push(Command::Meta(MetaIo { volume: device.volume, io, op, barrier: barrier && flushes }));
+        let backing = device.backing.as_deref().expect("an attached disk");
+        let offset_bytes = backing.offset_of(op);
+        let barrier = barrier && backing.options.md_flushes;
+        out.push(Command::Meta(MetaIo { volume: device.volume, io, op, offset_bytes, barrier }));
     }
 
     /// Sends on the data stream of the session, if there is one.

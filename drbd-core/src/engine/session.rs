@@ -621,6 +621,8 @@ impl Resource {
         for peer_device in &mut connection.peer_devices {
             peer_device.uuids = None;
             peer_device.sizes = None;
+            peer_device.told_size = crate::ids::Sector(0);
+            peer_device.new_area = false;
             peer_device.resync = None;
             peer_device.strays = false;
             peer_device.early_sync_uuid = None;
@@ -640,6 +642,7 @@ impl Resource {
             self.give_up_postponed(d);
             self.start_held(d, out);
         }
+        self.resizes_without_session(out);
     }
 
     fn after_session(&mut self, out: &mut Vec<Command>) {

@@ -261,7 +261,8 @@ impl Resource {
 
     /// Upper requests of a volume may be started (7.8 of the wire reference).
     pub(super) fn accepts_upper(&self, d: usize) -> bool {
-        !self.suspended.any() && !self.freeze.engaged && self.may_go_on(d)
+        let resizing = self.devices[d].resize.as_deref().is_some_and(|resize| resize.holds_requests());
+        !self.suspended.any() && !self.freeze.engaged && !resizing && self.may_go_on(d)
     }
 
     /// Whether a front end may open a volume now: its size, or a sentence why not.

@@ -10,6 +10,7 @@ mod load;
 mod log_before_84;
 mod log_replay;
 mod log_transaction;
+mod relayout;
 mod superblock;
 
 use crate::ids::Sector;
@@ -21,6 +22,7 @@ pub use load::{apply_log, load, AppliedLog};
 pub use log_before_84::{is_log_before_84, replay_before_84};
 pub use log_replay::{replay, LogReplay, LogState};
 pub use log_transaction::{encode_initialised, ring_block, LogTransaction, TransactionKind};
+pub use relayout::Relayout;
 pub use superblock::older_format;
 
 /// Super block, log transactions and the unit of bitmap writes: everything on disk comes in blocks of this size.

@@ -151,6 +151,13 @@ impl SuperBlock {
         }
     }
 
+    /// The same without what makes it a super block, which is in the first sector. Written first where there was none, so
+    /// that a torn write of the whole cannot leave the rest of a block that lay there before.
+    pub fn encode_unsealed(&self, block: &mut Block) {
+        self.encode(block);
+        put_u32(block, MAGIC_AT, 0);
+    }
+
     fn encode_v08(&self, block: &mut Block) {
         put_u64(block, 16, self.peers[0].bitmap_uuid);
         put_u64(block, 24, self.history[0]);

@@ -83,6 +83,14 @@ pub mod uuid_flag {
     pub const SKIP_INITIAL_SYNC: u64 = 8;
 }
 
+/// Flags of P_SIZES (dds_flags).
+pub mod size_flag {
+    /// `resize --assume-peer-has-space`.
+    pub const FORCED: u16 = 1;
+    /// `resize --assume-clean`: the new part is not to be copied.
+    pub const NO_RESYNC: u16 = 2;
+}
+
 /// P_CONNECTION_FEATURES.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Features {

@@ -3,7 +3,7 @@
 
 use super::disk::{Disk, BLOCK};
 use super::setup::{NodeSetup, Setup};
-use drbd_core::engine::MetaOp;
+use drbd_core::engine::DeviceBytes;
 use drbd_core::ids::Sector;
 use drbd_core::metadata::{apply_log, encode_initialised, load};
 use drbd_core::metadata::{device_flag, peer_flag, Format, Loaded, MetadataError, SuperBlock};
@@ -111,19 +111,27 @@ impl Image {
         Ok(applied.extents.len())
     }
 
-    /// Where a block of the engine goes.
-    pub(crate) fn offset(&self, op: MetaOp) -> usize {
-        let at = match op {
-            MetaOp::SuperBlock => self.layout.super_block_offset_bytes,
-            MetaOp::LogTransaction { block } | MetaOp::LogInitialise { block } => {
-                self.layout.log_offset_bytes() + u64::from(block) * BLOCK as u64
-            }
-            MetaOp::BitmapBlock { block } => {
-                self.layout.bitmap_offset_bytes() + u64::from(block) * BLOCK as u64
-            }
-            MetaOp::Flush => unreachable!("a flush is not written"),
-        };
-        (at - self.base) as usize
+    /// Where in the area that byte of the device is.
+    pub(crate) fn within(&self, offset_bytes: u64) -> usize {
+        (offset_bytes - self.base) as usize
+    }
+
+    /// Which of the three places it is in.
+    pub(crate) fn index(&self) -> Index {
+        self.index
+    }
+
+    /// Where the parts are.
+    pub(crate) fn place(&self, area: &[u8]) -> Result<Place, MetadataError> {
+        let at = self.super_block_at();
+        let block = area[at..at + BLOCK].first_chunk::<BLOCK>().expect("the area holds it");
+        let super_block = SuperBlock::decode(block)?.expect("a super block survives everything");
+        Place::of(&super_block, self.index, self.meta_device_bytes, self.data_device_bytes)
+    }
+
+    /// How large the devices are.
+    pub(crate) fn device_bytes(&self) -> DeviceBytes {
+        DeviceBytes { data: self.data_device_bytes, metadata: self.meta_device_bytes }
     }
 
     fn super_block_at(&self) -> usize {

@@ -163,6 +163,7 @@ impl Cluster {
                 return None;
             }
         };
+        let place = disks.image.place(disks.meta_area()).expect("it was loaded");
         Some(AttachRequest {
             volume: VolumeNumber(volume as u16),
             backing_dev: format!("/dev/sim{volume}"),
@@ -175,6 +176,8 @@ impl Cluster {
                 external_metadata: disks.meta.is_some(),
             },
             metadata,
+            index: disks.image.index(),
+            place,
             options: DiskOptions {
                 size_sectors: if self.setup.born_in_sync { 0 } else { self.sizes[volume].0 },
                 ..self.setup.nodes[node].disk.clone()

@@ -155,6 +155,13 @@ impl Cluster {
             Command::SettingsAdopted { peer, .. } => {
                 self.note(Some(node), "settings", format_args!("of node {peer}"));
             }
+            Command::SizeAdopted { volume, size } => {
+                self.note(Some(node), "settings", format_args!("volume {volume} is to have {size} sectors"));
+            }
+            Command::MeasureDisk { volume } => {
+                let bytes = Some(self.nodes[node].volumes[usize::from(volume.0)].image.device_bytes());
+                self.post(node, 0, Event::DiskMeasured { volume, bytes });
+            }
             Command::CloseDisk { volume } => self.note(Some(node), "close-disk", format_args!("{volume}")),
             Command::Reply { ticket, result } => self.replied(node, ticket, &result),
             Command::Notify(_) => {}
@@ -208,7 +215,7 @@ impl Cluster {
         let operation = match block {
             None => Operation::Flush,
             Some(block) => {
-                let at = self.nodes[node].volumes[volume].image.offset(io.op);
+                let at = self.nodes[node].volumes[volume].image.within(io.offset_bytes);
                 let change = Change::Block(at, block);
                 Operation::Write { change, preflush: io.barrier, fua: io.barrier }
             }

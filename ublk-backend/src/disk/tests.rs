@@ -23,7 +23,7 @@ fn with_metadata(name: &str) -> PathBuf {
 
 fn open_internal(path: &Path) -> Result<Opened, Refusal> {
     let name = path.to_str().unwrap();
-    open(name, "internal", "internal")
+    open(name, "internal", "internal", None)
 }
 
 #[test]
@@ -62,9 +62,9 @@ fn what_cannot_be_attached_is_told_apart() {
 fn the_index_must_fit_the_place() {
     let path = with_metadata("index");
     let name = path.to_str().unwrap();
-    assert_eq!(open(name, "internal", "flexible").unwrap_err().reason, Reason::MetaIndexInvalid);
-    assert_eq!(open(name, name, "nonsense").unwrap_err().reason, Reason::MetaIndexInvalid);
-    assert_eq!(open(name, "/nonexistent", "flexible").unwrap_err().reason, Reason::OpenMetaDisk);
+    assert_eq!(open(name, "internal", "flexible", None).unwrap_err().reason, Reason::MetaIndexInvalid);
+    assert_eq!(open(name, name, "nonsense", None).unwrap_err().reason, Reason::MetaIndexInvalid);
+    assert_eq!(open(name, "/nonexistent", "flexible", None).unwrap_err().reason, Reason::OpenMetaDisk);
     std::fs::remove_file(path).unwrap();
 }
 

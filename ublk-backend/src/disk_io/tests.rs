@@ -173,16 +173,16 @@ fn any_number_of_unaligned_requests_needs_one_buffer() {
 #[test]
 fn metadata_goes_to_its_place() {
     let mut bench = bench("meta", 512, true);
-    for (n, op) in [
-        MetaOp::SuperBlock,
-        MetaOp::LogTransaction { block: 3 },
-        MetaOp::BitmapBlock { block: 0 },
-        MetaOp::Flush,
+    for (n, (op, offset_bytes)) in [
+        (MetaOp::SuperBlock, 7 << 20),
+        (MetaOp::LogTransaction { block: 3 }, (7 << 20) + 4 * 4096),
+        (MetaOp::BitmapBlock { block: 0 }, (7 << 20) + (64 << 10)),
+        (MetaOp::Flush, 7 << 20),
     ]
     .into_iter()
     .enumerate()
     {
-        let io = MetaIo { volume: VOLUME, io: DiskIoId(n as u32), op, barrier: n % 2 == 0 };
+        let io = MetaIo { volume: VOLUME, io: DiskIoId(n as u32), op, offset_bytes, barrier: n % 2 == 0 };
         bench.disks.start_meta(io, &[n as u8 + 1; 4096], &mut bench.ring, &mut bench.pools);
         assert_eq!(bench.finish(1)[0].0, IoResult::Done);
     }
@@ -197,6 +197,9 @@ fn nothing_reaches_beyond_the_data() {
     let payload = bench.payload(1, 4096);
     bench.start(DiskOp::Write, 7 << 20, 4096, payload);
     assert_eq!(bench.finish(1)[0].0, IoResult::Failed(libc::EINVAL));
+    bench.disks.reach(VOLUME, Sector::from_bytes((7 << 20) + 4096));
+    bench.start(DiskOp::Write, 7 << 20, 4096, payload);
+    assert_eq!(bench.finish(1)[0].0, IoResult::Done);
     bench.disks.close(VOLUME);
     bench.start(DiskOp::Write, 0, 4096, payload);
     assert_eq!(bench.finish(1)[0].0, IoResult::Failed(libc::ENODEV));

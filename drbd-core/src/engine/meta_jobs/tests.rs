@@ -54,7 +54,7 @@ fn the_log_overtakes_what_waits_and_interrupts_nothing() {
     jobs.push(Job::everything(Some(then(2))));
     jobs.push_urgent(transaction());
     let running = jobs.running.take().unwrap();
-    assert_eq!((running.step, running.job.then), (Step::FlushData, vec![then(1)]));
+    assert_eq!((running.step, running.job.then), (Step::Resize, vec![then(1)]));
     assert_eq!(run_one(&mut jobs), Some(transaction()));
     assert_eq!(run_one(&mut jobs).map(|j| j.then), Some(vec![then(2)]));
 }

@@ -301,7 +301,7 @@ fn a_detach_keeps_the_bits_before_the_log_is_forgotten() {
     while !lab.nodes[1].pending.is_empty() {
         lab.let_one_go(1, IoResult::Done);
         let named = lab.nodes[1].kept().flags & PRIMARY_IND != 0;
-        let marked = lab.nodes[1].bitmap[0] & 1 << 2 != 0;
+        let marked = lab.nodes[1].bitmap()[0] & 1 << 2 != 0;
         assert!(named || marked, "after a crash now nothing would tell of block 2");
     }
     lab.let_go(1);

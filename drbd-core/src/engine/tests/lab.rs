@@ -50,7 +50,7 @@ impl Lab {
         Lab::of([Node::new(0, format, 100), Node::new(1, format, 200)], options)
     }
 
-    fn of(nodes: [Node; 2], options: [NetOptions; 2]) -> Lab {
+    pub(super) fn of(nodes: [Node; 2], options: [NetOptions; 2]) -> Lab {
         let (ends, sent, buffers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut lab = Lab {
             nodes,
@@ -130,6 +130,14 @@ impl Lab {
         lab.primary(0, true).expect("forced");
         lab.wait("in sync", |lab| lab.is_in_sync());
         lab
+    }
+
+    /// Both UpToDate from the beginning, without a first sync.
+    pub(super) fn skip_first_sync(&mut self) {
+        self.connect();
+        self.ask(0, AdminRequest::NewCurrentUuid { volume: VOLUME, clear_bitmap: true })
+            .expect("both are fresh");
+        self.wait("in sync", |lab| lab.is_in_sync());
     }
 
     // ---- what an administrator does ------------------------------------------------------------------------------
@@ -446,6 +454,11 @@ impl Lab {
         let mut out = Vec::new();
         self.nodes[n].engine.handle(self.now, event, &mut out);
         self.nodes[n].engine.check();
+        self.carry_out_all(n, out);
+    }
+
+    /// Carries out what an engine commanded.
+    pub(super) fn carry_out_all(&mut self, n: usize, out: Vec<Command>) {
         for command in out {
             self.nodes[n].check_command(&command);
             if let Some(journal) = &mut self.journal {
@@ -503,7 +516,7 @@ impl Lab {
             Command::Digest { job, algorithm, payload, bytes } => {
                 let contents = &self.buffers[&payload];
                 assert!(
-                    !self.honest || contents.len() as u32 * 4096 == bytes,
+                    !self.honest || contents.len() as u32 * 4096 == bytes.next_multiple_of(4096),
                     "{bytes} bytes of {contents:?}"
                 );
                 let digest = contents.iter().flat_map(|c| c.to_be_bytes()).collect();
@@ -546,9 +559,14 @@ impl Lab {
                 };
                 node.integrity.push((direction, algorithm, behind.cloned()));
             }
+            Command::MeasureDisk { volume } => {
+                let bytes = Some(node.bytes_now());
+                self.events.push_back((n, Event::DiskMeasured { volume, bytes }));
+            }
             Command::SetVersion { .. }
             | Command::CancelDial { .. }
             | Command::SettingsAdopted { .. }
+            | Command::SizeAdopted { .. }
             | Command::Device { .. }
             | Command::Notify(_) => {}
         }
@@ -593,7 +611,7 @@ impl Lab {
             bytes[0] ^= 1 << 16;
         }
         let there = bytes.as_ref().map_or(0, |b| b.len() as u32 * 4096);
-        assert!(!self.honest || there == frame.packet.bulk_bytes(), "{frame:?}");
+        assert!(!self.honest || there == frame.packet.bulk_bytes().next_multiple_of(4096), "{frame:?}");
         let Some(frame) = self.on_its_way(n, (socket, other), frame) else { return };
         let payload = bytes.map_or(PayloadId::NONE, |bytes| self.store(bytes));
         self.events.push_back((1 - n, Event::Packet { socket: other, frame, payload }));

@@ -21,6 +21,8 @@ mod lab;
 mod mutated;
 mod node;
 mod old_peers;
+mod resize;
+mod resize_crash;
 mod resync;
 mod roles;
 mod scenario;

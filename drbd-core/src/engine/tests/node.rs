@@ -4,8 +4,8 @@
 use crate::config::{DiskOptions, NetOptions, OptionSet, OptionSpec, ResourceOptions};
 use crate::engine::resource::IoOwner;
 use crate::engine::{
-    AttachRequest, Command, Direction, DiskIo, DiskLimits, DiskOp, LogRecord, MetaIo, MetaOp, Resource,
-    UpperResult,
+    AttachRequest, Command, DeviceBytes, Direction, DiskIo, DiskLimits, DiskOp, LogRecord, MetaIo, MetaOp,
+    Resource, UpperResult,
 };
 use crate::ids::{HandlerId, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
 use crate::metadata::{
@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Usable size of every disk: 16 activity-log extents.
 pub(super) const SECTORS: u64 = 16 * 8192;
+/// Size of every backing disk: that much, and the internal metadata for it.
+pub(super) const DEVICE_BYTES: u64 = SECTORS * 512 + (40 << 10);
 pub(super) const VOLUME: VolumeNumber = VolumeNumber(0);
 
 /// An operation the disk has not yet carried out.
@@ -57,11 +59,20 @@ pub(super) struct Node {
     pub(super) engine: Resource,
     /// Content of every block that was written.
     pub(super) disk: BTreeMap<u64, u32>,
-    pub(super) super_block: Box<[u8; BLOCK_BYTES]>,
-    pub(super) bitmap: Vec<u8>,
-    pub(super) log: Vec<u8>,
-    /// Metadata of volumes 1 and up; their blocks are in `disk` from number × 2^32 on.
-    pub(super) further: Vec<Further>,
+    /// What was written of metadata, by its place on the device.
+    pub(super) meta: BTreeMap<u64, Box<[u8; BLOCK_BYTES]>>,
+    pub(super) index: Index,
+    /// Sizes the backing disk had, the present one last.
+    pub(super) device_bytes: Vec<u64>,
+    /// Of the device external metadata is on.
+    pub(super) meta_bytes: u64,
+    /// What lay where metadata was written that is not yet stable, in order.
+    pub(super) unstable: Vec<(u64, Option<Box<[u8; BLOCK_BYTES]>>)>,
+    /// What the disk says of itself.
+    pub(super) logical_block_size: u32,
+    /// Disks of volumes 1 and up, internal metadata at their end; their blocks are in `disk` from number × 2^32 on, their
+    /// metadata in `meta` from number × 2^48 on.
+    pub(super) further: u16,
     /// Not yet answered, because `holds` says so.
     pub(super) pending: Vec<Pending>,
     pub(super) holds: Option<fn(&Pending) -> bool>,
@@ -90,14 +101,6 @@ pub(super) struct Node {
     pub(super) references: BTreeMap<PayloadId, i32>,
     pub(super) disk_closed: bool,
     pub(super) contract: Contract,
-}
-
-/// Metadata of a further volume.
-#[derive(Clone, Debug)]
-pub(super) struct Further {
-    super_block: Box<[u8; BLOCK_BYTES]>,
-    bitmap: Vec<u8>,
-    log: Vec<u8>,
 }
 
 /// A sector among those of all volumes.
@@ -141,6 +144,11 @@ pub(super) fn net(pairs: &[(&str, &str)]) -> NetOptions {
     NetOptions::from(&options(pairs))
 }
 
+/// Where the metadata of a volume's disk begins in [`Node::meta`].
+fn base_of(volume: VolumeNumber) -> u64 {
+    u64::from(volume.0) << 48
+}
+
 fn geometry() -> Geometry {
     Geometry::usual(1)
 }
@@ -148,16 +156,16 @@ fn geometry() -> Geometry {
 impl Node {
     pub(super) fn new(number: u8, format: Format, seed: u64) -> Node {
         let resource_options = ResourceOptions::from(&OptionSet::default());
-        let layout = Layout::new(Index::Internal, SECTORS * 512 + (1 << 20), &geometry()).expect("a layout");
-        let mut super_block = Box::new([0; BLOCK_BYTES]);
-        SuperBlock::fresh(format, &layout, &geometry()).encode(&mut super_block);
-        Node {
+        let mut node = Node {
             engine: Resource::new("r0", NodeId(number), resource_options, seed + u64::from(number)),
             disk: BTreeMap::new(),
-            super_block,
-            bitmap: vec![0; geometry().bitmap_bytes(Sector(SECTORS)) as usize],
-            log: vec![0; geometry().log_blocks() as usize * BLOCK_BYTES],
-            further: Vec::new(),
+            meta: BTreeMap::new(),
+            index: Index::Internal,
+            device_bytes: vec![DEVICE_BYTES],
+            meta_bytes: 1 << 20,
+            unstable: Vec::new(),
+            logical_block_size: 512,
+            further: 0,
             pending: Vec::new(),
             holds: None,
             outbox: VecDeque::new(),
@@ -178,22 +186,89 @@ impl Node {
             references: BTreeMap::new(),
             disk_closed: false,
             contract: Contract { epochs: [Promised::default()].into(), ..Contract::default() },
-        }
+        };
+        node.create_metadata(format, Index::Internal);
+        node
+    }
+
+    /// `drbdmeta create-md`.
+    pub(super) fn create_metadata(&mut self, format: Format, index: Index) {
+        self.index = index;
+        let layout = Layout::new(index, self.bytes_now().metadata, &geometry()).expect("a layout");
+        let mut block = Box::new([0; BLOCK_BYTES]);
+        SuperBlock::fresh(format, &layout, &geometry()).encode(&mut block);
+        self.meta = [(layout.super_block_offset_bytes, block)].into();
+    }
+
+    /// Another size for the backing disk.
+    pub(super) fn grow_device(&mut self, bytes: u64) {
+        self.device_bytes.push(bytes);
+    }
+
+    pub(super) fn bytes_now(&self) -> DeviceBytes {
+        self.bytes_when(*self.device_bytes.last().expect("a size"))
+    }
+
+    fn bytes_when(&self, data: u64) -> DeviceBytes {
+        DeviceBytes { data, metadata: if self.index.is_internal() { data } else { self.meta_bytes } }
+    }
+
+    /// The super block, and the size of the disk it was found with: at the end, or where the end was before.
+    pub(super) fn found(&self) -> Option<(SuperBlock, DeviceBytes)> {
+        self.found_of(VOLUME)
+    }
+
+    fn found_of(&self, volume: VolumeNumber) -> Option<(SuperBlock, DeviceBytes)> {
+        let further = DeviceBytes { data: DEVICE_BYTES, metadata: DEVICE_BYTES };
+        let of_first = self.device_bytes.iter().rev().map(|&data| (self.index, self.bytes_when(data)));
+        let sizes: Vec<_> =
+            if volume == VOLUME { of_first.collect() } else { vec![(Index::Internal, further)] };
+        sizes.into_iter().find_map(|(index, bytes)| {
+            let at = index.super_block_offset_bytes(bytes.metadata).expect("large enough");
+            let super_block = SuperBlock::decode(self.meta.get(&(base_of(volume) + at))?).ok()??;
+            Some((super_block, bytes))
+        })
     }
 
     /// The super block as it is on disk.
     pub(super) fn kept(&self) -> SuperBlock {
-        SuperBlock::decode(&self.super_block).expect("ours").expect("a super block")
+        self.found().expect("a super block").0
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.place_of(VOLUME)
+    }
+
+    fn place_of(&self, volume: VolumeNumber) -> Place {
+        let (super_block, bytes) = self.found_of(volume).expect("a super block");
+        let index = if volume == VOLUME { self.index } else { Index::Internal };
+        Place::of(&super_block, index, bytes.metadata, bytes.data).expect("it fits its device")
+    }
+
+    fn part(&self, offset_bytes: u64, bytes: u64) -> Vec<u8> {
+        let mut part = vec![0; bytes as usize];
+        for (chunk, at) in part.chunks_mut(BLOCK_BYTES).zip((offset_bytes..).step_by(BLOCK_BYTES)) {
+            if let Some(block) = self.meta.get(&at) {
+                chunk.copy_from_slice(&block[..chunk.len()]);
+            }
+        }
+        part
+    }
+
+    pub(super) fn bitmap(&self) -> Vec<u8> {
+        let place = self.place();
+        self.part(place.bitmap_offset_bytes, place.bitmap_bytes)
+    }
+
+    fn log(&self) -> Vec<u8> {
+        let place = self.place();
+        self.part(place.log_offset_bytes, place.log_bytes)
     }
 
     /// The machine after a crash: its disk and nothing else.
     pub(super) fn crashed(&mut self, number: u8, seed: u64) -> Node {
         let mut fresh = Node::new(number, self.kept().format, seed);
-        fresh.super_block = self.super_block.clone();
-        fresh.bitmap = std::mem::take(&mut self.bitmap);
-        fresh.log = std::mem::take(&mut self.log);
-        fresh.further = std::mem::take(&mut self.further);
-        fresh.disk = std::mem::take(&mut self.disk);
+        fresh.take_disk_of(self);
         fresh.handler_status = self.handler_status;
         fresh.engine.options = self.engine.options.clone();
         fresh
@@ -208,10 +283,12 @@ impl Node {
 
     /// The disk as another one is, metadata and all.
     pub(super) fn take_disk_of(&mut self, other: &Node) {
-        self.super_block = other.super_block.clone();
-        self.bitmap = other.bitmap.clone();
-        self.log = other.log.clone();
-        self.further = other.further.clone();
+        self.meta = other.meta.clone();
+        self.further = other.further;
+        self.index = other.index;
+        self.device_bytes.clone_from(&other.device_bytes);
+        self.meta_bytes = other.meta_bytes;
+        self.logical_block_size = other.logical_block_size;
         self.disk = other.disk.clone();
     }
 
@@ -230,39 +307,26 @@ impl Node {
             block.history.rotate_right(1);
             block.history[0] = std::mem::take(&mut peer.bitmap_uuid);
         }
-        block.encode(&mut self.super_block);
+        let at = self.place().super_block_offset_bytes;
+        block.encode(self.meta.get_mut(&at).expect("it was found there"));
     }
 
     /// Another disk, just made; the number of its volume.
     pub(super) fn add_disk(&mut self) -> VolumeNumber {
         let fresh = Node::new(0, self.kept().format, 0);
-        self.further.push(Further { super_block: fresh.super_block, bitmap: fresh.bitmap, log: fresh.log });
-        VolumeNumber(self.further.len() as u16)
+        self.further += 1;
+        let volume = VolumeNumber(self.further);
+        self.meta.extend(fresh.meta.into_iter().map(|(at, block)| (base_of(volume) + at, block)));
+        volume
     }
 
-    /// Super block, bitmap and log of a volume.
-    fn metadata(&mut self, volume: VolumeNumber) -> (&mut [u8; BLOCK_BYTES], &mut [u8], &mut [u8]) {
-        match volume.0 {
-            0 => (&mut self.super_block, &mut self.bitmap, &mut self.log),
-            n => {
-                let Further { super_block, bitmap, log } = &mut self.further[usize::from(n) - 1];
-                (super_block, bitmap, log)
-            }
-        }
-    }
-
-    fn loaded(&mut self, volume: VolumeNumber) -> Loaded {
-        let (super_block, bitmap, log) = self.metadata(volume);
-        let kept = SuperBlock::decode(super_block).expect("ours").expect("a super block");
-        let place = Place {
-            super_block_offset_bytes: 0,
-            log_offset_bytes: 0,
-            log_bytes: log.len() as u64,
-            bitmap_offset_bytes: 0,
-            bitmap_bytes: bitmap.len() as u64,
-            capacity: Sector(SECTORS),
-        };
-        load(kept, &place, log, bitmap).expect("our own metadata")
+    fn loaded(&self, volume: VolumeNumber) -> Loaded {
+        let (super_block, _) = self.found_of(volume).expect("a super block");
+        let place = self.place_of(volume);
+        let part = |at: u64, bytes: u64| self.part(base_of(volume) + at, bytes);
+        let log = part(place.log_offset_bytes, place.log_bytes);
+        let bitmap = part(place.bitmap_offset_bytes, place.bitmap_bytes);
+        load(super_block, &place, &log, &bitmap).expect("our own metadata")
     }
 
     /// What an attach is given; `apply_al`: drbdmeta was there before, as drbdadm has it.
@@ -285,14 +349,16 @@ impl Node {
             volume,
             backing_dev: "/dev/backing".to_owned(),
             disk: DiskLimits {
-                capacity: Sector(SECTORS),
+                capacity: self.place_of(volume).capacity,
                 max_bio_bytes: 1 << 20,
-                logical_block_size: 512,
+                logical_block_size: self.logical_block_size,
                 physical_block_size: 4096,
                 discard_zeroes: true,
-                external_metadata: false,
+                external_metadata: !self.index.is_internal(),
             },
             metadata: Box::new(metadata),
+            index: if volume == VOLUME { self.index } else { Index::Internal },
+            place: self.place_of(volume),
             options: DiskOptions::from(&OptionSet::default()),
             recovery,
         }
@@ -307,15 +373,15 @@ impl Node {
         match op {
             Pending::Disk(io) => self.carry_out_disk(io, contents),
             Pending::Meta(io, bytes) => {
-                let at = |block: u32| block as usize * BLOCK_BYTES..(block as usize + 1) * BLOCK_BYTES;
-                let (super_block, bitmap, log) = self.metadata(io.volume);
-                match io.op {
-                    MetaOp::SuperBlock => *super_block = **bytes,
-                    MetaOp::LogTransaction { block } | MetaOp::LogInitialise { block } => {
-                        log[at(block)].copy_from_slice(&bytes[..]);
+                if io.barrier {
+                    self.unstable.clear();
+                }
+                if io.op != MetaOp::Flush {
+                    let at = base_of(io.volume) + io.offset_bytes;
+                    let before = self.meta.insert(at, bytes.clone());
+                    if !io.barrier {
+                        self.unstable.push((at, before));
                     }
-                    MetaOp::BitmapBlock { block } => bitmap[at(block)].copy_from_slice(&bytes[..]),
-                    MetaOp::Flush => {}
                 }
                 None
             }
@@ -329,6 +395,12 @@ impl Node {
             DiskOp::Read => return Some(blocks.map(|b| self.disk.get(&b).copied().unwrap_or(0)).collect()),
             DiskOp::Write => {
                 let contents = contents.expect("a write has bytes");
+                if self.index.is_internal() {
+                    // Where metadata was before the device grew.
+                    blocks.clone().for_each(|b| {
+                        self.meta.remove(&(b * BLOCK_BYTES as u64));
+                    });
+                }
                 self.disk.extend(blocks.zip(contents.iter().copied()));
             }
             DiskOp::Discard | DiskOp::WriteZeroes { .. } => blocks.for_each(|b| {
@@ -387,7 +459,7 @@ impl Node {
             let kept = self.kept();
             let primary = crate::metadata::device_flag::PRIMARY_IND;
             assert_ne!(kept.flags & primary, 0, "written before the disk knows of its Primary");
-            let hot = crate::metadata::replay(&self.log, kept.al_stripes, kept.al_stripe_size_4k).state;
+            let hot = crate::metadata::replay(&self.log(), kept.al_stripes, kept.al_stripe_size_4k).state;
             let extents = crate::engine::device::extents(io.sector, io.bytes);
             let crate::metadata::LogState::Active(hot) = hot else { panic!("the log is {hot:?}") };
             for extent in extents {

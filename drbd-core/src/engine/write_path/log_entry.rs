@@ -31,7 +31,7 @@ impl Resource {
             return;
         }
         let device = &mut self.devices[d];
-        let starving = device.log_waiters.iter().any(|w| w.after.is_none());
+        let starving = device.log_moves() || device.log_waiters.iter().any(|w| w.after.is_none());
         let Some(backing) = device.usable().filter(|b| b.options.al_updates && !b.log_suspended) else {
             self.submit_owner(owner, false, out);
             return;
@@ -69,6 +69,7 @@ impl Resource {
             let LogWaiter { owner, after } = self.devices[d].log_waiters[at];
             let (sector, bytes) = self.owner_extent(owner);
             let device = &mut self.devices[d];
+            let moving = device.log_moves();
             let Some(backing) = device.usable() else {
                 // The disk went: the reference went with it.
                 device.log_waiters.remove(at);
@@ -77,6 +78,7 @@ impl Resource {
             };
             let after = match after {
                 Some(n) => Some(n),
+                None if moving => None,
                 None => match backing.log.begin(extents(sector, bytes)) {
                     Begin::Hot => Some(0),
                     Begin::After(n) => Some(n),

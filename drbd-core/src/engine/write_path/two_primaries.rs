@@ -132,10 +132,11 @@ impl Resource {
         payload: PayloadId,
         out: &mut Vec<Command>,
     ) -> Result<(), Fault> {
-        let misses = self.misses_acks(&frame);
+        let resizing = self.stream_waits_for_size();
+        let misses = !resizing && self.misses_acks(&frame);
         let (at, session) = self.stream_deadline();
         let Some(session) = session else { return Ok(()) };
-        if session.held_stream.packets.is_empty() && !misses {
+        if session.held_stream.packets.is_empty() && !misses && !resizing {
             return self.data_packet(frame, payload, out);
         }
         if session.held_stream.packets.len() >= PEER_REQUESTS_MAX {
@@ -143,7 +144,9 @@ impl Resource {
             let text = format!("more than {PEER_REQUESTS_MAX} packets wait for acknowledgements of the peer");
             return Err(Fault::Protocol(text));
         }
-        session.held_stream.deadline.get_or_insert(at);
+        if misses {
+            session.held_stream.deadline.get_or_insert(at);
+        }
         session.held_stream.packets.push_back((frame, payload));
         Ok(())
     }
@@ -183,7 +186,7 @@ impl Resource {
             let session = self.connection.as_ref().and_then(|c| c.session());
             let Some((frame, _)) = session.and_then(|s| s.held_stream.packets.front()) else { break };
             let frame = frame.clone();
-            if self.misses_acks(&frame) {
+            if self.stream_waits_for_size() || self.misses_acks(&frame) {
                 break;
             }
             let (_, Some(session)) = self.stream_deadline() else { break };
@@ -191,9 +194,10 @@ impl Resource {
             moved = true;
             self.data_packet(frame, payload, out)?;
         }
+        let resizing = self.stream_waits_for_size();
         let (at, session) = self.stream_deadline();
         if let Some(stream) = session.map(|s| &mut s.held_stream) {
-            if stream.packets.is_empty() {
+            if stream.packets.is_empty() || resizing {
                 stream.deadline = None;
             } else if moved {
                 stream.deadline = Some(at);

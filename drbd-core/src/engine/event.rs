@@ -124,6 +124,13 @@ pub enum Event {
         /// What.
         request: Box<AdminRequest>,
     },
+    /// A volume of another resource on this host copies, compares or is held, or does so no longer.
+    ForeignResync {
+        /// Its minor.
+        minor: Minor,
+        /// Whether it is.
+        busy: bool,
+    },
     /// The deadline of [`Resource::next_deadline`](super::Resource::next_deadline) is reached.
     Timer,
 }

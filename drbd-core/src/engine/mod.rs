@@ -100,6 +100,7 @@ impl Resource {
             Event::Digest { job, digest } => self.digest_done(job, digest, out),
             Event::HandlerExited { handler, status } => self.handler_exited(handler, status, out),
             Event::Admin { ticket, request } => self.administer(ticket, *request, out),
+            Event::ForeignResync { minor, busy } => self.foreign_resync(minor, busy),
             Event::Timer => self.tick(out),
         }
         self.end_doomed_session(out);

@@ -21,6 +21,7 @@ mod mutated;
 mod node;
 mod old_peers;
 mod resync;
+mod resync_order;
 mod roles;
 mod scenario;
 mod split_brain;

@@ -12,12 +12,14 @@ use crate::control::Done;
 use crate::ids::{Instant, Ticket};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, ReplicationState, Role};
+use parting::Outdates;
 use std::collections::VecDeque;
 
 mod agreement;
 mod copying;
 mod net_options;
 mod objects;
+mod parting;
 mod roles;
 mod suspension;
 
@@ -60,7 +62,7 @@ enum Want {
     Primary { force: bool, forced: bool, pinged: bool },
     Secondary { force: bool },
     Detach { device: usize },
-    Disconnect,
+    Disconnect { outdates: Outdates },
     FullSync { device: usize, as_target: bool, reset_bitmap: bool },
     Verify { device: usize, start: Option<u64>, stop: Option<u64> },
     Outdate { device: usize },
@@ -141,7 +143,7 @@ impl Resource {
             AdminRequest::NetOptions { peer, options } => self.net_options(peer, options, out),
             AdminRequest::DiskOptions { volume, options } => self.disk_options(volume, options),
             AdminRequest::PeerDeviceOptions { peer, volume, options } => {
-                self.peer_device_options(peer, volume, options)
+                self.peer_device_options(peer, volume, options, out)
             }
             AdminRequest::Primary { force } => {
                 return self.want(ticket, Want::Primary { force, forced: false, pinged: false }, out);
@@ -272,7 +274,8 @@ impl Resource {
             Want::Primary { .. } if self.writes_of_lost_peer_left() => Err(Reason::InTransientState),
             Want::Primary { .. } => self.try_primary(ticket, want, out),
             Want::Secondary { force } => self.try_secondary(ticket, force, out),
-            Want::Detach { .. } | Want::Disconnect => self.ask_or_do(ticket, want, out),
+            Want::Detach { .. } => self.ask_or_do(ticket, want, out),
+            Want::Disconnect { outdates } => self.try_disconnect(ticket, outdates, out),
             Want::FullSync { .. } => self.try_full_sync(ticket, want, out),
             Want::Verify { .. } => self.try_verify(ticket, want, out),
             Want::Outdate { device } => self.try_outdate(ticket, device, out),
@@ -324,7 +327,7 @@ impl Resource {
             return self.begin_demotion(STEP, out);
         }
         if self.connection_state() != ConnectionState::StandAlone {
-            if self.is_connected() && self.ask_or_do(STEP, Want::Disconnect, out).is_ok() {
+            if self.is_connected() && self.try_disconnect(STEP, Outdates::Nobody, out).is_ok() {
                 return;
             }
             self.disconnect_now(out);

@@ -166,9 +166,11 @@ impl Resource {
         peer: NodeId,
         volume: VolumeNumber,
         options: PeerDeviceOptions,
+        out: &mut Vec<Command>,
     ) -> Result<Done, Refusal> {
         let Some(d) = self.device_index(volume) else { return Err(Reason::MinorInvalid.into()) };
         self.peer(peer)?.peer_devices[d].options = options;
+        self.tell_sync_param(d, out);
         Ok(done(true))
     }
 
@@ -201,19 +203,6 @@ impl Resource {
             .map_err(Refusal::from)?;
         self.begin_pairing(out);
         Ok(done(true))
-    }
-
-    pub(super) fn disconnect(&mut self, ticket: Ticket, peer: NodeId, force: bool, out: &mut Vec<Command>) {
-        if let Err(refusal) = self.peer(peer).map(|_| ()) {
-            self.reply(ticket, Err(refusal), out);
-        } else if self.connection_state() == ConnectionState::StandAlone {
-            self.reply(ticket, Ok(done(false)), out);
-        } else if force || self.connection_state() != ConnectionState::Connected {
-            self.disconnect_now(out);
-            self.reply(ticket, Ok(done(true)), out);
-        } else {
-            self.want(ticket, Want::Disconnect, out);
-        }
     }
 
     pub(super) fn detach(

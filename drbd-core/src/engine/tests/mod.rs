@@ -20,6 +20,7 @@ mod lab;
 mod mutated;
 mod node;
 mod old_peers;
+mod parting;
 mod resync;
 mod resync_order;
 mod roles;

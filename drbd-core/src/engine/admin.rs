@@ -22,6 +22,7 @@ mod objects;
 mod parting;
 mod roles;
 mod suspension;
+mod volumes;
 
 /// How long a request waits for a handshake to end before it is refused.
 const TRANSIENT_MS: u64 = 30_000;
@@ -66,6 +67,7 @@ enum Want {
     FullSync { device: usize, as_target: bool, reset_bitmap: bool },
     Verify { device: usize, start: Option<u64>, stop: Option<u64> },
     Outdate { device: usize },
+    DelMinor { device: usize },
 }
 
 /// The peer is being asked.
@@ -103,6 +105,31 @@ impl Admin {
         )
     }
 
+    /// Something under way, or waiting, is about one volume by its place; deleting one brings the others along.
+    fn names_volumes(&self) -> bool {
+        let by_place = |waiting: &Waiting| match waiting.want {
+            Want::Detach { .. } | Want::FullSync { .. } | Want::Verify { .. } | Want::Outdate { .. } => true,
+            Want::Primary { .. }
+            | Want::Secondary { .. }
+            | Want::Disconnect { .. }
+            | Want::DelMinor { .. } => false,
+        };
+        !self.is_idle() || self.waiting.iter().any(by_place)
+    }
+
+    /// A volume is gone: those behind it have moved up.
+    fn volume_removed(&mut self, d: usize) {
+        for waiting in &mut self.waiting {
+            if let Want::DelMinor { device } = &mut waiting.want {
+                *device = match *device {
+                    same if same == d => usize::MAX,
+                    behind if behind > d && behind != usize::MAX => behind - 1,
+                    other => other,
+                };
+            }
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.asking.is_none() && self.role_jobs.is_empty() && self.detaching.is_empty()
     }
@@ -126,8 +153,8 @@ impl Resource {
     /// An administrator asks for something.
     pub(super) fn administer(&mut self, ticket: Ticket, request: AdminRequest, out: &mut Vec<Command>) {
         let result = match request {
-            AdminRequest::NewMinor { minor, volume, options } => self.new_minor(minor, volume, options),
-            AdminRequest::DelMinor { volume } => self.del_minor(volume, out),
+            AdminRequest::NewMinor { minor, volume, options } => self.new_minor(minor, volume, options, out),
+            AdminRequest::DelMinor { volume } => return self.del_minor(ticket, volume, out),
             AdminRequest::NewPeer { peer, options } => self.new_peer(peer, options, out),
             AdminRequest::DelPeer { peer, .. } => self.del_peer(peer, out),
             AdminRequest::NewPath { peer, local, remote } => self.new_path(peer, Path { local, remote }),
@@ -279,6 +306,7 @@ impl Resource {
             Want::FullSync { .. } => self.try_full_sync(ticket, want, out),
             Want::Verify { .. } => self.try_verify(ticket, want, out),
             Want::Outdate { device } => self.try_outdate(ticket, device, out),
+            Want::DelMinor { device } => self.try_del_minor(ticket, device, out),
         }
     }
 

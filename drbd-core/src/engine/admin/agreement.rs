@@ -41,7 +41,11 @@ impl Resource {
             self.carry_out(ticket, want, out);
             return Ok(());
         }
-        self.admin.asking = Some(Asking { ticket, want, next_device: 0, pinging: false });
+        // The peer takes a role for changed when it is asked: a volume it does not know must not refuse afterwards.
+        if matches!(want, Want::Primary { .. }) {
+            self.propose(Mode::Soft, &edit_of(want))?;
+        }
+        self.admin.asking = Some(Asking::about(ticket, want, self));
         self.ask_next(out);
         Ok(())
     }
@@ -51,7 +55,8 @@ impl Resource {
             Want::Detach { device }
             | Want::FullSync { device, .. }
             | Want::Verify { device, .. }
-            | Want::Outdate { device } => {
+            | Want::Outdate { device }
+            | Want::DelMinor { device } => {
                 vec![Some(device)]
             }
             _ if self.devices.is_empty() => vec![None],
@@ -76,7 +81,8 @@ impl Resource {
             Want::Detach { device }
             | Want::FullSync { device, .. }
             | Want::Verify { device, .. }
-            | Want::Outdate { device } => {
+            | Want::Outdate { device }
+            | Want::DelMinor { device } => {
                 let volume = self.devices[device].volume;
                 self.send(volume, Packet::StateChangeRequest { mask: change.mask, val: change.val }, out);
             }
@@ -97,10 +103,9 @@ impl Resource {
             return senseless("retcode", u64::from(code as u32), "where nothing was asked");
         };
         if code >= 1 {
-            let more =
-                matches!(asking.want, Want::Primary { .. }) && asking.next_device + 1 < self.devices.len();
-            if more {
-                self.admin.asking = Some(Asking { next_device: asking.next_device + 1, ..asking });
+            let next = self.next_shared(asking.next_device + 1);
+            if let Some(next_device) = next.filter(|_| matches!(asking.want, Want::Primary { .. })) {
+                self.admin.asking = Some(Asking { next_device, ..asking });
                 self.ask_next(out);
                 return Ok(());
             }
@@ -163,6 +168,7 @@ impl Resource {
             Want::Disconnect { outdates } => self.carry_out_parting(ticket, outdates, out),
             Want::FullSync { .. } => self.begin_agreed_full_sync(ticket, want, out),
             Want::Verify { .. } => self.begin_agreed_verify(ticket, want, out),
+            Want::DelMinor { device } => self.leave_volume(ticket, device, out),
             Want::Outdate { device } => {
                 if let Err(reason) = self.try_outdate(ticket, device, out) {
                     self.refuse(ticket, want, reason, out);
@@ -262,6 +268,8 @@ impl Resource {
             ReplicationState::StartingSyncT => full_sync_refusal(&now, true),
             ReplicationState::VerifyT => verify_refusal(&now),
             ReplicationState::Established => return Ok(None),
+            // It is about to delete it.
+            ReplicationState::Off => None,
             _ => Some(Reason::NotSupported),
         };
         refusal.map_or(Ok(Some(asked)), Err)
@@ -295,6 +303,7 @@ pub(super) fn edit_of(want: Want) -> impl Fn(Option<usize>, &mut Snapshot) {
             }
         }
         Want::Disconnect { outdates } => outdates.edit(s),
+        Want::DelMinor { device } => Resource::edit_leaving(device, v, s),
         Want::FullSync { device, .. } | Want::Verify { device, .. } | Want::Outdate { device } => {
             if v == Some(device) {
                 Resource::edit_copying(want, s);
@@ -322,6 +331,7 @@ fn wire_change(want: Want) -> WireChange {
         Want::FullSync { as_target: false, .. } => change.conn(replicating(ReplicationState::StartingSyncS)),
         Want::Verify { .. } => change.conn(replicating(ReplicationState::VerifyS)),
         Want::Outdate { .. } => change.disk(DiskState::Outdated),
+        Want::DelMinor { .. } => change.conn(Conn84::WF_REPORT_PARAMS),
     }
 }
 

@@ -142,7 +142,9 @@ impl Resource {
         if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
             session.tear_down = true;
         }
-        self.force(&|_, s| parts.edit(s), out);
+        if parts.outdate_this || parts.outdate_peer {
+            self.force(&|_, s| parts.edit(s), out);
+        }
         self.tear_down(out);
     }
 }

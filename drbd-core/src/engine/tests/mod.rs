@@ -28,4 +28,5 @@ mod scenario;
 mod split_brain;
 mod two_primaries;
 mod verifying;
+mod volumes;
 mod writes;

@@ -1,6 +1,6 @@
 //! Orderly disconnects under a fencing policy: who is Outdated by them.
 
-use super::lab::{Lab, Stream};
+use super::lab::Lab;
 use super::node::{net, Pending, VOLUME};
 use crate::engine::AdminRequest;
 use crate::ids::NodeId;
@@ -8,7 +8,7 @@ use crate::metadata::{device_flag, peer_flag, Format};
 use crate::refusal::Reason;
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::state_word::field;
-use crate::wire::Packet;
+use crate::wire::{Packet, Stream};
 
 /// In sync, node 0 Primary.
 fn lab(fencing: &str) -> Lab {

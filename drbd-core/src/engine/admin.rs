@@ -60,7 +60,7 @@ struct Waiting {
 /// A change of state somebody asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Want {
-    Primary { force: bool, forced: bool, pinged: bool },
+    Primary { force: bool, forced: bool, pinged: bool, fence: Fence },
     Secondary { force: bool },
     Detach { device: usize },
     Disconnect { outdates: Outdates },
@@ -68,6 +68,19 @@ enum Want {
     Verify { device: usize, start: Option<u64>, stop: Option<u64> },
     Outdate { device: usize },
     DelMinor { device: usize },
+}
+
+/// How far the fencing of a peer out of reach is that a promotion may need.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fence {
+    /// Nobody was asked to.
+    Untried,
+    /// The handler runs or has answered.
+    Tried,
+    /// The peer's data are worth less: a Consistent disk here is the newest there is.
+    Done,
+    /// It failed, and the administrator insists.
+    Forced,
 }
 
 /// The peer is being asked.
@@ -173,7 +186,8 @@ impl Resource {
                 self.peer_device_options(peer, volume, options, out)
             }
             AdminRequest::Primary { force } => {
-                return self.want(ticket, Want::Primary { force, forced: false, pinged: false }, out);
+                let want = Want::Primary { force, forced: false, pinged: false, fence: Fence::Untried };
+                return self.want(ticket, want, out);
             }
             AdminRequest::Secondary { force } => return self.want(ticket, Want::Secondary { force }, out),
             AdminRequest::Detach { volume, force, .. } => return self.detach(ticket, volume, force, out),
@@ -290,15 +304,16 @@ impl Resource {
                 self.reply(ticket, Ok(done(false)), out);
                 Ok(())
             }
-            Want::Primary { force, forced, pinged: false } if self.is_connected() => {
+            Want::Primary { force, forced, pinged: false, fence } if self.is_connected() => {
                 // A peer that died lately is noticed now rather than refused over.
-                let want = Want::Primary { force, forced, pinged: true };
+                let want = Want::Primary { force, forced, pinged: true, fence };
                 self.admin.asking = Some(Asking { ticket, want, next_device: 0, pinging: true });
                 self.ping(PingFor::Promotion, out);
                 Ok(())
             }
             // Their receipt was acknowledged: whoever is Primary here has them.
             Want::Primary { .. } if self.writes_of_lost_peer_left() => Err(Reason::InTransientState),
+            Want::Primary { fence: Fence::Tried, .. } if self.freeze.fencing => Err(Reason::InTransientState),
             Want::Primary { .. } => self.try_primary(ticket, want, out),
             Want::Secondary { force } => self.try_secondary(ticket, force, out),
             Want::Detach { .. } => self.ask_or_do(ticket, want, out),

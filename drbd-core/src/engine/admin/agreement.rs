@@ -1,7 +1,7 @@
 //! Changes both nodes must agree on: asking the peer, and being asked (5.7 of the wire reference).
 
 use super::parting::{Outdates, PeerParts};
-use super::{Asking, Want, ASK_AGAIN_MS, TRANSIENT_MS};
+use super::{Asking, Fence, Want, ASK_AGAIN_MS, TRANSIENT_MS};
 use crate::engine::command::Command;
 use crate::engine::resource::Resource;
 use crate::engine::senseless::{senseless, Senseless};
@@ -162,7 +162,7 @@ impl Resource {
     /// Everybody agreed: do it.
     fn carry_out(&mut self, ticket: Ticket, want: Want, out: &mut Vec<Command>) {
         match want {
-            Want::Primary { forced, .. } => self.become_primary(ticket, forced, out),
+            Want::Primary { .. } => self.become_primary(ticket, want, out),
             Want::Secondary { .. } => self.begin_demotion(ticket, out),
             Want::Detach { device } => self.begin_detach(device, Some(ticket), out),
             Want::Disconnect { outdates } => self.carry_out_parting(ticket, outdates, out),
@@ -290,10 +290,14 @@ fn peer_parts(mask: u32, val: u32) -> Option<PeerParts> {
 
 pub(super) fn edit_of(want: Want) -> impl Fn(Option<usize>, &mut Snapshot) {
     move |v, s| match want {
-        Want::Primary { forced, .. } => {
+        Want::Primary { forced, fence, .. } => {
             s.role = Role::Primary;
-            if forced && s.disk.has_data() {
+            let newest = fence == Fence::Done && s.disk == DiskState::Consistent;
+            if forced && s.disk.has_data() || newest {
                 s.disk = DiskState::UpToDate;
+            }
+            if fence == Fence::Forced && s.peer_disk == DiskState::DUnknown {
+                s.peer_disk = DiskState::Outdated;
             }
         }
         Want::Secondary { .. } => s.role = Role::Secondary,

@@ -161,12 +161,13 @@ impl Resource {
         };
         match self.devices[device].disk {
             DiskState::Diskless => self.reply(ticket, Ok(done(false)), out),
-            DiskState::Detaching | DiskState::Failed => {
-                self.reply(ticket, Err(Reason::InTransientState.into()), out);
-            }
+            // Also where an orderly detach waits for a disk that answers nothing.
             _ if force => {
                 self.give_up_disk_at_once(device, out);
                 self.reply(ticket, Ok(done(true)), out);
+            }
+            DiskState::Detaching | DiskState::Failed => {
+                self.reply(ticket, Err(Reason::InTransientState.into()), out);
             }
             _ => self.want(ticket, Want::Detach { device }, out),
         }

@@ -236,6 +236,19 @@ impl ReplicationState {
                 | ReplicationState::PausedSyncT
         )
     }
+
+    /// Volumes with `resync-after` naming this one wait.
+    pub const fn holds_dependants(self) -> bool {
+        matches!(
+            self,
+            ReplicationState::SyncSource
+                | ReplicationState::SyncTarget
+                | ReplicationState::VerifyS
+                | ReplicationState::VerifyT
+                | ReplicationState::PausedSyncS
+                | ReplicationState::PausedSyncT
+        )
+    }
 }
 
 /// Connection and replication state of a volume as the one number of the 8.4 state word (5.1 of the wire reference):

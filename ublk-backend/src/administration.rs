@@ -7,6 +7,7 @@ use crate::disk;
 use crate::journal::Journal;
 use crate::log::Logger;
 use crate::mailbox::{Brings, DataPlane, ToData};
+use crate::resync_dependencies::{resync_after, ResyncDependencies};
 use crate::run_dir::{nbd_name, ClaimError, RunDir};
 use drbd_core::config::{OptionSet, OptionSpec, Section};
 use drbd_core::control::{
@@ -19,6 +20,7 @@ use drbd_core::refusal::{Reason, Refusal};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use tokio::sync::{oneshot, Notify};
 
 /// What the data plane answers.
@@ -36,11 +38,12 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Administration {
     pub(crate) resource: String,
-    pub(crate) run_dir: RunDir,
+    pub(crate) run_dir: Rc<RunDir>,
     pub(crate) data: DataPlane,
     pub(crate) logger: Logger,
     pub(crate) facts: RefCell<Configuration>,
     journal: RefCell<Journal>,
+    dependencies: ResyncDependencies,
     waiting: RefCell<BTreeMap<u32, oneshot::Sender<Answer>>>,
     next_ticket: Cell<u32>,
     /// The resource is gone: the process ends.
@@ -65,10 +68,13 @@ impl Administration {
             volumes: Vec::new(),
             connections: Vec::new(),
         };
+        let run_dir = Rc::new(run_dir);
+        let dependencies = ResyncDependencies::new(Rc::clone(&run_dir), data.clone());
         Administration {
             resource: resource.to_owned(),
             run_dir,
             data,
+            dependencies,
             logger,
             facts: RefCell::new(facts),
             journal: RefCell::new(journal),
@@ -131,15 +137,18 @@ impl Administration {
     /// Carries a request out and remembers it. `recovery`: it comes from the journal.
     pub(crate) async fn carry_out(&self, request: Request, recovery: bool) -> Result<Done, Refusal> {
         let request = checked(request)?;
-        let done = match self.query(&request).await {
-            Some(answer) => return answer,
-            None => self.change(&request, recovery).await?,
-        };
-        if !recovery {
-            self.note(&request);
+        if let Some(answer) = self.query(&request).await {
+            return answer;
         }
-        self.remember(request);
-        Ok(done)
+        let result = self.change(&request, recovery).await;
+        if result.is_ok() {
+            if !recovery {
+                self.note(&request);
+            }
+            self.remember(request);
+        }
+        self.dependencies.follow(&self.facts.borrow());
+        result
     }
 
     /// Requests that change nothing.
@@ -177,10 +186,15 @@ impl Administration {
                 return self.new_minor(*minor, *volume, options).await;
             }
             Request::Attach { minor, disk, meta_disk, meta_index, options } => {
+                self.depend(*minor, options, recovery).await?;
                 return self.attach(*minor, [disk, meta_disk, meta_index], options, recovery).await;
             }
             Request::DelResource => return self.del_resource(),
             Request::Down => return self.down().await,
+            Request::DiskOptions { minor, options, .. } => {
+                self.depend(*minor, options, recovery).await?;
+                self.for_engine(request)?
+            }
             _ => self.for_engine(request)?,
         };
         Ok(*self.ask(engine_request, Brings::Nothing).await?)
@@ -346,6 +360,21 @@ impl Administration {
         Ok(*self.ask(request, Brings::Export(volume, listener)).await?)
     }
 
+    /// Whether a disk may have these options, for what they say of volumes of other resources.
+    async fn depend(&self, minor: Minor, options: &OptionSet, recovery: bool) -> Result<(), Refusal> {
+        let Some(after) = resync_after(options) else { return Ok(()) };
+        let own = self.facts.borrow().clone();
+        let is_own = own.volumes.iter().any(|v| v.minor == after);
+        // What a daemon starts again with was accepted before.
+        if !recovery {
+            self.dependencies.check(own, minor, after).await?;
+        }
+        if !is_own {
+            self.dependencies.look_at(after).await;
+        }
+        Ok(())
+    }
+
     async fn attach(
         &self,
         minor: Minor,
@@ -420,6 +449,7 @@ impl Administration {
             known.disk = None;
             known.minor
         };
+        self.dependencies.follow(&self.facts.borrow());
         self.note(&Request::Detach { minor, force: true, diskless: false });
     }
 

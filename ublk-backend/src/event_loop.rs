@@ -409,6 +409,7 @@ impl DataLoop {
                 ToData::HandlerExited { handler, status } => {
                     self.deliver(Event::HandlerExited { handler, status });
                 }
+                ToData::ForeignResync { minor, busy } => self.deliver(Event::ForeignResync { minor, busy }),
                 ToData::Digest { job, digest } => self.deliver(Event::Digest { job, digest }),
                 ToData::Helper { kind, helper } => {
                     let mut commands = std::mem::take(&mut self.commands);

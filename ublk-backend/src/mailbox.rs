@@ -5,7 +5,7 @@ use crate::disk::OpenDisk;
 use drbd_core::config::OptionSet;
 use drbd_core::control::{Done, GenerationStatus, HelperObject, Kind, Notification, ResourceStatus};
 use drbd_core::engine::{AdminRequest, HandlerCall};
-use drbd_core::ids::{DigestId, HandlerId, NodeId, Sector, Ticket, VolumeNumber};
+use drbd_core::ids::{DigestId, HandlerId, Minor, NodeId, Sector, Ticket, VolumeNumber};
 use drbd_core::refusal::Refusal;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsRawFd, RawFd};
@@ -74,6 +74,13 @@ pub(crate) enum ToData {
         kind: Kind,
         /// The handler.
         helper: Box<HelperObject>,
+    },
+    /// A volume of another resource on this host is in the way of resyncs that wait for it, or no longer.
+    ForeignResync {
+        /// Its minor.
+        minor: Minor,
+        /// Whether it is.
+        busy: bool,
     },
     /// End.
     Stop,

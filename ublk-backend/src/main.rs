@@ -21,6 +21,7 @@ mod mailbox;
 mod payload_pool;
 mod peer_link;
 mod process;
+mod resync_dependencies;
 mod ring;
 mod run_dir;
 mod stream;

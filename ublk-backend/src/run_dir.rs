@@ -79,6 +79,17 @@ impl RunDir {
         self.path.join(name)
     }
 
+    /// The control socket of a resource on this host.
+    pub(crate) fn control_socket(&self, resource: &str) -> PathBuf {
+        self.by_descriptor(&format!("{resource}.sock"))
+    }
+
+    /// The resource that claims a minor; it may be gone.
+    pub(crate) fn holder(&self, minor: Minor) -> Option<String> {
+        // A claim is a file's name until it is a resource's.
+        Some(self.claimant(&claim_name(minor))).filter(|holder| !holder.is_empty() && !holder.contains('/'))
+    }
+
     fn by_descriptor(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd()))
     }
@@ -100,7 +111,7 @@ impl RunDir {
 
     /// Whether a daemon of that resource answers.
     pub(crate) fn is_alive(&self, resource: &str) -> bool {
-        UnixStream::connect(self.by_descriptor(&format!("{resource}.sock"))).is_ok()
+        UnixStream::connect(self.control_socket(resource)).is_ok()
     }
 
     /// Removes a file; it does not matter if it is gone already.
@@ -180,6 +191,8 @@ mod tests {
         let listener = run_dir.bind("r0.sock").unwrap();
         run_dir.claim(Minor(7), "r0").unwrap();
         assert!(matches!(run_dir.claim(Minor(7), "r1"), Err(ClaimError::Held(h)) if h == "r0"));
+        assert_eq!(run_dir.holder(Minor(7)), Some("r0".to_owned()));
+        assert_eq!(run_dir.holder(Minor(8)), None);
         run_dir.claim(Minor(7), "r0").unwrap();
         drop(listener);
         run_dir.claim(Minor(7), "r1").unwrap();

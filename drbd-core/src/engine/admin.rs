@@ -13,14 +13,17 @@ use crate::control::Done;
 use crate::ids::{Instant, Ticket};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, ReplicationState, Role};
+use parting::Outdates;
 use std::collections::VecDeque;
 
 mod agreement;
 mod copying;
 mod net_options;
 mod objects;
+mod parting;
 mod roles;
 mod suspension;
+mod volumes;
 
 /// How long a request waits for a handshake to end before it is refused.
 const TRANSIENT_MS: u64 = 30_000;
@@ -58,13 +61,27 @@ struct Waiting {
 /// A change of state somebody asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Want {
-    Primary { force: bool, forced: bool, pinged: bool },
+    Primary { force: bool, forced: bool, pinged: bool, fence: Fence },
     Secondary { force: bool },
     Detach { device: usize },
-    Disconnect,
+    Disconnect { outdates: Outdates },
     FullSync { device: usize, as_target: bool, reset_bitmap: bool },
     Verify { device: usize, start: Option<u64>, stop: Option<u64> },
     Outdate { device: usize },
+    DelMinor { device: usize },
+}
+
+/// How far the fencing of a peer out of reach is that a promotion may need.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fence {
+    /// Nobody was asked to.
+    Untried,
+    /// The handler runs or has answered.
+    Tried,
+    /// The peer's data are worth less: a Consistent disk here is the newest there is.
+    Done,
+    /// It failed, and the administrator insists.
+    Forced,
 }
 
 /// The peer is being asked.
@@ -102,6 +119,31 @@ impl Admin {
         )
     }
 
+    /// Something under way, or waiting, is about one volume by its place; deleting one brings the others along.
+    fn names_volumes(&self) -> bool {
+        let by_place = |waiting: &Waiting| match waiting.want {
+            Want::Detach { .. } | Want::FullSync { .. } | Want::Verify { .. } | Want::Outdate { .. } => true,
+            Want::Primary { .. }
+            | Want::Secondary { .. }
+            | Want::Disconnect { .. }
+            | Want::DelMinor { .. } => false,
+        };
+        !self.is_idle() || self.waiting.iter().any(by_place)
+    }
+
+    /// A volume is gone: those behind it have moved up.
+    fn volume_removed(&mut self, d: usize) {
+        for waiting in &mut self.waiting {
+            if let Want::DelMinor { device } = &mut waiting.want {
+                *device = match *device {
+                    same if same == d => usize::MAX,
+                    behind if behind > d && behind != usize::MAX => behind - 1,
+                    other => other,
+                };
+            }
+        }
+    }
+
     fn is_idle(&self) -> bool {
         self.asking.is_none() && self.role_jobs.is_empty() && self.detaching.is_empty()
     }
@@ -125,8 +167,8 @@ impl Resource {
     /// An administrator asks for something.
     pub(super) fn administer(&mut self, ticket: Ticket, request: AdminRequest, out: &mut Vec<Command>) {
         let result = match request {
-            AdminRequest::NewMinor { minor, volume, options } => self.new_minor(minor, volume, options),
-            AdminRequest::DelMinor { volume } => self.del_minor(volume, out),
+            AdminRequest::NewMinor { minor, volume, options } => self.new_minor(minor, volume, options, out),
+            AdminRequest::DelMinor { volume } => return self.del_minor(ticket, volume, out),
             AdminRequest::NewPeer { peer, options } => self.new_peer(peer, options, out),
             AdminRequest::DelPeer { peer, .. } => self.del_peer(peer, out),
             AdminRequest::NewPath { peer, local, remote } => self.new_path(peer, Path { local, remote }),
@@ -142,10 +184,11 @@ impl Resource {
             AdminRequest::NetOptions { peer, options } => self.net_options(peer, options, out),
             AdminRequest::DiskOptions { volume, options } => self.disk_options(volume, options),
             AdminRequest::PeerDeviceOptions { peer, volume, options } => {
-                self.peer_device_options(peer, volume, options)
+                self.peer_device_options(peer, volume, options, out)
             }
             AdminRequest::Primary { force } => {
-                return self.want(ticket, Want::Primary { force, forced: false, pinged: false }, out);
+                let want = Want::Primary { force, forced: false, pinged: false, fence: Fence::Untried };
+                return self.want(ticket, want, out);
             }
             AdminRequest::Secondary { force } => return self.want(ticket, Want::Secondary { force }, out),
             AdminRequest::Detach { volume, force, .. } => return self.detach(ticket, volume, force, out),
@@ -266,21 +309,24 @@ impl Resource {
                 self.reply(ticket, Ok(done(false)), out);
                 Ok(())
             }
-            Want::Primary { force, forced, pinged: false } if self.is_connected() => {
+            Want::Primary { force, forced, pinged: false, fence } if self.is_connected() => {
                 // A peer that died lately is noticed now rather than refused over.
-                let want = Want::Primary { force, forced, pinged: true };
+                let want = Want::Primary { force, forced, pinged: true, fence };
                 self.admin.asking = Some(Asking { ticket, want, next_device: 0, pinging: true });
                 self.ping(PingFor::Promotion, out);
                 Ok(())
             }
             // Their receipt was acknowledged: whoever is Primary here has them.
             Want::Primary { .. } if self.writes_of_lost_peer_left() => Err(Reason::InTransientState),
+            Want::Primary { fence: Fence::Tried, .. } if self.freeze.fencing => Err(Reason::InTransientState),
             Want::Primary { .. } => self.try_primary(ticket, want, out),
             Want::Secondary { force } => self.try_secondary(ticket, force, out),
-            Want::Detach { .. } | Want::Disconnect => self.ask_or_do(ticket, want, out),
+            Want::Detach { .. } => self.ask_or_do(ticket, want, out),
+            Want::Disconnect { outdates } => self.try_disconnect(ticket, outdates, out),
             Want::FullSync { .. } => self.try_full_sync(ticket, want, out),
             Want::Verify { .. } => self.try_verify(ticket, want, out),
             Want::Outdate { device } => self.try_outdate(ticket, device, out),
+            Want::DelMinor { device } => self.try_del_minor(ticket, device, out),
         }
     }
 
@@ -329,7 +375,7 @@ impl Resource {
             return self.begin_demotion(STEP, out);
         }
         if self.connection_state() != ConnectionState::StandAlone {
-            if self.is_connected() && self.ask_or_do(STEP, Want::Disconnect, out).is_ok() {
+            if self.is_connected() && self.try_disconnect(STEP, Outdates::Nobody, out).is_ok() {
                 return;
             }
             self.disconnect_now(out);

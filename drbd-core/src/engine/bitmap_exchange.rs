@@ -426,8 +426,12 @@ impl Resource {
                 s.peer_disk = DiskState::UpToDate;
             }
         };
+        let paused = self.snapshot(Some(d)).replication == ReplicationState::PausedSyncS;
         self.force(&edit, out);
         self.log_generations(d, "updated UUIDs", out);
+        if !paused {
+            self.call_unfence_peer(out);
+        }
     }
 
     /// After a resync the peer's generations are ours.

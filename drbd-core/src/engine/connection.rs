@@ -96,8 +96,8 @@ pub(super) struct Session {
     pub(super) peer_tentative: bool,
     /// The peer is closing in an orderly way.
     pub(super) tear_down: bool,
-    /// The peer closed the control stream; what it said before on the data stream may still be on its way.
-    pub(super) control_ended: bool,
+    /// The peer closed one of the streams; what it said before on the other one may still be on its way.
+    pub(super) stream_ended: bool,
     /// Packets handed to the shell for the data socket, the first one of a socket this node opened included.
     pub(super) data_sent: u64,
     pub(super) sent_epochs: SentEpochs,
@@ -235,7 +235,7 @@ impl Session {
             state_sent: false,
             peer_tentative: false,
             tear_down: false,
-            control_ended: false,
+            stream_ended: false,
             data_sent: 0,
             sent_epochs: SentEpochs::default(),
             received_epochs: ReceivedEpochs::new(),

@@ -48,6 +48,7 @@ const RULES: &[Rule] = &[
     let_go_of_refused_disk,
     keep_bits_of_diskless_peer,
     let_requests_go,
+    forget_left_volume,
 ];
 
 impl Resource {
@@ -442,7 +443,14 @@ fn tell_state_after_handshake(
     let in_handshake =
         old.connection == ConnectionState::Connected && old.replication == ReplicationState::Off;
     if in_handshake && new.is_replicating() {
+        r.repeat_greeting(d, new.peer_role, out);
         r.send_state(d, out);
+    }
+}
+
+fn forget_left_volume(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, _: &mut Vec<Command>) {
+    if old.is_replicating() && new.connection == ConnectionState::Connected && !new.is_replicating() {
+        r.forget_left_volume(d);
     }
 }
 

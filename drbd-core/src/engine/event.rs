@@ -131,6 +131,13 @@ pub enum Event {
         /// What was found.
         bytes: Option<DeviceBytes>,
     },
+    /// A volume of another resource on this host copies, compares or is held, or does so no longer.
+    ForeignResync {
+        /// Its minor.
+        minor: Minor,
+        /// Whether it is.
+        busy: bool,
+    },
     /// The deadline of [`Resource::next_deadline`](super::Resource::next_deadline) is reached.
     Timer,
 }

@@ -1,5 +1,5 @@
-//! The fence-peer handler: called when a Primary loses its peer, and what follows from its answer (9.3 of the wire
-//! reference).
+//! The fence-peer handler: called when a Primary loses its peer and where a promotion needs it, and what follows from its
+//! answer; and its counterpart, unfence-peer (9.1 and 9.3 of the wire reference).
 
 use super::command::{Command, Level};
 use super::resource::{HandlerOwner, Resource};
@@ -37,9 +37,41 @@ impl Resource {
         self.run_handler("fence-peer", None, HandlerOwner::FencePeer { sessions }, out);
     }
 
+    /// A promotion needs the peer out of the way. False if nobody is called.
+    pub(super) fn begin_fencing_for_promotion(&mut self, out: &mut Vec<Command>) -> bool {
+        let helpless = self.best_own_disk() < DiskState::Consistent.rank();
+        let connected = self.connection_state() == ConnectionState::Connected;
+        if self.fencing_policy() == FencingPolicy::DontCare || helpless || connected {
+            return false;
+        }
+        if !self.freeze.fencing {
+            let sessions = self.connection.as_ref().map_or(0, |c| c.sessions);
+            self.freeze.fencing = true;
+            self.run_handler("fence-peer", None, HandlerOwner::FencePeer { sessions }, out);
+        }
+        true
+    }
+
+    /// No volume of the peer, which is out of reach, can be taken for the newest data.
+    pub(super) fn peer_is_fenced(&self) -> bool {
+        (0..self.devices.len()).all(|d| self.peer_disk(d).rank() <= DiskState::Outdated.rank())
+    }
+
+    /// A resync made the peer's data good again: what was done to keep it from being promoted can be undone.
+    pub(super) fn call_unfence_peer(&mut self, out: &mut Vec<Command>) {
+        let good = |d: usize| {
+            self.devices[d].disk == DiskState::UpToDate && self.peer_disk(d) == DiskState::UpToDate
+        };
+        if self.fencing_policy() != FencingPolicy::DontCare && (0..self.devices.len()).all(good) {
+            self.run_handler("unfence-peer", None, HandlerOwner::Nobody, out);
+        }
+    }
+
     /// The handler ended. Its answer counts only if the peer did not come back meanwhile.
     pub(super) fn fence_peer_answered(&mut self, sessions: u32, status: i32, out: &mut Vec<Command>) {
         self.freeze.fencing = false;
+        // A promotion may be waiting for it.
+        self.admin.state_changed = true;
         let Some(connection) = self.connection.as_deref() else { return };
         if connection.state == ConnectionState::Connected {
             return;

@@ -317,7 +317,7 @@ impl Resource {
             .peer_devices
             .iter()
             .enumerate()
-            .all(|(v, p)| v == d || p.replication != ReplicationState::Off)
+            .all(|(v, p)| v == d || p.made_in_session || p.replication != ReplicationState::Off)
     }
 
     fn handshake_over(&mut self, out: &mut Vec<Command>) {

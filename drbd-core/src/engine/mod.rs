@@ -102,6 +102,7 @@ impl Resource {
             Event::HandlerExited { handler, status } => self.handler_exited(handler, status, out),
             Event::Admin { ticket, request } => self.administer(ticket, *request, out),
             Event::DiskMeasured { volume, bytes } => self.disk_measured(volume, bytes, out),
+            Event::ForeignResync { minor, busy } => self.foreign_resync(minor, busy),
             Event::Timer => self.tick(out),
         }
         self.end_doomed_session(out);

@@ -151,7 +151,7 @@ impl Resource {
             return Err(senseless.in_packet(name));
         }
         match packet {
-            Packet::SyncParam(param) => self.sync_param_received(d, &param),
+            Packet::SyncParam(param) => self.sync_param_received(d, &param, out),
             Packet::Sizes(sizes) => self.sizes_received(d, *sizes, out),
             Packet::Uuids(uuids) => self.uuids_received(d, *uuids, out),
             Packet::State(word) => self.state_received(d, word, out),

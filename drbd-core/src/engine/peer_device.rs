@@ -47,6 +47,8 @@ pub(super) struct PeerDevice {
     pub(super) early_sync_uuid: Option<u64>,
     /// Who asked for the full sync that is being marked.
     pub(super) full_sync_ticket: Option<Ticket>,
+    /// The volume was made while the nodes were connected: the peer may not have had it yet when it was told of it.
+    pub(super) made_in_session: bool,
     /// This node discards its data if the generations conflict.
     pub(super) discard_my_data: bool,
     /// Both were Inconsistent and the peer became Primary: look at the generations again.
@@ -95,6 +97,7 @@ impl PeerDevice {
             sync_uuid: 0,
             early_sync_uuid: None,
             full_sync_ticket: None,
+            made_in_session: false,
             discard_my_data: false,
             consider_resync: false,
             gated: false,

@@ -9,7 +9,9 @@ use super::write_path::peer_request::PeerRequest;
 use super::write_path::request::Request;
 use crate::config::ResourceOptions;
 use crate::control::Done;
-use crate::ids::{DiskIoId, HandlerId, Instant, NodeId, PayloadId, Sector, SocketId, Ticket, VolumeNumber};
+use crate::ids::{
+    DiskIoId, HandlerId, Instant, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, VolumeNumber,
+};
 use crate::limits::{PEER_REQUESTS_MAX, REQUESTS_MAX};
 use crate::refusal::Refusal;
 use crate::states::{Role, Suspended};
@@ -30,6 +32,8 @@ pub struct Resource {
     pub(super) devices: Vec<Device>,
     /// One peer in use; the mesh comes later.
     pub(super) connection: Option<Box<Connection>>,
+    /// Volumes of other resources that are in the way of resyncs waiting for them.
+    pub(super) foreign_resyncs: Vec<Minor>,
     pub(super) requests: Slab<Request>,
     pub(super) peer_requests: Slab<PeerRequest>,
     pub(super) ios: Slab<Io>,
@@ -104,6 +108,7 @@ impl Resource {
             force_io_failures: false,
             devices: Vec::new(),
             connection: None,
+            foreign_resyncs: Vec::new(),
             requests: Slab::new(2 * REQUESTS_MAX),
             peer_requests: Slab::new(PEER_REQUESTS_MAX),
             ios: Slab::new(4 * REQUESTS_MAX + 2 * PEER_REQUESTS_MAX),

@@ -62,8 +62,8 @@ pub(super) struct Resync {
     pace: Pace,
     /// Target: where to look for the next bit.
     position: u64,
-    /// Target: bytes that may be asked for now, if a rate is configured.
-    budget_bytes: u64,
+    /// Target: bytes that may be asked for now, if a rate is configured; below 0 what was asked for beyond it.
+    budget_bytes: i64,
     pub(super) next_tick: Instant,
     /// Source: the target said it is done, and we still have bits set.
     pub(super) target_is_done: bool,
@@ -247,7 +247,7 @@ impl Resource {
         if resync.finishing
             || resync.waiting_for_metadata
             || resync.in_flight_bytes >= resync.pace.window_bytes()
-            || (rate.is_some() && resync.budget_bytes == 0)
+            || (rate.is_some() && resync.budget_bytes <= 0)
         {
             return false;
         }
@@ -266,7 +266,7 @@ impl Resource {
         let stage = if by_checksum { AskedStage::Digesting } else { AskedStage::Sent };
         resync.asked.push(Asked { sector, bytes, at: self.now, stage });
         resync.in_flight_bytes += u64::from(bytes);
-        resync.budget_bytes = resync.budget_bytes.saturating_sub(u64::from(bytes));
+        resync.budget_bytes = resync.budget_bytes.saturating_sub(i64::from(bytes));
         resync.position = sector.end_of(bytes).0.div_ceil(SECTORS_PER_BIT);
         let block = BlockRequest { sector, block_id: BLOCK_ID_RESYNC, bytes };
         let volume = self.devices[d].volume;
@@ -291,7 +291,8 @@ impl Resource {
         resync.next_tick = now.plus_ms(TICK_MS);
         resync.mark(bits, now);
         if let Some(kib_per_s) = rate {
-            resync.budget_bytes = u64::from(kib_per_s) * 1024 * TICK_MS / 1000;
+            resync.budget_bytes =
+                resync.budget_bytes.min(0) + i64::from(kib_per_s) * 1024 * TICK_MS as i64 / 1000;
         }
         self.pump_resync(d, out);
     }

@@ -1,14 +1,17 @@
-//! resync-after: a volume waits with its resync for another volume of this resource (8.3 of the wire reference).
+//! resync-after: a volume waits with its resync for another volume on this host (8.3 of the wire reference).
 //!
-//! Only volumes of one resource can wait for each other: another resource is another process, whose end or hang nobody
-//! here would notice in time, so its minors are refused where 8.4 takes any.
+//! Volumes of this resource are looked at directly. Another resource is another process: the shell watches it and says
+//! when one of its volumes begins or ceases to be in the way ([`Event::ForeignResync`](super::event::Event)). A volume
+//! that is held for another says so itself, hence whoever waits for it need not know what it waits for. As in DRBD a
+//! minor that does not exist, or has no disk, holds nothing; only a cycle is refused, here as far as it runs within this
+//! resource. The shell looks at the others.
 
 use super::command::Command;
 use super::resource::Resource;
 use super::state_change::Snapshot;
 use crate::config::DiskOptions;
+use crate::ids::Minor;
 use crate::refusal::{Reason, Refusal};
-use crate::states::{Conn84, ReplicationState};
 
 impl Resource {
     /// Whether a disk may be given these options.
@@ -17,12 +20,7 @@ impl Resource {
         for _ in 0..=self.devices.len() {
             let Some(minor) = next else { return Ok(()) };
             let Some(parent) = self.devices.iter().position(|device| device.minor == minor) else {
-                let info = format!(
-                    "minor {minor} is no volume of {}: a resync waits for volumes of its own resource only; take \
-                     resync-after out",
-                    self.name
-                );
-                return Err(Refusal::because(Reason::ResyncAfter, info));
+                return Ok(());
             };
             if parent == d {
                 break;
@@ -30,6 +28,15 @@ impl Resource {
             next = self.devices[parent].backing.as_deref().and_then(|b| b.options.resync_after);
         }
         Err(Reason::ResyncAfterCycle.into())
+    }
+
+    /// A volume of another resource is in the way of resyncs that wait for it, or no longer.
+    pub(super) fn foreign_resync(&mut self, minor: Minor, busy: bool) {
+        self.foreign_resyncs.retain(|known| *known != minor);
+        if busy {
+            self.foreign_resyncs.push(minor);
+        }
+        self.admin.state_changed = true;
     }
 
     /// Holds what has to wait and lets go what need not any more, after a change of state.
@@ -60,15 +67,13 @@ impl Resource {
             let backing = self.devices[at].backing.as_deref().filter(|_| self.devices[at].disk.has_data());
             let Some(minor) = backing.and_then(|b| b.options.resync_after) else { return false };
             let Some(parent) = self.devices.iter().position(|device| device.minor == minor) else {
-                return false;
+                return self.foreign_resyncs.contains(&minor);
             };
             if !self.devices[parent].disk.has_data() {
                 return false;
             }
             let now = self.snapshot(Some(parent));
-            let busy =
-                Conn84(ReplicationState::SyncSource as u8)..=Conn84(ReplicationState::PausedSyncT as u8);
-            if busy.contains(&now.conn84()) || now.resync_suspended.any() {
+            if now.replication.holds_dependants() || now.resync_suspended.any() {
                 return true;
             }
             at = parent;

@@ -1,6 +1,6 @@
-//! How much of a resync may be under way at once.
+//! How much of a resync, or of an online verify, may be under way at once.
 //!
-//! The target decides, from what it can see: how long its requests take and whether an application works on the
+//! The one that asks decides (the target of a resync, the source of a verify), from what it can see: how long its requests take and whether an application works on the
 //! device. What a request takes beyond the shortest one seen was spent in queues, and our own share of these queues is
 //! kept at a size: large while nobody else wants the link or the disks, so that they are full without tuning; a few
 //! blocks while an application does, so that its requests find next to nothing of ours before them.

@@ -127,6 +127,7 @@ impl Resource {
     /// A socket ended.
     pub(super) fn socket_lost(&mut self, socket: SocketId, why: SocketLoss, out: &mut Vec<Command>) {
         let now = self.now;
+        let parting = self.asks_to_part();
         let Some(connection) = self.connection.as_deref_mut() else { return };
         if connection.link.pairing().is_some() {
             self.with_pairing(|p, timing, random| p.lost(socket, timing, random), out);
@@ -136,11 +137,13 @@ impl Resource {
         if session.data != socket && session.control != socket {
             return;
         }
-        if session.control == socket && why == SocketLoss::EndOfStream && !session.control_ended {
-            // The peer parts, and says why on the data stream: hear it out before drawing conclusions.
+        // The peer parts, and says why on the data stream, or agrees on the control stream to part: hear it out before
+        // drawing conclusions.
+        let says_why = session.control == socket || parting;
+        if says_why && why == SocketLoss::EndOfStream && !session.stream_ended {
             let at = now.plus_ms(connection.options.ping_timeout_ds * 100);
             if let Some(session) = connection.session_mut() {
-                session.control_ended = true;
+                session.stream_ended = true;
                 session.deadline = Some(at);
             }
             return;
@@ -407,23 +410,6 @@ impl Resource {
         Ok(())
     }
 
-    pub(super) fn sync_param_received(&mut self, d: usize, theirs: &SyncParam) -> Result<(), Fault> {
-        let connection = self.connection.as_deref_mut().expect("packets come from a peer");
-        let in_handshake = connection.peer_devices[d].replication == ReplicationState::Off;
-        for (name, ours, theirs) in [
-            ("verify-alg", &mut connection.options.verify_alg, &theirs.verify_alg),
-            ("csums-alg", &mut connection.options.csums_alg, &theirs.csums_alg),
-        ] {
-            if in_handshake && ours != theirs {
-                return Err(Fault::Fatal(format!(
-                    "incompatible {name} settings: make them the same on both nodes"
-                )));
-            }
-            ours.clone_from(theirs);
-        }
-        Ok(())
-    }
-
     // ---- keep-alive ----------------------------------------------------------------------------------------------
 
     pub(super) fn ping(&mut self, purpose: PingFor, out: &mut Vec<Command>) {
@@ -464,7 +450,7 @@ impl Resource {
         let waits_for_writes = !connection.transfer_log.is_empty();
         let Some(session) = connection.session_mut() else { return };
         if session.deadline.is_some_and(|at| at <= now) {
-            let (state, text) = match session.control_ended {
+            let (state, text) = match session.stream_ended {
                 true => (ConnectionState::BrokenPipe, "The peer closed the connection"),
                 false => (ConnectionState::NetworkFailure, "The peer did not answer in the handshake"),
             };
@@ -627,6 +613,7 @@ impl Resource {
             peer_device.strays = false;
             peer_device.early_sync_uuid = None;
             peer_device.consider_resync = false;
+            peer_device.made_in_session = false;
             peer_device.counters.unacked = 0;
         }
         if unstable {

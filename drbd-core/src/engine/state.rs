@@ -38,6 +38,10 @@ impl Resource {
             if let Some(d) = d {
                 let peer_device = &connection.peer_devices[d];
                 snapshot.replication = peer_device.replication;
+                if !snapshot.is_replicating() {
+                    // Of a volume that has not met the peer's nothing is known, whatever others have told.
+                    snapshot.peer_role = Role::Unknown;
+                }
                 snapshot.peer_disk = peer_device.peer_disk;
                 snapshot.resync_suspended = peer_device.resync_suspended;
             }
@@ -147,6 +151,11 @@ impl Resource {
     }
 
     fn commit(&mut self, changes: &[Change]) {
+        // Volumes that have met the peer's tell its role.
+        let speaker = changes.iter().find(|c| c.new.is_replicating()).or(changes.first());
+        if let (Some(connection), Some(change)) = (self.connection.as_deref_mut(), speaker) {
+            connection.peer_role = change.new.peer_role;
+        }
         for change in changes {
             let Change { device, old, new } = change;
             if old.role != new.role {
@@ -159,9 +168,6 @@ impl Resource {
             if let Some(connection) = self.connection.as_deref_mut() {
                 if old.connection != new.connection {
                     connection.state = new.connection;
-                }
-                if old.peer_role != new.peer_role {
-                    connection.peer_role = new.peer_role;
                 }
                 if let Some(d) = *device {
                     let peer_device = &mut connection.peer_devices[d];

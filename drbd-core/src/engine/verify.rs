@@ -3,12 +3,14 @@
 //! The source asks for the digest of a block while no write to it is under way here, holds its own writes to it until
 //! the answer comes, and reads its own copy when it does: in the order of the stream, so both digests are of the same
 //! writes. The other node holds its own writes from its answer until it is told the verdict. What differs is marked on
-//! both nodes; nothing is copied.
+//! both nodes; nothing is copied. How many blocks are under way at once is the matter of the same controller as a
+//! resync's (`resync_pace`): a verify yields to the application, and keeps the rates that are configured.
 
 use super::command::{Command, Level};
 use super::connection::PingFor;
 use super::meta_jobs::Job;
 use super::resource::{HandlerOwner, Resource};
+use super::resync_pace::{Answer, Pace, Settings};
 use super::senseless::{senseless, Senseless};
 use super::state_change::Snapshot;
 use super::write_path::peer_request::{PeerOp, PeerRequest};
@@ -48,7 +50,9 @@ pub(super) struct Verify {
     total_bits: u64,
     left_bits: u64,
     /// Source: asked for, not yet compared. Else: answered, and no verdict yet.
-    open: Vec<(Sector, u32)>,
+    open: Vec<Open>,
+    /// Source: how much may be under way.
+    pace: Pace,
     skipped_sectors: u64,
     /// A stretch found out of sync, told when its end is known.
     stretch: Option<(u64, u64)>,
@@ -61,8 +65,22 @@ pub(super) struct Verify {
     marks: [(Instant, u64); 2],
 }
 
+/// A block under way.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    sector: Sector,
+    bytes: u32,
+    since: Instant,
+}
+
+impl Open {
+    fn is(&self, sector: Sector, bytes: u32) -> bool {
+        (self.sector, self.bytes) == (sector, bytes)
+    }
+}
+
 impl Verify {
-    fn new(start: u64, end: u64, now: Instant) -> Verify {
+    fn new(start: u64, end: u64, settings: Settings, now: Instant) -> Verify {
         let bits = end.div_ceil(SECTORS_PER_BIT) - start / SECTORS_PER_BIT;
         Verify {
             started: now,
@@ -72,6 +90,7 @@ impl Verify {
             total_bits: bits,
             left_bits: bits,
             open: Vec::with_capacity(WINDOW),
+            pace: Pace::new(settings, now),
             skipped_sectors: 0,
             stretch: None,
             digest_bytes: 0,
@@ -85,7 +104,21 @@ impl Verify {
     /// Writes to that stretch have to wait for a verdict.
     pub(super) fn holds(&self, sector: Sector, bytes: u32) -> bool {
         let end = sector.end_of(bytes);
-        self.open.iter().any(|&(s, b)| s < end && sector < s.end_of(b))
+        self.open.iter().any(|open| open.sector < end && sector < open.sector.end_of(open.bytes))
+    }
+
+    fn is_open(&self, sector: Sector, bytes: u32) -> bool {
+        self.open.iter().any(|open| open.is(sector, bytes))
+    }
+
+    /// Blocks under way.
+    #[cfg(test)]
+    pub(super) fn open_blocks(&self) -> usize {
+        self.open.len()
+    }
+
+    fn open_bytes(&self) -> u64 {
+        self.open.iter().map(|open| u64::from(open.bytes)).sum()
     }
 
     /// The peer owes an answer.
@@ -94,16 +127,19 @@ impl Verify {
     }
 
     /// A block is over; false if it was not open.
-    fn close(&mut self, sector: Sector, bytes: u32) -> bool {
-        let Some(at) = self.open.iter().position(|&open| open == (sector, bytes)) else { return false };
-        self.open.swap_remove(at);
+    fn close(&mut self, sector: Sector, bytes: u32, now: Instant) -> bool {
+        let Some(at) = self.open.iter().position(|open| open.is(sector, bytes)) else { return false };
+        let in_flight_bytes = self.open_bytes();
+        let open = self.open.swap_remove(at);
+        let answer = Answer { asked_at: open.since, bytes: u64::from(bytes), in_flight_bytes };
+        self.pace.answered(&answer, now);
         self.left_bits = self.left_bits.saturating_sub(1);
         true
     }
 
     /// First sector that may not be compared yet.
     fn reached(&self) -> u64 {
-        self.open.iter().map(|(sector, _)| sector.0).min().unwrap_or(self.position)
+        self.open.iter().map(|open| open.sector.0).min().unwrap_or(self.position)
     }
 
     /// Another stretch out of sync; the one before it, if they do not adjoin.
@@ -165,6 +201,7 @@ impl Resource {
         let peer_device = &mut connection.peer_devices[d];
         let as_source = peer_device.replication == ReplicationState::VerifyS;
         let plan = peer_device.verify_plan;
+        let settings = Settings::new(&connection.options, &peer_device.options);
         let last_block = size.saturating_sub(1) / SECTORS_PER_BIT * SECTORS_PER_BIT;
         let (start, end) = if as_source {
             let start = plan.start.unwrap_or(plan.next_start) / SECTORS_PER_BIT * SECTORS_PER_BIT;
@@ -175,7 +212,7 @@ impl Resource {
         } else {
             (0, size)
         };
-        peer_device.verify = Some(Box::new(Verify::new(start, end, now)));
+        peer_device.verify = Some(Box::new(Verify::new(start, end, settings, now)));
         if as_source {
             let text = format!("Starting Online Verify from sector {start}");
             self.log("verify-begin", Level::Info, self.peer_device_subject(d), text, out);
@@ -267,12 +304,15 @@ impl Resource {
         let Some(connection) = self.connection.as_deref_mut() else { return false };
         let peer_device = &mut connection.peer_devices[d];
         let limited = super::resync::configured_rate(&peer_device.options).is_some();
+        let settings = Settings::new(&connection.options, &peer_device.options);
         if peer_device.replication != ReplicationState::VerifyS {
             return false;
         }
         let Some(verify) = peer_device.verify.as_deref_mut() else { return false };
+        verify.pace.observe(self.devices[d].last_application, settings, self.now);
         if verify.position >= verify.end
             || verify.open.len() >= WINDOW
+            || verify.open_bytes() >= verify.pace.window_bytes()
             || (limited && verify.budget_blocks == 0)
         {
             return false;
@@ -287,7 +327,7 @@ impl Resource {
         }
         verify.position += sectors;
         verify.budget_blocks = verify.budget_blocks.saturating_sub(1);
-        verify.open.push((sector, bytes));
+        verify.open.push(Open { sector, bytes, since: self.now });
         let block = BlockRequest { sector, block_id: BLOCK_ID_RESYNC, bytes };
         let volume = device.volume;
         self.send(volume, Packet::OvRequest(block), out);
@@ -320,7 +360,7 @@ impl Resource {
     ) -> Result<(), Senseless> {
         let DigestRequest { block, digest } = reply;
         let peer_device = &self.connection.as_ref().expect("packets come from a peer").peer_devices[d];
-        let open = |v: &Verify| v.open.contains(&(block.sector, block.bytes));
+        let open = |v: &Verify| v.is_open(block.sector, block.bytes);
         let as_source = peer_device.replication == ReplicationState::VerifyS;
         if !peer_device.verify.as_deref().is_some_and(|verify| as_source && open(verify)) {
             return peer_device.stray_answer(block.sector);
@@ -338,7 +378,7 @@ impl Resource {
         let PeerRequest { device: d, sector, bytes, block_id, .. } = *request;
         let block = BlockRequest { sector, block_id, bytes };
         let open = self.connection.as_ref().and_then(|c| c.peer_devices[d].verify.as_deref());
-        if !open.is_some_and(|verify| verify.open.contains(&(sector, bytes))) {
+        if !open.is_some_and(|verify| verify.is_open(sector, bytes)) {
             return;
         }
         if !equal {
@@ -355,12 +395,12 @@ impl Resource {
         skipped: bool,
         out: &mut Vec<Command>,
     ) {
-        let volume = self.devices[d].volume;
+        let (volume, now) = (self.devices[d].volume, self.now);
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         let seq = peer_device.next_sequence();
         let BlockRequest { sector, bytes, .. } = *block;
         if let Some(verify) = peer_device.verify.as_deref_mut() {
-            verify.close(sector, bytes);
+            verify.close(sector, bytes, now);
             verify.skipped_sectors += if skipped { u64::from(bytes) / 512 } else { 0 };
         }
         let ack = BlockAck { sector, block_id: verdict, bytes, seq };
@@ -376,10 +416,11 @@ impl Resource {
         ack: &BlockAck,
         out: &mut Vec<Command>,
     ) -> Result<(), Senseless> {
+        let now = self.now;
         let connection = self.connection.as_deref_mut().expect("packets come from a peer");
         let peer_device = &mut connection.peer_devices[d];
         let Some(verify) = peer_device.verify.as_deref_mut() else { return Ok(()) };
-        if !verify.close(ack.sector, ack.bytes) {
+        if !verify.close(ack.sector, ack.bytes, now) {
             return peer_device.stray_answer(ack.sector);
         }
         verify.skipped_sectors += u64::from(ack.bytes) / 512;
@@ -420,12 +461,13 @@ impl Resource {
     ) -> Result<(), Senseless> {
         let size = self.devices[d].size.0;
         let now = self.now;
-        let peer_device = &mut self.connection.as_mut().expect("packets come from a peer").peer_devices[d];
-        if let Some(verify) = peer_device.verify.as_deref_mut() {
+        let connection = self.connection.as_deref_mut().expect("packets come from a peer");
+        let settings = Settings::new(&connection.options, &connection.peer_devices[d].options);
+        if let Some(verify) = connection.peer_devices[d].verify.as_deref_mut() {
             if verify.position == 0 && verify.left_bits == verify.total_bits && block.sector.0 < size {
                 // The first one tells where the verify begins.
                 let aligned = block.sector.0 / SECTORS_PER_BIT * SECTORS_PER_BIT;
-                *verify = Verify::new(aligned, size, now);
+                *verify = Verify::new(aligned, size, settings, now);
             }
             if verify.open.len() >= PEER_REQUESTS_MAX {
                 return senseless(
@@ -448,7 +490,7 @@ impl Resource {
         out: &mut Vec<Command>,
     ) {
         let PeerRequest { device: d, sector, bytes, block_id, .. } = *request;
-        let volume = self.devices[d].volume;
+        let (volume, now) = (self.devices[d].volume, self.now);
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         let Some(verify) = peer_device.verify.as_deref_mut() else { return self.refuse_read(request, out) };
         let digest = match digest {
@@ -458,7 +500,7 @@ impl Resource {
             None => return self.refuse_read(request, out),
         };
         verify.digest_bytes = digest.len();
-        verify.open.push((sector, bytes));
+        verify.open.push(Open { sector, bytes, since: now });
         let block = BlockRequest { sector, block_id, bytes };
         self.send(volume, Packet::OvReply(Box::new(DigestRequest { block, digest })), out);
     }
@@ -473,11 +515,12 @@ impl Resource {
         if ack.block_id != OUT_OF_SYNC && ack.block_id != IN_SYNC {
             return senseless("block_id", ack.block_id, "no verdict");
         }
+        let now = self.now;
         let connection = self.connection.as_deref_mut().expect("packets come from a peer");
         let peer_device = &mut connection.peer_devices[d];
         let as_source = peer_device.replication == ReplicationState::VerifyS;
         let verify = peer_device.verify.as_deref_mut().filter(|_| !as_source);
-        if !verify.is_some_and(|verify| verify.close(ack.sector, ack.bytes)) {
+        if !verify.is_some_and(|verify| verify.close(ack.sector, ack.bytes, now)) {
             peer_device.stray_answer(ack.sector)?;
         }
         let inside = ack.sector.end_of(ack.bytes).0 <= self.devices[d].size.0;

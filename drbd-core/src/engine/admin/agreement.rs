@@ -1,6 +1,7 @@
 //! Changes both nodes must agree on: asking the peer, and being asked (5.7 of the wire reference).
 
-use super::{done, Asking, Want, ASK_AGAIN_MS, TRANSIENT_MS};
+use super::parting::{Outdates, PeerParts};
+use super::{Asking, Fence, Want, ASK_AGAIN_MS, TRANSIENT_MS};
 use crate::engine::command::Command;
 use crate::engine::resource::Resource;
 use crate::engine::senseless::{senseless, Senseless};
@@ -11,7 +12,7 @@ use crate::engine::state_change::{
 use crate::ids::{Ticket, VolumeNumber};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{Conn84, ConnectionState, DiskState, ReplicationState, Role};
-use crate::wire::state_word::{field, mirror, role_of, Change as WireChange};
+use crate::wire::state_word::{disk_of, field, mirror, peer_disk_of, role_of, Change as WireChange};
 use crate::wire::Packet;
 
 impl Resource {
@@ -40,7 +41,11 @@ impl Resource {
             self.carry_out(ticket, want, out);
             return Ok(());
         }
-        self.admin.asking = Some(Asking { ticket, want, next_device: 0, pinging: false });
+        // The peer takes a role for changed when it is asked: a volume it does not know must not refuse afterwards.
+        if matches!(want, Want::Primary { .. }) {
+            self.propose(Mode::Soft, &edit_of(want))?;
+        }
+        self.admin.asking = Some(Asking::about(ticket, want, self));
         self.ask_next(out);
         Ok(())
     }
@@ -50,7 +55,8 @@ impl Resource {
             Want::Detach { device }
             | Want::FullSync { device, .. }
             | Want::Verify { device, .. }
-            | Want::Outdate { device } => {
+            | Want::Outdate { device }
+            | Want::DelMinor { device } => {
                 vec![Some(device)]
             }
             _ if self.devices.is_empty() => vec![None],
@@ -64,7 +70,7 @@ impl Resource {
         let change = wire_change(asking.want);
         let version = self.connection.as_ref().and_then(|c| c.session()).map_or(0, |s| s.version);
         match asking.want {
-            Want::Disconnect => {
+            Want::Disconnect { .. } => {
                 let packet = if version >= 100 {
                     Packet::ConnStateChangeRequest { mask: change.mask, val: change.val }
                 } else {
@@ -75,7 +81,8 @@ impl Resource {
             Want::Detach { device }
             | Want::FullSync { device, .. }
             | Want::Verify { device, .. }
-            | Want::Outdate { device } => {
+            | Want::Outdate { device }
+            | Want::DelMinor { device } => {
                 let volume = self.devices[device].volume;
                 self.send(volume, Packet::StateChangeRequest { mask: change.mask, val: change.val }, out);
             }
@@ -96,10 +103,9 @@ impl Resource {
             return senseless("retcode", u64::from(code as u32), "where nothing was asked");
         };
         if code >= 1 {
-            let more =
-                matches!(asking.want, Want::Primary { .. }) && asking.next_device + 1 < self.devices.len();
-            if more {
-                self.admin.asking = Some(Asking { next_device: asking.next_device + 1, ..asking });
+            let next = self.next_shared(asking.next_device + 1);
+            if let Some(next_device) = next.filter(|_| matches!(asking.want, Want::Primary { .. })) {
+                self.admin.asking = Some(Asking { next_device, ..asking });
                 self.ask_next(out);
                 return Ok(());
             }
@@ -113,21 +119,30 @@ impl Resource {
             // The peer is about a change of its own: ours comes after it.
             self.admin.asking = None;
             self.wait(asking.ticket, asking.want, Some(self.now.plus_ms(ASK_AGAIN_MS)));
+        } else if code == Reason::PrimaryNop.number()
+            && asking.want == (Want::Disconnect { outdates: Outdates::Nobody })
+        {
+            self.admin.asking = None;
+            self.try_again(asking.ticket, Want::Disconnect { outdates: Outdates::This }, out);
         } else {
             self.admin.asking = None;
             self.admin.put_off_since = None;
             let text =
                 Reason::from_number(code).map_or_else(|| format!("code {code}"), |r| r.text().to_owned());
             let refusal = Refusal::because(Reason::FailedByPeer, format!("the peer says: {text}"));
-            self.reply(asking.ticket, Err(refusal), out);
+            if Resource::is_step(asking.ticket) {
+                self.down_refused(&refusal, out);
+            } else {
+                self.reply(asking.ticket, Err(refusal), out);
+            }
         }
         self.admin.state_changed = true;
         Ok(())
     }
 
-    /// Only a promotion means the same when the peer's change is done.
+    /// Only a promotion, and parting, mean the same when the peer's change is done.
     fn may_be_put_off(&mut self, want: Want) -> bool {
-        if !matches!(want, Want::Primary { .. }) {
+        if !matches!(want, Want::Primary { .. } | Want::Disconnect { .. }) {
             return false;
         }
         let since = *self.admin.put_off_since.get_or_insert(self.now);
@@ -139,10 +154,7 @@ impl Resource {
         self.admin.put_off_since = None;
         let Some(asking) = self.admin.asking.take() else { return };
         match asking.want {
-            Want::Disconnect => {
-                self.disconnect_now(out);
-                self.reply(asking.ticket, Ok(done(true)), out);
-            }
+            Want::Disconnect { outdates } => self.part_without_answer(asking.ticket, outdates, out),
             want => self.try_again(asking.ticket, want, out),
         }
     }
@@ -150,15 +162,13 @@ impl Resource {
     /// Everybody agreed: do it.
     fn carry_out(&mut self, ticket: Ticket, want: Want, out: &mut Vec<Command>) {
         match want {
-            Want::Primary { forced, .. } => self.become_primary(ticket, forced, out),
+            Want::Primary { .. } => self.become_primary(ticket, want, out),
             Want::Secondary { .. } => self.begin_demotion(ticket, out),
             Want::Detach { device } => self.begin_detach(device, Some(ticket), out),
-            Want::Disconnect => {
-                self.disconnect_now(out);
-                self.reply(ticket, Ok(done(true)), out);
-            }
+            Want::Disconnect { outdates } => self.carry_out_parting(ticket, outdates, out),
             Want::FullSync { .. } => self.begin_agreed_full_sync(ticket, want, out),
             Want::Verify { .. } => self.begin_agreed_verify(ticket, want, out),
+            Want::DelMinor { device } => self.leave_volume(ticket, device, out),
             Want::Outdate { device } => {
                 if let Err(reason) = self.try_outdate(ticket, device, out) {
                     self.refuse(ticket, want, reason, out);
@@ -177,22 +187,26 @@ impl Resource {
         val: u32,
         out: &mut Vec<Command>,
     ) {
-        let code = self.judge_peer_change(device, mask, val, out);
+        let parts = peer_parts(mask, val);
+        let code = match parts {
+            _ if self.comes_first() => Reason::ConcurrentStateChange.number(),
+            Some(parts) => self.judge_parting(parts),
+            None => self.judge_peer_change(device, mask, val, out),
+        };
         let (volume, packet) = match device {
             Some(d) => (self.devices[d].volume, Packet::StateChangeReply(code)),
             None => (VolumeNumber(0), Packet::ConnStateChangeReply(code)),
         };
         self.send_control(volume, packet, out);
-        let (mask, val) = mirror(mask, val);
-        if code >= 1
-            && mask & field::CONN != 0
-            && val & field::CONN == (ConnectionState::TearDown as u32) << 4
-        {
-            if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
-                session.tear_down = true;
-            }
-            self.tear_down(out);
+        if let Some(parts) = parts.filter(|_| code >= 1) {
+            self.let_peer_part(parts, out);
         }
+    }
+
+    /// This node asks the peer something itself, and is the one whose question counts.
+    fn comes_first(&self) -> bool {
+        let session = self.connection.as_ref().and_then(|c| c.session());
+        session.is_some_and(|s| s.resolve_conflicts) && self.admin.asking.is_some_and(|a| !a.pinging)
     }
 
     fn judge_peer_change(
@@ -202,22 +216,15 @@ impl Resource {
         val: u32,
         out: &mut Vec<Command>,
     ) -> i32 {
-        let session = self.connection.as_ref().and_then(|c| c.session());
-        let resolves = session.is_some_and(|s| s.resolve_conflicts);
-        if resolves && self.admin.asking.is_some_and(|a| !a.pinging) {
-            return Reason::ConcurrentStateChange.number();
-        }
         let (mask, val) = mirror(mask, val);
         let peer_role = (mask & field::PEER != 0).then(|| role_of(val >> 2)).flatten();
         if peer_role == Some(Role::Primary) && self.has_unshared_writes_at_peer() {
             return Reason::ConcurrentStateChange.number();
         }
-        let own_disk = (mask & field::DISK != 0).then(|| crate::wire::state_word::disk_of(val)).flatten();
-        let peer_disk =
-            (mask & field::PEER_DISK != 0).then(|| crate::wire::state_word::peer_disk_of(val)).flatten();
+        let own_disk = (mask & field::DISK != 0).then(|| disk_of(val)).flatten();
+        let peer_disk = (mask & field::PEER_DISK != 0).then(|| peer_disk_of(val)).flatten();
         let conn = (mask & field::CONN != 0).then(|| crate::wire::state_word::conn_of(val)).flatten();
-        let tear_down = conn.is_some_and(|c| c.0 == ConnectionState::TearDown as u8);
-        let copying = match conn.filter(|_| !tear_down).map(|conn| self.copying_asked(device, conn)) {
+        let copying = match conn.map(|conn| self.copying_asked(device, conn)) {
             Some(Err(reason)) => return reason.number(),
             Some(Ok(replication)) => replication,
             None => None,
@@ -242,9 +249,6 @@ impl Resource {
                 }
             }
         };
-        if tear_down && peer_role.is_none() && own_disk.is_none() && peer_disk.is_none() {
-            return 1;
-        }
         match self.change(Mode::Soft, &edit, out) {
             Ok(true) => 1,
             Ok(false) => 2,
@@ -264,18 +268,36 @@ impl Resource {
             ReplicationState::StartingSyncT => full_sync_refusal(&now, true),
             ReplicationState::VerifyT => verify_refusal(&now),
             ReplicationState::Established => return Ok(None),
+            // It is about to delete it.
+            ReplicationState::Off => None,
             _ => Some(Reason::NotSupported),
         };
         refusal.map_or(Ok(Some(asked)), Err)
     }
 }
 
+/// What a question is about that asks to part.
+fn peer_parts(mask: u32, val: u32) -> Option<PeerParts> {
+    let (mask, val) = mirror(mask, val);
+    let tear_down = (ConnectionState::TearDown as u32) << 4;
+    let outdated =
+        |field: u32, disk: Option<DiskState>| mask & field != 0 && disk == Some(DiskState::Outdated);
+    (mask & field::CONN != 0 && val & field::CONN == tear_down).then(|| PeerParts {
+        outdate_this: outdated(field::DISK, disk_of(val)),
+        outdate_peer: outdated(field::PEER_DISK, peer_disk_of(val)),
+    })
+}
+
 pub(super) fn edit_of(want: Want) -> impl Fn(Option<usize>, &mut Snapshot) {
     move |v, s| match want {
-        Want::Primary { forced, .. } => {
+        Want::Primary { forced, fence, .. } => {
             s.role = Role::Primary;
-            if forced && s.disk.has_data() {
+            let newest = fence == Fence::Done && s.disk == DiskState::Consistent;
+            if forced && s.disk.has_data() || newest {
                 s.disk = DiskState::UpToDate;
+            }
+            if fence == Fence::Forced && s.peer_disk == DiskState::DUnknown {
+                s.peer_disk = DiskState::Outdated;
             }
         }
         Want::Secondary { .. } => s.role = Role::Secondary,
@@ -284,10 +306,8 @@ pub(super) fn edit_of(want: Want) -> impl Fn(Option<usize>, &mut Snapshot) {
                 s.disk = DiskState::Failed;
             }
         }
-        Want::Disconnect => {
-            s.connection = ConnectionState::Disconnecting;
-            s.replication = ReplicationState::Off;
-        }
+        Want::Disconnect { outdates } => outdates.edit(s),
+        Want::DelMinor { device } => Resource::edit_leaving(device, v, s),
         Want::FullSync { device, .. } | Want::Verify { device, .. } | Want::Outdate { device } => {
             if v == Some(device) {
                 Resource::edit_copying(want, s);
@@ -303,11 +323,19 @@ fn wire_change(want: Want) -> WireChange {
         Want::Primary { forced: true, .. } => change.role(Role::Primary).disk(DiskState::UpToDate),
         Want::Secondary { .. } => change.role(Role::Secondary),
         Want::Detach { .. } => change.disk(DiskState::Failed),
-        Want::Disconnect => change.conn(Conn84(ConnectionState::Disconnecting as u8)),
+        Want::Disconnect { outdates } => {
+            let change = change.conn(Conn84(ConnectionState::Disconnecting as u8));
+            match outdates {
+                Outdates::Nobody => change,
+                Outdates::Peer => change.peer_disk(DiskState::Outdated),
+                Outdates::This => change.disk(DiskState::Outdated),
+            }
+        }
         Want::FullSync { as_target: true, .. } => change.conn(replicating(ReplicationState::StartingSyncT)),
         Want::FullSync { as_target: false, .. } => change.conn(replicating(ReplicationState::StartingSyncS)),
         Want::Verify { .. } => change.conn(replicating(ReplicationState::VerifyS)),
         Want::Outdate { .. } => change.disk(DiskState::Outdated),
+        Want::DelMinor { .. } => change.conn(Conn84::WF_REPORT_PARAMS),
     }
 }
 

@@ -344,7 +344,11 @@ impl Resource {
             Want::FullSync { as_target: false, .. } => s.replication = ReplicationState::StartingSyncS,
             Want::Verify { .. } => s.replication = ReplicationState::VerifyS,
             Want::Outdate { .. } => s.disk = DiskState::Outdated,
-            Want::Primary { .. } | Want::Secondary { .. } | Want::Detach { .. } | Want::Disconnect => {}
+            Want::Primary { .. }
+            | Want::Secondary { .. }
+            | Want::Detach { .. }
+            | Want::Disconnect { .. }
+            | Want::DelMinor { .. } => {}
         }
     }
 }

@@ -9,11 +9,12 @@ use crate::engine::command::{Command, Level};
 use crate::engine::connection::Stage;
 use crate::engine::resource::Resource;
 use crate::engine::senseless::{senseless, Senseless};
+use crate::engine::session::Fault;
 use crate::engine::state_change::FencingPolicy;
 use crate::ids::{NodeId, VolumeNumber};
 use crate::refusal::{Reason, Refusal};
-use crate::states::{Protocol, Role};
-use crate::wire::{Packet, Settings};
+use crate::states::{Protocol, ReplicationState, Role};
+use crate::wire::{Packet, Settings, SyncParam};
 
 impl Resource {
     pub(super) fn net_options(
@@ -45,9 +46,16 @@ impl Resource {
             let policies = (o.after_sb_0pri.clone(), o.after_sb_1pri.clone(), o.after_sb_2pri.clone());
             (o.protocol, o.two_primaries, policies)
         };
+        let algorithms = |o: &NetOptions| (o.verify_alg.clone(), o.csums_alg.clone());
         let changes = agreed(&connection.options) != agreed(&options);
-        match connection.session().map(|s| (s.stage, s.version)).filter(|_| changes) {
-            Some((Stage::Up, 0..=99)) => return Err(Reason::NeedProtocol100.into()),
+        let other_algorithms = algorithms(&connection.options) != algorithms(&options);
+        let retold = changes || other_algorithms;
+        let deciding = connection.session().is_some_and(|s| s.state_sent);
+        match connection.session().map(|s| (s.stage, s.version)).filter(|_| retold) {
+            Some((Stage::Up, _)) if deciding && other_algorithms => {
+                return Err(Reason::InTransientState.into())
+            }
+            Some((Stage::Up, 0..=99)) if changes => return Err(Reason::NeedProtocol100.into()),
             // The peer compares what it was told with what it has.
             Some((Stage::Settings, _)) => return Err(Reason::InTransientState.into()),
             Some((Stage::Up | Stage::Features | Stage::Challenge | Stage::Response, _)) | None => {}
@@ -58,19 +66,63 @@ impl Resource {
             self.tell_changed_settings(out);
             self.order_by_two_primaries(out);
         }
+        if retold {
+            (0..self.devices.len()).for_each(|d| self.tell_sync_param(d, out));
+        }
         Ok(done(true))
     }
 
+    fn settings_are_known(&self) -> bool {
+        self.connection.as_deref().and_then(|c| c.session()).is_some_and(|s| s.stage == Stage::Up)
+    }
+
     fn tell_changed_settings(&mut self, out: &mut Vec<Command>) {
-        let up = self.connection.as_deref().and_then(|c| c.session()).is_some_and(|s| s.stage == Stage::Up);
-        if !up {
-            return;
+        if self.settings_are_known() {
+            let settings = self.settings();
+            self.send(VolumeNumber(0), Packet::ProtocolUpdate(Box::new(settings)), out);
         }
-        let settings = self.settings();
-        self.send(VolumeNumber(0), Packet::ProtocolUpdate(Box::new(settings)), out);
-        for d in 0..self.devices.len() {
+    }
+
+    /// Algorithms or rates changed: an 8.4 peer copies and compares by what it was told last.
+    pub(super) fn tell_sync_param(&mut self, d: usize, out: &mut Vec<Command>) {
+        if self.settings_are_known() {
             self.send_sync_param(d, out);
         }
+    }
+
+    /// P_SYNC_PARAM: in a handshake both nodes must have the same algorithms; later a change is taken over.
+    pub(in crate::engine) fn sync_param_received(
+        &mut self,
+        d: usize,
+        theirs: &SyncParam,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
+        let connection = self.connection.as_deref_mut().expect("packets come from a peer");
+        let in_handshake = connection.peer_devices[d].replication == ReplicationState::Off;
+        let peer = connection.peer;
+        let mut changed = OptionSet::default();
+        for (name, ours, theirs) in [
+            ("verify-alg", &mut connection.options.verify_alg, &theirs.verify_alg),
+            ("csums-alg", &mut connection.options.csums_alg, &theirs.csums_alg),
+        ] {
+            if ours == theirs {
+                continue;
+            }
+            if in_handshake {
+                return Err(Fault::Fatal(format!(
+                    "incompatible {name} settings: make them the same on both nodes"
+                )));
+            }
+            ours.clone_from(theirs);
+            if let Some(spec) = OptionSpec::find(name) {
+                // Whatever name the peer has for it stays with the session.
+                let _ = changed.set(spec, theirs);
+            }
+        }
+        if changed.iter().next().is_some() {
+            out.push(Command::SettingsAdopted { peer, options: Box::new(changed) });
+        }
+        Ok(())
     }
 
     /// The peer's administrator changed what both nodes must have alike: this node follows.

@@ -2,75 +2,19 @@
 
 use super::net_options::check_net_options;
 use super::{done, not_yet, Want};
-use crate::config::{DeviceOptions, DiskOptions, NetOptions, PeerDeviceOptions};
+use crate::config::{DiskOptions, NetOptions, PeerDeviceOptions};
 use crate::control::Done;
 use crate::engine::command::Command;
 use crate::engine::connection::{Connection, Link, Path};
-use crate::engine::device::Device;
 use crate::engine::peer_device::PeerDevice;
 use crate::engine::resource::Resource;
 use crate::engine::state::Mode;
-use crate::ids::{Instant, Minor, NodeId, Ticket, VolumeNumber};
-use crate::limits::{NODES_MAX, VOLUMES_MAX};
+use crate::ids::{Instant, NodeId, Ticket, VolumeNumber};
+use crate::limits::NODES_MAX;
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, DiskState, Role};
 
 impl Resource {
-    pub(super) fn new_minor(
-        &mut self,
-        minor: Minor,
-        volume: VolumeNumber,
-        options: DeviceOptions,
-    ) -> Result<Done, Refusal> {
-        if self.devices.iter().any(|d| d.minor == minor || d.volume == volume) {
-            return Err(Reason::MinorOrVolumeExists.into());
-        }
-        if self.devices.len() >= VOLUMES_MAX {
-            return Err(Refusal::because(
-                Reason::InvalidRequest,
-                format!("a resource has at most {VOLUMES_MAX} volumes"),
-            ));
-        }
-        if self.session_number().is_some() {
-            return Err(not_yet("new-minor while connected; disconnect first"));
-        }
-        let mut device = Device::new(minor, volume, options);
-        device.conflicts.set_peers_first(self.two_primaries_allowed(), &mut Vec::new());
-        self.devices.push(device);
-        if let Some(connection) = self.connection.as_deref_mut() {
-            connection.peer_devices.push(PeerDevice::new());
-        }
-        Ok(done(true))
-    }
-
-    pub(super) fn del_minor(
-        &mut self,
-        volume: VolumeNumber,
-        out: &mut Vec<Command>,
-    ) -> Result<Done, Refusal> {
-        let Some(d) = self.device_index(volume) else { return Err(Reason::MinorInvalid.into()) };
-        let device = &self.devices[d];
-        if device.disk != DiskState::Diskless || device.backing.is_some() || self.role == Role::Primary {
-            return Err(Reason::MinorConfigured.into());
-        }
-        if self.session_number().is_some() {
-            return Err(not_yet("del-minor while connected; disconnect first"));
-        }
-        if device.counters.lower_pending > 0 || d + 1 != self.devices.len() && !self.no_requests() {
-            return Err(Reason::MinorConfigured.into());
-        }
-        self.devices.remove(d);
-        if let Some(connection) = self.connection.as_deref_mut() {
-            connection.peer_devices.remove(d);
-        }
-        self.notify_changes(out);
-        Ok(done(true))
-    }
-
-    fn no_requests(&self) -> bool {
-        self.requests.len() == 0 && self.peer_requests.len() == 0 && self.ios.len() == 0
-    }
-
     pub(super) fn new_peer(
         &mut self,
         peer: NodeId,
@@ -166,9 +110,11 @@ impl Resource {
         peer: NodeId,
         volume: VolumeNumber,
         options: PeerDeviceOptions,
+        out: &mut Vec<Command>,
     ) -> Result<Done, Refusal> {
         let Some(d) = self.device_index(volume) else { return Err(Reason::MinorInvalid.into()) };
         self.peer(peer)?.peer_devices[d].options = options;
+        self.tell_sync_param(d, out);
         Ok(done(true))
     }
 
@@ -203,19 +149,6 @@ impl Resource {
         Ok(done(true))
     }
 
-    pub(super) fn disconnect(&mut self, ticket: Ticket, peer: NodeId, force: bool, out: &mut Vec<Command>) {
-        if let Err(refusal) = self.peer(peer).map(|_| ()) {
-            self.reply(ticket, Err(refusal), out);
-        } else if self.connection_state() == ConnectionState::StandAlone {
-            self.reply(ticket, Ok(done(false)), out);
-        } else if force || self.connection_state() != ConnectionState::Connected {
-            self.disconnect_now(out);
-            self.reply(ticket, Ok(done(true)), out);
-        } else {
-            self.want(ticket, Want::Disconnect, out);
-        }
-    }
-
     pub(super) fn detach(
         &mut self,
         ticket: Ticket,
@@ -228,12 +161,13 @@ impl Resource {
         };
         match self.devices[device].disk {
             DiskState::Diskless => self.reply(ticket, Ok(done(false)), out),
-            DiskState::Detaching | DiskState::Failed => {
-                self.reply(ticket, Err(Reason::InTransientState.into()), out);
-            }
+            // Also where an orderly detach waits for a disk that answers nothing.
             _ if force => {
                 self.give_up_disk_at_once(device, out);
                 self.reply(ticket, Ok(done(true)), out);
+            }
+            DiskState::Detaching | DiskState::Failed => {
+                self.reply(ticket, Err(Reason::InTransientState.into()), out);
             }
             _ => self.want(ticket, Want::Detach { device }, out),
         }

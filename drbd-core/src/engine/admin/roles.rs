@@ -1,14 +1,17 @@
 //! Becoming Primary and becoming Secondary: who must agree, what must be written first, and when it is told.
 
 use super::agreement::edit_of;
-use super::{done, RoleJob, Want, STEP};
+use super::{done, Fence, RoleJob, Waiting, Want, STEP};
 use crate::engine::command::{Command, Level};
 use crate::engine::meta_jobs::{Job, Then};
 use crate::engine::resource::Resource;
 use crate::engine::state::Mode;
 use crate::ids::{Sector, Ticket};
 use crate::refusal::Reason;
-use crate::states::Role;
+use crate::states::{DiskState, Role};
+
+/// How long a promotion waits for the fence-peer handler.
+const FENCE_MS: u64 = 600_000;
 
 impl Resource {
     pub(super) fn try_primary(
@@ -17,14 +20,37 @@ impl Resource {
         want: Want,
         out: &mut Vec<Command>,
     ) -> Result<(), Reason> {
-        let Want::Primary { force, forced, pinged } = want else { return Ok(()) };
+        let Want::Primary { force, forced, pinged, fence } = want else { return Ok(()) };
+        let with = |forced, fence| Want::Primary { force, forced, pinged, fence };
         match self.ask_or_do(ticket, want, out) {
             Err(Reason::NoUpToDateDisk) if force && !forced && self.may_be_forced() => {
-                let forced = Want::Primary { force, forced: true, pinged };
-                self.ask_or_do(ticket, forced, out)
+                self.try_primary(ticket, with(true, fence), out)
+            }
+            Err(reason) if fence == Fence::Untried && self.needs_fence(reason) => {
+                if self.begin_fencing_for_promotion(out) {
+                    let give_up_at = self.now.plus_ms(FENCE_MS);
+                    let want = with(forced, Fence::Tried);
+                    self.admin.waiting.push_back(Waiting { ticket, want, again_at: None, give_up_at });
+                    return Ok(());
+                }
+                self.try_primary(ticket, with(forced, Fence::Tried), out)
+            }
+            Err(Reason::NoUpToDateDisk) if fence == Fence::Tried && self.peer_is_fenced() => {
+                self.try_primary(ticket, with(forced, Fence::Done), out)
+            }
+            Err(Reason::PrimaryNop) if fence == Fence::Tried && force => {
+                let text = "Forced into split brain situation!";
+                self.log("forced", Level::Warning, self.name.clone(), text, out);
+                self.try_primary(ticket, with(forced, Fence::Forced), out)
             }
             other => other,
         }
+    }
+
+    /// Fencing the peer could do away with that reason.
+    fn needs_fence(&self, reason: Reason) -> bool {
+        let consistent = || self.devices.iter().any(|d| d.disk == DiskState::Consistent);
+        reason == Reason::PrimaryNop || reason == Reason::NoUpToDateDisk && consistent()
     }
 
     /// Every disk that is not UpToDate could be called so.
@@ -173,8 +199,8 @@ impl Resource {
         }
     }
 
-    pub(super) fn become_primary(&mut self, ticket: Ticket, forced: bool, out: &mut Vec<Command>) {
-        let want = Want::Primary { force: forced, forced, pinged: true };
+    pub(super) fn become_primary(&mut self, ticket: Ticket, want: Want, out: &mut Vec<Command>) {
+        let forced = matches!(want, Want::Primary { forced: true, .. });
         if let Err(reason) = self.change(Mode::Soft, &edit_of(want), out) {
             return self.refuse(ticket, want, reason, out);
         }

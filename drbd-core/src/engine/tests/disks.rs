@@ -3,7 +3,7 @@
 use super::lab::Lab;
 use super::node::Pending;
 use crate::engine::{AdminRequest, IoResult, UpperResult};
-use crate::ids::VolumeNumber;
+use crate::ids::{NodeId, VolumeNumber};
 use crate::refusal::Reason;
 use crate::states::{DiskState, ReplicationState};
 
@@ -296,6 +296,8 @@ fn a_detach_keeps_the_bits_before_the_log_is_forgotten() {
     let tag = lab.write(0, 2, 2);
     assert!(lab.is_done(0, tag));
     lab.hold(1, |p| matches!(p, Pending::Meta(..)));
+    // The Primary would not let it go.
+    lab.begin(1, AdminRequest::Disconnect { peer: NodeId(0), force: true });
     lab.begin(1, AdminRequest::Down);
     lab.wait("the disk is on its way", |lab| !lab.nodes[1].pending.is_empty());
     while !lab.nodes[1].pending.is_empty() {

@@ -608,6 +608,9 @@ impl Lab {
         let mut bytes = self.buffers.get(&payload).cloned();
         if let Some(bytes) = bytes.as_mut().filter(|_| self.damages == Some(n)) {
             self.damages = None;
+            if self.is_checked(n, other, &frame.packet) {
+                return;
+            }
             bytes[0] ^= 1 << 16;
         }
         let there = bytes.as_ref().map_or(0, |b| b.len() as u32 * 4096);

@@ -27,7 +27,10 @@ macro_rules! transcripts {
             fn $test() {
                 replay($file);
             }
-        )+    };
+        )+
+
+        const FILES: &[&str] = &[$($file),+];
+    };
 }
 
 transcripts! {
@@ -41,6 +44,7 @@ transcripts! {
     freezing "freezing.txt",
     verifying "verify.txt",
     links "links.txt",
+    reads "reads.txt",
     split_brains "split-brain.txt",
     both_primary "two-primaries.txt",
 }
@@ -106,4 +110,41 @@ fn perform(lines: &[&str]) -> String {
         }
     }
     stage.finish() + &"\n".repeat(trailing)
+}
+
+// ---- the page that lists them ----------------------------------------------------------------------------------------
+
+/// Whether a transcript tells a story of that name.
+fn tells(file: &str, name: &str) -> bool {
+    let text = std::fs::read_to_string(path(file)).expect("a transcript");
+    text.lines().any(|line| line.strip_prefix("== ").and_then(|l| l.split(':').next()) == Some(name))
+}
+
+#[test]
+fn the_page_lists_what_there_is() {
+    let page = include_str!("../../../docs/scenarios.md");
+    let (tests, options) = page.split_once("## What else has a story").expect("two tables");
+    let (mut covered, mut listed) = (0, 0);
+    for row in tests.lines().filter(|line| line.starts_with("| ")).skip(2) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [test, files, why] = cells[..] else { panic!("{row}") };
+        listed += 1;
+        covered += usize::from(!files.is_empty());
+        assert!(!files.is_empty() || !why.is_empty(), "{test}: neither a transcript nor a reason");
+        for file in files.split(", ").filter(|file| !file.is_empty()) {
+            assert!(FILES.contains(&file) && tells(file, test), "{file} tells nothing of {test}");
+        }
+    }
+    assert!(page.contains(&format!("{covered} of {listed}.")), "{covered} of {listed} have a transcript");
+    for row in options.lines().filter(|line| line.starts_with("| ")).skip(2) {
+        let mut file = "";
+        for word in row.split([' ', '|', ',', '(', ')']) {
+            if word.ends_with(".txt") {
+                file = word;
+                assert!(std::fs::exists(path(file)).expect("readable"), "there is no {file}");
+            } else if let Some(name) = word.strip_prefix('`').and_then(|w| w.strip_suffix('`')) {
+                assert!(tells(file, name), "{file} tells nothing of {name}");
+            }
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Online verify and resync by checksums: what is found, what is not taken for different, and what breaks off.
 
 use super::lab::Lab;
-use super::node::{net, Pending, SECTORS, VOLUME};
+use super::node::{net, options, Pending, SECTORS, VOLUME};
+use crate::config::PeerDeviceOptions;
 use crate::engine::random::Random;
 use crate::engine::{AdminRequest, IoResult};
 use crate::ids::NodeId;
@@ -33,6 +34,10 @@ fn verify(n: usize, start: Option<u64>, stop: Option<u64>) -> AdminRequest {
 
 fn corrupt(lab: &mut Lab, n: usize, blocks: &[u64]) {
     lab.nodes[n].disk.extend(blocks.iter().map(|&block| (block, 666)));
+}
+
+fn refused(lab: &mut Lab, n: usize, request: AdminRequest) -> Reason {
+    lab.ask(n, request).expect_err("refused").reason
 }
 
 fn is_over(lab: &Lab) -> bool {
@@ -311,4 +316,99 @@ fn a_resync_by_checksums_under_load_ends_with_equal_disks() {
         let outcome = std::panic::catch_unwind(|| resynced_by_checksums(seed));
         assert!(outcome.is_ok(), "seed {seed}");
     }
+}
+
+/// How many blocks a verify has under way at once, at most, where each digest takes a millisecond.
+fn most_under_way(lab: &mut Lab, milliseconds: u32, writes: bool) -> usize {
+    lab.hold_digests = true;
+    lab.ask(0, verify(0, Some(0), None)).expect("both are UpToDate");
+    let mut most = 0;
+    for n in 0..milliseconds {
+        if writes {
+            // Far from where the verify is.
+            lab.write(0, BLOCKS - 1 - u64::from(n) % 7, n);
+        }
+        let open = lab.nodes[0].engine.connection.as_ref().expect("a peer").peer_devices[0].verify.as_ref();
+        most = most.max(open.map_or(0, |verify| verify.open_blocks()));
+        lab.pass_ms(1);
+        lab.let_some_block_digests_go();
+    }
+    lab.let_block_digests_go();
+    most
+}
+
+#[test]
+fn a_verify_yields_to_the_application() {
+    let mut lab = verifying_lab("C");
+    let alone = most_under_way(&mut lab, 50, false);
+    assert!(alone > 100, "{alone} blocks fill no link");
+
+    let mut lab = verifying_lab("C");
+    lab.write(0, BLOCKS - 1, 9);
+    let beside = most_under_way(&mut lab, 5, true);
+    assert!((1..=8).contains(&beside), "{beside} blocks under way beside an application");
+    lab.wait("an end", is_over);
+    assert!(lab.out_of_sync(0).is_empty());
+
+    let mut lab = verifying_lab("C");
+    let options = PeerDeviceOptions::from(&options(&[("c-min-rate", "0")]));
+    lab.ask(0, AdminRequest::PeerDeviceOptions { peer: NodeId(1), volume: VOLUME, options })
+        .expect("an option");
+    lab.write(0, BLOCKS - 1, 9);
+    let never = most_under_way(&mut lab, 50, true);
+    assert!(never > 100, "{never}: with c-min-rate 0 it never yields");
+}
+
+#[test]
+fn a_verify_keeps_the_rate_that_is_configured() {
+    for (pairs, blocks_per_s) in [
+        (&[("c-max-rate", "4096")][..], 1024),
+        (&[("c-plan-ahead", "0"), ("resync-rate", "2048")], 512),
+        (&[("c-plan-ahead", "0"), ("resync-rate", "2048"), ("c-max-rate", "1024")], 512),
+    ] {
+        let mut lab = verifying_lab("C");
+        let options = PeerDeviceOptions::from(&options(pairs));
+        lab.ask(0, AdminRequest::PeerDeviceOptions { peer: NodeId(1), volume: VOLUME, options })
+            .expect("an option");
+        lab.nodes[0].sent.clear();
+        lab.ask(0, verify(0, Some(0), None)).expect("both are UpToDate");
+        lab.pass_ms(5000);
+        let blocks = asked(&lab, 0).len();
+        let most = 5 * blocks_per_s + blocks_per_s / 10;
+        assert!((most * 9 / 10..=most).contains(&blocks), "{blocks} blocks in 5 s with {pairs:?}");
+    }
+}
+
+#[test]
+fn other_algorithms_are_taken_over_by_the_peer() {
+    let mut lab = verifying_lab("C");
+    let other = |verify: &str| {
+        let pairs = [("verify-alg", verify), ("csums-alg", "md5"), ("connect-int", "1"), ("ping-int", "1")];
+        AdminRequest::NetOptions { peer: NodeId(1), options: net(&pairs) }
+    };
+    lab.ask(0, other("sha256")).expect("nothing is compared now");
+    for node in &lab.nodes {
+        let options = &node.engine.connection.as_ref().expect("a peer").options;
+        assert_eq!((options.verify_alg.as_str(), options.csums_alg.as_str()), ("sha256", "md5"));
+    }
+    lab.hold_digests = true;
+    lab.ask(0, verify(0, Some(START * 8), None)).expect("both are UpToDate");
+    assert_eq!(refused(&mut lab, 0, other("sha1")), Reason::VerifyRunning);
+    lab.let_block_digests_go();
+    lab.wait("an end", is_over);
+    lab.ask(0, AdminRequest::Disconnect { peer: NodeId(1), force: false }).expect("no fencing");
+    lab.begin_connect(0);
+    lab.wait("they agree", Lab::is_in_sync);
+}
+
+#[test]
+fn changed_rates_are_told_to_the_peer() {
+    let mut lab = verifying_lab("C");
+    let options = PeerDeviceOptions::from(&options(&[("c-max-rate", "4096"), ("resync-rate", "300")]));
+    lab.nodes[0].sent.clear();
+    lab.ask(0, AdminRequest::PeerDeviceOptions { peer: NodeId(1), volume: VOLUME, options })
+        .expect("an option");
+    let told = |p: &Packet| matches!(p, Packet::SyncParam(p) if (p.c_max_rate, p.resync_rate) == (4096, 300));
+    assert!(lab.nodes[0].sent.iter().any(told));
+    assert!(lab.is_in_sync());
 }

@@ -61,4 +61,16 @@ impl Lab {
             }
         }
     }
+
+    /// The receiver of a damaged block notices by its digest (data-integrity-alg) and gives the socket up.
+    pub(super) fn is_checked(&mut self, n: usize, receiver: SocketId, packet: &Packet) -> bool {
+        if self.nodes[1 - n].integrity.is_empty() {
+            return false;
+        }
+        let (name, bytes) = (packet.name(), packet.bulk_bytes());
+        let text = format!("Digest integrity check FAILED: {bytes} bytes of a {name} arrived changed");
+        let why = SocketLoss::Malformed(text.into());
+        self.events.push_back((1 - n, Event::SocketLost { socket: receiver, why }));
+        true
+    }
 }

@@ -28,6 +28,12 @@ impl Lab {
         self.run();
     }
 
+    /// Hands over the digests kept so far.
+    pub(in crate::engine::tests) fn let_some_block_digests_go(&mut self) {
+        self.events.extend(self.held_digests.drain(..));
+        self.run();
+    }
+
     /// Answers the first operation held.
     pub(in crate::engine::tests) fn let_one_go(&mut self, n: usize, result: IoResult) {
         self.let_nth_go(n, 0, result);

@@ -17,7 +17,7 @@
 
 use super::super::lab::Lab;
 use super::super::node::SECTORS;
-use super::naming::{blocks, name};
+use super::naming::blocks;
 use crate::ids::UpperTag;
 use crate::wire::Packet;
 
@@ -130,7 +130,7 @@ impl Condition {
                 (copied == *blocks, format!("{} blocks were: {copied:?}", copied.len()))
             }
             Condition::Sent(n, count, packet) => {
-                let sent = lab.nodes[*n].sent.iter().filter(|p| name(p) == *packet).count();
+                let sent = lab.nodes[*n].sent.iter().filter(|p| p.name() == *packet).count();
                 (count.map_or(sent > 0, |count| sent == count), format!("{sent} were sent"))
             }
             Condition::Waits(n, tag, waits) => {

@@ -1,30 +1,9 @@
-//! How packets, blocks and generations are called in a transcript.
+//! How blocks and generations are called in a transcript, and which packets are not worth a word.
 
 use crate::wire::Packet;
 use std::collections::BTreeMap;
 
 pub(super) const NAMES: [&str; 2] = ["alpha", "bravo"];
-
-/// Name of a packet as DRBD has it.
-pub(super) fn name(packet: &Packet) -> String {
-    let text = format!("{packet:?}");
-    let word = text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-    let word = match word {
-        "StateChangeRequest" => "StateChgReq",
-        "StateChangeReply" => "StateChgReply",
-        "ConnStateChangeRequest" => "ConnStChgReq",
-        "ConnStateChangeReply" => "ConnStChgReply",
-        word => word,
-    };
-    let mut name = "P".to_owned();
-    for c in word.chars() {
-        if c.is_ascii_uppercase() {
-            name.push('_');
-        }
-        name.push(c.to_ascii_uppercase());
-    }
-    name
-}
 
 /// Packets of every handshake and of the keep-alive are not told.
 pub(super) fn is_routine(packet: &Packet) -> bool {

@@ -1,7 +1,7 @@
 //! From the journal to the lines of a transcript.
 
 use super::super::lab::journal::Told;
-use super::naming::{blocks, is_routine, name, span, Letters, NAMES};
+use super::naming::{blocks, is_routine, span, Letters, NAMES};
 use crate::engine::UpperResult;
 use crate::ids::{Instant, Ticket, UpperTag};
 use crate::wire::Packet;
@@ -126,7 +126,7 @@ impl Teller {
             Packet::BarrierAck { barrier, set_size } if self.each_packet => {
                 format!("P_BARRIER_ACK {barrier}, {set_size} writes")
             }
-            packet => name(packet),
+            packet => packet.name().to_owned(),
         };
         let known = self.packets.iter_mut().find(|(m, other, ..)| *m == n && *other == name);
         match known.filter(|_| !self.each_packet) {

@@ -250,6 +250,7 @@ impl Resource {
             Then::RoleStable(ticket) => self.role_stable(d, ticket, out),
             Then::TargetBitmapStable => self.target_bitmap_stable(d, out),
             Then::SourceBitmapStable => self.source_bitmap_stable(d, out),
+            Then::ResyncNamed { session, attempt } => self.resync_named(d, (session, attempt), out),
             Then::AheadBitmapStable => self.ahead_bitmap_stable(d, out),
             Then::TargetFinished => self.target_finished(d, out),
             Then::Detached(ticket) => self.detached(d, ticket, out),

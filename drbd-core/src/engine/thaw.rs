@@ -163,6 +163,7 @@ impl Resource {
                 // The peer still answers for the first attempt; what becomes of that concerns nobody any more.
                 self.requests[key].completed = true;
                 self.requests[key].payload = PayloadId::NONE;
+                self.close_epoch_of(request.epoch, out);
             } else {
                 self.forget_request(key, out);
             }
@@ -238,6 +239,10 @@ impl Resource {
             let (id, free) = self.devices[d].conflicts.enter(sector, bytes, true, owner);
             self.requests[key].conflict = Some(id);
             if !free {
+                // The one it waits for may be waiting for room in the log itself: first the turn, then the extents.
+                if std::mem::take(&mut self.requests[key].logged) {
+                    self.end_log(d, sector, bytes, out);
+                }
                 return;
             }
         }

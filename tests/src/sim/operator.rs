@@ -413,7 +413,9 @@ impl Cluster {
     /// Whose data is given up if it takes that: the side that is not wanted as Primary, unless it alone has good data.
     fn lesser(&self) -> usize {
         let good = |n: usize| {
-            (0..self.sizes.len()).all(|v| self.claims(n, v).is_some_and(|c| c.disk == DiskState::UpToDate))
+            // With fencing a good disk is called Consistent until the two have met.
+            let good = |c: Claims| matches!(c.disk, DiskState::UpToDate | DiskState::Consistent);
+            (0..self.sizes.len()).all(|v| self.claims(n, v).is_some_and(good))
         };
         let other = 1 - self.wanted;
         if good(other) && !good(self.wanted) {

@@ -25,6 +25,16 @@ pub enum Bug {
     TurnedAwayStaysInEpoch,
     TurnNotKept,
     PolicyNotAsked,
+    FrozenCompletionsOut,
+    ThawedEpochsOpen,
+    GenerationsNotPaid,
+    AtGoodPeerAlways,
+    ProbeWithoutTurn,
+    MetadataErrorIgnored,
+    FailedReadAnswered,
+    FencedWhateverItSays,
+    ThawWithoutMarks,
+    OneVolumesDataResumesAll,
 }
 
 impl Resource {

@@ -410,10 +410,14 @@ impl Resource {
     pub(super) fn sync_param_received(&mut self, d: usize, theirs: &SyncParam) -> Result<(), Fault> {
         let connection = self.connection.as_deref_mut().expect("packets come from a peer");
         let in_handshake = connection.peer_devices[d].replication == ReplicationState::Off;
-        for (name, ours, theirs) in [
-            ("verify-alg", &mut connection.options.verify_alg, &theirs.verify_alg),
-            ("csums-alg", &mut connection.options.csums_alg, &theirs.csums_alg),
+        let version = connection.session().map_or(0, |s| s.version);
+        for (name, told_from, ours, theirs) in [
+            ("verify-alg", 88, &mut connection.options.verify_alg, &theirs.verify_alg),
+            ("csums-alg", 89, &mut connection.options.csums_alg, &theirs.csums_alg),
         ] {
+            if version < told_from {
+                continue;
+            }
             if in_handshake && ours != theirs {
                 return Err(Fault::Fatal(format!(
                     "incompatible {name} settings: make them the same on both nodes"

@@ -324,6 +324,7 @@ impl Cluster {
         };
         let busy = daemon.waiting.is_some() || !daemon.script.is_empty();
         self.tend_suspension(node);
+        self.tend_held_resyncs(node);
         if busy {
             self.advance(node);
             return;
@@ -393,6 +394,11 @@ impl Cluster {
             if lesser != node {
                 self.daemon(node).script.push_back(Step::Connect { discard: false });
             }
+        } else if self.healed_at.is_some() && self.must_step_down(node) {
+            self.note(Some(node), "split", format_args!("steps down for the peer's newer data"));
+            let script = &mut self.daemon(node).script;
+            script.extend([Step::StopApplication, Step::Secondary { force: true }]);
+            script.push_back(Step::Connect { discard: false });
         } else if tried < 3 {
             self.daemon(node).script.push_back(Step::Connect { discard: false });
         } else if split {
@@ -526,6 +532,7 @@ impl Cluster {
                     disk.errors_per_mille = 0;
                     disk.stalled_until = 0;
                     disk.full_until = 0;
+                    disk.meta_full_until = 0;
                 }
             }
         }

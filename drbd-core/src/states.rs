@@ -312,6 +312,12 @@ macro_rules! reasons {
             pub const fn any(self) -> bool {
                 false $(|| self.$field)+
             }
+
+            /// The reasons of both.
+            #[must_use]
+            pub const fn or(self, other: $name) -> $name {
+                $name { $($field: self.$field || other.$field),+ }
+            }
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

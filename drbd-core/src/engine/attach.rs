@@ -95,9 +95,9 @@ impl Resource {
             return Err(Refusal::because(Reason::MetadataInvalid, info));
         }
         let was_primary = block.flags & device_flag::PRIMARY_IND != 0;
-        // The Primary that waits for this very disk did not crash.
-        let waited_for = self.role == Role::Primary && self.suspended.no_data;
-        let crashed = block.flags & device_flag::CRASHED_PRIMARY != 0 || (was_primary && !waited_for);
+        // Unlike in 8.4 a frozen Primary that takes back the very disk it waited for counts as crashed, too: what its log
+        // names is marked, and nobody would copy or clear that at equal generations.
+        let crashed = block.flags & device_flag::CRASHED_PRIMARY != 0 || was_primary;
         // The last log was applied by drbdmeta, or is now: a restarted daemon does not ask an administrator first.
         let replayed = self.replay(&mut metadata, recovery)?;
         let record = self.assign_slot(&mut metadata)?;
@@ -250,7 +250,13 @@ impl Resource {
         let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
         // A disk that was in use when it was let go still says so: nobody writes that again.
         backing.primary_stable = backing.super_block.flags & device_flag::PRIMARY_IND != 0;
-        let (disk, peer_disk) = backing.at_attach;
+        let (mut disk, peer_disk) = backing.at_attach;
+        if disk == DiskState::Consistent && self.peer_disk(d) == DiskState::Outdated {
+            // Fenced while this disk was away: it says so no more than that nobody can have newer data.
+            disk = DiskState::UpToDate;
+        }
+        let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
+        backing.at_attach.0 = disk;
         // The peer that had the newer data may be gone since.
         let backing = self.devices[d].backing.as_deref().expect("looked up above");
         if let Err(reason) = self.check_generation(d, &backing.super_block) {
@@ -451,6 +457,7 @@ impl Resource {
             | Then::PeerWritesKept
             | Then::TargetBitmapStable
             | Then::SourceBitmapStable
+            | Then::ResyncNamed { .. }
             | Then::AheadBitmapStable
             | Then::TargetBegins
             | Then::TargetCopied

@@ -217,7 +217,26 @@ impl Resource {
         let random = self.random.uuid();
         let name = set.begin_resync_as_source(random);
         self.keep_generations(d, &set);
-        self.write_super_block(d, None, out);
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        peer_device.sync_uuid = name;
+        let attempt = peer_device.resync_attempt;
+        let session = self.session_number().unwrap_or(0);
+        self.write_super_block(d, Some(Then::ResyncNamed { session, attempt }), out);
+    }
+
+    /// As source: the name of the resync is kept. The target may learn it, which would be left with a generation that
+    /// nobody knows if this node forgot it with its power.
+    pub(super) fn resync_named(&mut self, d: usize, (session, attempt): (u32, u32), out: &mut Vec<Command>) {
+        let replication = self.snapshot(Some(d)).replication;
+        let waits = matches!(
+            replication,
+            ReplicationState::WFBitMapS | ReplicationState::Ahead | ReplicationState::StartingSyncS
+        );
+        let Some(connection) = self.connection.as_deref().filter(|_| waits) else { return };
+        if self.session_number() != Some(session) || connection.peer_devices[d].resync_attempt != attempt {
+            return;
+        }
+        let name = connection.peer_devices[d].sync_uuid;
         let edit = |v: Option<usize>, s: &mut Snapshot| {
             set_replication(s, v == Some(d), ReplicationState::SyncSource);
             if v == Some(d) {

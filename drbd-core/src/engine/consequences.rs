@@ -32,6 +32,7 @@ const RULES: &[Rule] = &[
     new_generation_when_a_resync_may_have_ended,
     new_generation_when_diskless_peer_takes_over,
     new_generation_when_good_data_is_back_alone,
+    keep_bitmap_after_resync,
     keep_flags,
     tell_state_after_handshake,
     tell_sizes_while_negotiating,
@@ -44,7 +45,6 @@ const RULES: &[Rule] = &[
     begin_or_leave_verify,
     end_resync,
     tell_failed_disk,
-    keep_bitmap_after_resync,
     let_go_of_refused_disk,
     keep_bits_of_diskless_peer,
     let_requests_go,
@@ -206,7 +206,7 @@ fn reconsider_when_peer_takes_inconsistent_data(
     let both_inconsistent = old.disk == DiskState::Inconsistent && old.peer_disk == DiskState::Inconsistent;
     // The role is the connection's: of several volumes only the first sees it change, the others see the peer's disk.
     let takes = old.peer_role == Role::Secondary || new.peer_disk == DiskState::UpToDate;
-    if both_inconsistent && takes && new.peer_role == Role::Primary {
+    if both_inconsistent && takes && new.peer_role == Role::Primary && !new.is_beyond_established() {
         if let Some(connection) = r.connection.as_mut() {
             connection.peer_devices[d].consider_resync = true;
         }
@@ -536,6 +536,7 @@ fn end_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &
             let peer_device = &mut connection.peer_devices[d];
             peer_device.end_resync();
             peer_device.early_sync_uuid = None;
+            peer_device.resync_attempt = peer_device.resync_attempt.wrapping_add(1);
             peer_device.bitmap_received = 0;
             peer_device.bitmap_complete = false;
             peer_device.bitmap_sent = false;
@@ -557,6 +558,8 @@ fn tell_failed_disk(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, 
     }
 }
 
+/// Before the super block says that there is nothing to resync: what a loss of power leaves marked then, nobody would copy
+/// or clear.
 fn keep_bitmap_after_resync(
     r: &mut Resource,
     d: usize,

@@ -2,6 +2,7 @@
 //! answer; and its counterpart, unfence-peer (9.1 and 9.3 of the wire reference).
 
 use super::command::{Command, Level};
+use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
 use super::state::Mode;
 use super::state_change::FencingPolicy;
@@ -89,6 +90,9 @@ impl Resource {
             5 => (None, None, "peer unreachable, doing nothing since disk != UpToDate"),
             6 => (None, Some(DiskState::Outdated), "peer is active"),
             7 => (Some(DiskState::Outdated), None, "peer was stonithed"),
+            _ if self.planted(Bug::FencedWhateverItSays) => {
+                (Some(DiskState::Outdated), None, "taken for outdated")
+            }
             _ => (None, None, "broken, this is no answer"),
         };
         let level = if (3..=7).contains(&status) { Level::Info } else { Level::Error };

@@ -11,6 +11,7 @@
 
 use super::command::Command;
 use super::event::UpperOp;
+use super::planted::Bug;
 use super::resource::Resource;
 use super::state_change::FencingPolicy;
 use super::write_path::request::Local;
@@ -53,7 +54,7 @@ impl Resource {
     /// Completions of a device have to wait.
     pub(super) fn holds_completions(&self, d: usize) -> bool {
         let device = &self.devices[d];
-        self.is_frozen()
+        (self.is_frozen() && !self.planted(Bug::FrozenCompletionsOut))
             || device.peer_generation_due
             || device.backing.as_ref().is_some_and(|b| b.generations_pending > 0)
     }
@@ -130,7 +131,12 @@ impl Resource {
         if self.freeze.not_before.is_some_and(|at| at > self.now) {
             return false;
         }
-        self.role != Role::Primary || (self.may_go_on_everywhere() && (0..self.devices.len()).all(good))
+        let mut volumes = 0..self.devices.len();
+        let all = match self.planted(Bug::OneVolumesDataResumesAll) {
+            true => volumes.any(good),
+            false => volumes.all(good),
+        };
+        self.role != Role::Primary || (self.may_go_on_everywhere() && all)
     }
 
     /// When to look again whether requests can go on.
@@ -155,6 +161,9 @@ impl Resource {
 
     /// What a peer's disk has that is not good any more a resync may overwrite, before it is good again.
     pub(super) fn distrust_peers_copies(&mut self, d: usize) {
+        if self.planted(Bug::AtGoodPeerAlways) {
+            return;
+        }
         for request in self.requests.values_mut().filter(|r| r.device == d && !r.completed) {
             request.at_good_peer = false;
         }

@@ -3,6 +3,7 @@
 
 use super::command::Command;
 use super::event::UpperOp;
+use super::planted::Bug;
 use super::resource::Resource;
 use super::write_path::request::{PeerProgress, Request};
 use crate::ids::PayloadId;
@@ -122,7 +123,8 @@ impl Resource {
         let log = std::mem::take(&mut self.freeze.log);
         let covered = self.covered(&log).unwrap_or_default();
         for &key in &log {
-            if self.requests[key].is_write() && !self.can_resend(key) {
+            let marks = !self.planted(Bug::ThawWithoutMarks);
+            if marks && self.requests[key].is_write() && !self.can_resend(key) {
                 self.mark_request(key);
             }
         }
@@ -160,12 +162,19 @@ impl Resource {
     }
 
     fn close_current_epoch(&mut self) {
+        if self.planted(Bug::ThawedEpochsOpen) {
+            return;
+        }
         if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
             session.sent_epochs.closed |= session.sent_epochs.writes > 0;
         }
     }
 
     fn give_up_at_peer(&mut self, key: u32, out: &mut Vec<Command>) {
+        if self.planted(Bug::ThawWithoutMarks) {
+            self.requests[key].peer = PeerProgress::Lost;
+            return self.progress(key, out);
+        }
         self.lost_at_peer(key);
         self.progress(key, out);
     }

@@ -203,7 +203,8 @@ impl Resource {
             .contains(&peer.conn.0);
         let due = conn < Conn84::CONNECTED
             || (conn == Conn84::CONNECTED && (negotiating || starting))
-            || peer_device.consider_resync;
+            || peer_device.consider_resync
+            || peer_takes_its_data(old, peer, peer_disk);
         let both_have_disks = peer.disk.rank() >= DiskState::Negotiating.rank()
             && old.disk.rank() >= DiskState::Negotiating.rank();
         peer_device.consider_resync = false;
@@ -459,6 +460,15 @@ impl Resource {
             AfterFailure::Disconnect => Err(Fault::Fatal(sentence.to_owned())),
         }
     }
+}
+
+/// Both have Inconsistent data, and the peer says that its own is good now: it was told to become Primary with it. Mostly
+/// its request said so before; that crosses with what it says of an attach here.
+fn peer_takes_its_data(old: &Snapshot, peer: &StateWord, peer_disk: DiskState) -> bool {
+    let inconsistent = DiskState::Inconsistent;
+    old.replication == ReplicationState::Established
+        && (old.disk, old.peer_disk) == (inconsistent, inconsistent)
+        && (peer.role, peer_disk) == (Role::Primary, DiskState::UpToDate)
 }
 
 /// What a comparison leads to.

@@ -37,6 +37,8 @@ pub(super) enum Then {
     TargetBitmapStable,
     /// As source: the bits of a full sync are kept; tell them.
     SourceBitmapStable,
+    /// As source: the name of the resync is kept; tell the target.
+    ResyncNamed { session: u32, attempt: u32 },
     /// As source that had pulled ahead: its marks are kept; the resync may begin.
     AheadBitmapStable,
     /// As target: the disk is called Inconsistent; blocks may change.
@@ -103,6 +105,10 @@ impl Job {
         }
     }
 
+    fn is_only_super_block(&self) -> bool {
+        Job { then: Vec::new(), ..self.clone() } == Job::super_block(None)
+    }
+
     /// The whole bitmap and the super block, after the data.
     pub(super) fn everything(then: Option<Then>) -> Job {
         Job { flush_data: true, blocks: Blocks::Dirty, ..Job::super_block(then) }
@@ -147,12 +153,17 @@ pub(super) struct MetaJobs {
 }
 
 impl MetaJobs {
-    /// Puts a job last; super blocks that nothing separates are one.
-    pub(super) fn push(&mut self, job: Job) {
-        if let Some(last) = self.queue.back_mut() {
-            let only_super_block = Job { then: Vec::new(), ..job.clone() } == Job::super_block(None);
-            if only_super_block && last.super_block {
-                last.then.extend(job.then);
+    /// Puts a job last; super blocks that nothing separates are one. What such a job writes before its super block is written
+    /// before all of them: each would tell what memory says then.
+    pub(super) fn push(&mut self, mut job: Job) {
+        if let Some(last) = self.queue.back_mut().filter(|last| last.super_block && job.super_block) {
+            if job.is_only_super_block() {
+                last.then.append(&mut job.then);
+                return;
+            }
+            if last.is_only_super_block() {
+                last.then.append(&mut job.then);
+                *last = Job { then: std::mem::take(&mut last.then), ..job };
                 return;
             }
         }

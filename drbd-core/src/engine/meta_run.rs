@@ -261,7 +261,8 @@ impl Resource {
             return;
         };
         running.in_flight -= 1;
-        if let IoResult::Failed(errno) = result {
+        let ignored = self.planted(Bug::MetadataErrorIgnored);
+        if let (IoResult::Failed(errno), false) = (result, ignored) {
             let text = format!("Metadata could not be written (error {errno}): the disk is given up");
             self.log("metadata-error", Level::Error, self.device_subject(d), text, out);
             self.give_up_disk(d, out);
@@ -283,6 +284,7 @@ impl Resource {
             Then::RoleStable(ticket) => self.role_stable(d, ticket, out),
             Then::TargetBitmapStable => self.target_bitmap_stable(d, out),
             Then::SourceBitmapStable => self.source_bitmap_stable(d, out),
+            Then::ResyncNamed { session, attempt } => self.resync_named(d, (session, attempt), out),
             Then::AheadBitmapStable => self.ahead_bitmap_stable(d, out),
             Then::TargetFinished => self.target_finished(d, out),
             Then::Detached(ticket) => self.detached(d, ticket, out),

@@ -28,6 +28,16 @@ pub enum Bug {
     MovedWithoutInterim,
     SizeBeforeBits,
     NewPartNotMarked,
+    FrozenCompletionsOut,
+    ThawedEpochsOpen,
+    GenerationsNotPaid,
+    AtGoodPeerAlways,
+    ProbeWithoutTurn,
+    MetadataErrorIgnored,
+    FailedReadAnswered,
+    FencedWhateverItSays,
+    ThawWithoutMarks,
+    OneVolumesDataResumesAll,
 }
 
 impl Resource {

@@ -8,7 +8,7 @@ use super::state_change::{judge_local, settle, Context, FencingPolicy, Snapshot,
 use crate::ids::Sector;
 use crate::metadata::device_flag;
 use crate::refusal::Reason;
-use crate::states::{ConnectionState, DiskState, Role};
+use crate::states::{ConnectionState, DiskState, Role, Suspended};
 
 /// Whether a change may be refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +111,7 @@ impl Resource {
                 Verdict::Allowed | Verdict::NothingToDo => changes.push(Change { device, old, new }),
             }
         }
+        share_suspension(&mut changes);
         Ok(changes)
     }
 
@@ -294,6 +295,13 @@ impl Resource {
     pub(super) fn connection_state(&self) -> ConnectionState {
         self.connection.as_ref().map_or(ConnectionState::StandAlone, |c| c.state)
     }
+}
+
+/// Requests of the whole resource are suspended if one volume says so, each for its own reason.
+fn share_suspension(changes: &mut [Change]) {
+    let reasons = changes.iter().map(|c| c.new.suspended);
+    let Some(all) = reasons.reduce(Suspended::or) else { return };
+    changes.iter_mut().for_each(|c| c.new.suspended = all);
 }
 
 fn note(text: &mut String, what: &str, old: &str, new: &str) {

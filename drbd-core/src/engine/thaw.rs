@@ -3,6 +3,7 @@
 
 use super::command::{Command, Level, UpperResult};
 use super::event::{UpperOp, UpperRequest};
+use super::planted::Bug;
 use super::resource::Resource;
 use super::write_path::conflicts::Owner;
 use super::write_path::request::{Local, PeerProgress, Request};
@@ -68,6 +69,9 @@ impl Resource {
     /// Contact was lost while frozen. If it is back nothing was done without the peer; else a new generation begins
     /// now, before anything is reported.
     fn pay_generations(&mut self, out: &mut Vec<Command>) {
+        if self.planted(Bug::GenerationsNotPaid) {
+            return;
+        }
         for d in 0..self.devices.len() {
             let owed = std::mem::take(&mut self.devices[d].generation_owed);
             let peer = self.peer_disk(d);
@@ -163,6 +167,7 @@ impl Resource {
                 // The peer still answers for the first attempt; what becomes of that concerns nobody any more.
                 self.requests[key].completed = true;
                 self.requests[key].payload = PayloadId::NONE;
+                self.close_epoch_of(request.epoch, out);
             } else {
                 self.forget_request(key, out);
             }
@@ -178,9 +183,11 @@ impl Resource {
             self.end_repair(key, out);
             return self.finish_read(key, UpperResult::IoError, PayloadId::NONE, out);
         }
+        // What was sent in this session the peer still answers for.
+        let answered_for = self.is_in_transfer_log(key);
         let request = &mut self.requests[key];
         request.submitted = true;
-        if request.peer != PeerProgress::NotReplicated {
+        if request.peer != PeerProgress::NotReplicated && !answered_for {
             request.peer = PeerProgress::Lost;
         }
         if self.requests[key].is_write() {
@@ -228,6 +235,9 @@ impl Resource {
         request.local = Local::None;
         request.peer = PeerProgress::NotReplicated;
         request.submitted = false;
+        if self.planted(Bug::ProbeWithoutTurn) && self.freeze.probe == Some(key) {
+            return self.submit_in_turn(key, out);
+        }
         self.take_turn_again(key, out);
     }
 
@@ -238,6 +248,10 @@ impl Resource {
             let (id, free) = self.devices[d].conflicts.enter(sector, bytes, true, owner);
             self.requests[key].conflict = Some(id);
             if !free {
+                // The one it waits for may be waiting for room in the log itself: first the turn, then the extents.
+                if std::mem::take(&mut self.requests[key].logged) {
+                    self.end_log(d, sector, bytes, out);
+                }
                 return;
             }
         }

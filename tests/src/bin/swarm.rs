@@ -3,7 +3,7 @@
 //! that replays it.
 
 use drbd_tests::sim::{self, fault_name, Limits, Report, FAULT_KINDS};
-use drbd_tests::sim::{trouble, two_primaries};
+use drbd_tests::sim::{administered, trouble, two_primaries};
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(text) => {
             eprintln!(
-                "{text}\nusage: swarm [--kind one-primary|two-primaries|trouble] [--seeds A..B] [--threads N] \
+                "{text}\nusage: swarm [--kind one-primary|two-primaries|trouble|administered] [--seeds A..B] [--threads N] \
                  [--stop-at FAILURES] [--trace SEED]"
             );
             return ExitCode::from(1);
@@ -75,7 +75,11 @@ fn arguments() -> Result<Arguments, String> {
                     "one-primary" => 0,
                     "two-primaries" => two_primaries::FIRST_SEED,
                     "trouble" => trouble::FIRST_SEED,
-                    _ => return Err(format!("--kind is one-primary, two-primaries or trouble, not {value}")),
+                    "administered" => administered::FIRST_SEED,
+                    _ => {
+                        let kinds = "one-primary, two-primaries, trouble or administered";
+                        return Err(format!("--kind is {kinds}, not {value}"));
+                    }
                 }
             }
             "--threads" => parsed.threads = number(&value)?.clamp(1, 64) as usize,

@@ -1,5 +1,6 @@
 //! The world: nodes, network, clock and checkers, and the loop that lets one thing happen after the other.
 
+use super::administered::{self, Administration};
 use super::checkers::durability::Ledger;
 use super::checkers::liveness::{Spin, EVENTS_MAX};
 use super::clock::{Clock, Time, MS, SECOND};
@@ -47,6 +48,8 @@ pub(crate) enum Happening {
     Ended { node: usize, run: u32 },
     /// Trouble of another kind of run.
     Trouble(Trouble),
+    /// An administrator does something of another kind of run.
+    Administration(Administration),
     /// The operator looks after everything.
     Tend,
     /// The last fault is over.
@@ -108,6 +111,9 @@ impl Cluster {
         if trouble::is_wanted(seed) {
             setup.invite_trouble(&mut Prng::new(seed, 8));
         }
+        if administered::is_wanted(seed) {
+            setup.administer(&mut Prng::new(seed, 10));
+        }
         let images: Vec<Vec<Image>> = setup
             .nodes
             .iter()
@@ -168,6 +174,7 @@ impl Cluster {
             self.clock.at(fault.at, Happening::Fault(*fault));
         }
         self.plan_trouble();
+        self.plan_administration();
         self.clock.at(SECOND, Happening::Tend);
         self.clock.at(self.setup.heal_at, Happening::Heal);
     }
@@ -225,6 +232,7 @@ impl Cluster {
                 }
             }
             Happening::Trouble(trouble) => self.trouble(trouble),
+            Happening::Administration(administration) => self.administration(administration),
             Happening::Tend => self.tend(),
             Happening::Heal => self.heal(),
         }

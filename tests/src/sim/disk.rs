@@ -80,6 +80,8 @@ pub(crate) struct Disk {
     pub(crate) stalled_until: u64,
     /// No write of data goes well before that time.
     pub(crate) full_until: u64,
+    /// No write of metadata does.
+    pub(crate) meta_full_until: u64,
     /// Flushes carried out.
     pub(crate) flushes: u64,
 }
@@ -100,6 +102,7 @@ impl Disk {
             errors_per_mille: 0,
             stalled_until: 0,
             full_until: 0,
+            meta_full_until: 0,
             flushes: 0,
         }
     }

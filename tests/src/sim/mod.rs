@@ -7,9 +7,10 @@
 //! Code map: `cluster` is the world and its loop, `setup` what a seed makes of it, `shell` carries out what an engine
 //! commands (as the daemon does), `node`, `disk`, `image` and `network` are what it is carried out on,
 //! `application` and `workload` the user of the device, `operator` the administrator, `injection` the bringer of faults, `watch` asks the
-//! checkers. `trouble` and `two_primaries` are other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
+//! checkers. `trouble`, `administered` and `two_primaries` are other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
 //! makes a failing run smaller.
 
+pub mod administered;
 mod application;
 mod checkers;
 mod clock;

@@ -327,6 +327,7 @@ impl Cluster {
         };
         let busy = daemon.waiting.is_some() || !daemon.script.is_empty();
         self.tend_suspension(node);
+        self.tend_held_resyncs(node);
         if busy {
             self.advance(node);
             return;
@@ -396,6 +397,11 @@ impl Cluster {
             if lesser != node {
                 self.daemon(node).script.push_back(Step::Connect { discard: false });
             }
+        } else if self.healed_at.is_some() && self.must_step_down(node) {
+            self.note(Some(node), "split", format_args!("steps down for the peer's newer data"));
+            let script = &mut self.daemon(node).script;
+            script.extend([Step::StopApplication, Step::Secondary { force: true }]);
+            script.push_back(Step::Connect { discard: false });
         } else if tried < 3 {
             self.daemon(node).script.push_back(Step::Connect { discard: false });
         } else if split {
@@ -416,7 +422,9 @@ impl Cluster {
     /// Whose data is given up if it takes that: the side that is not wanted as Primary, unless it alone has good data.
     fn lesser(&self) -> usize {
         let good = |n: usize| {
-            (0..self.sizes.len()).all(|v| self.claims(n, v).is_some_and(|c| c.disk == DiskState::UpToDate))
+            // With fencing a good disk is called Consistent until the two have met.
+            let good = |c: Claims| matches!(c.disk, DiskState::UpToDate | DiskState::Consistent);
+            (0..self.sizes.len()).all(|v| self.claims(n, v).is_some_and(good))
         };
         let other = 1 - self.wanted;
         if good(other) && !good(self.wanted) {
@@ -527,6 +535,7 @@ impl Cluster {
                     disk.errors_per_mille = 0;
                     disk.stalled_until = 0;
                     disk.full_until = 0;
+                    disk.meta_full_until = 0;
                 }
             }
         }

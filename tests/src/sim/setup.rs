@@ -54,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) heal_at: u64,
     /// on-no-data-accessible suspend-io.
     pub(crate) suspend_without_data: bool,
+    /// on-suspended-primary-outdated force-secondary.
+    pub(crate) outdated_gives_way: bool,
 }
 
 impl Setup {
@@ -97,6 +99,7 @@ impl Setup {
             request_gap: heal_at * burst / requests,
             heal_at,
             suspend_without_data: false,
+            outdated_gives_way: false,
         }
     }
 }

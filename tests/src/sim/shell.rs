@@ -252,7 +252,8 @@ impl Cluster {
             self.clock.at(wait, Happening::Disk { node, run, number });
             return;
         }
-        let full = job.writes.is_some() && disk.full_until > self.clock.now();
+        let full_until = if job.meta { disk.meta_full_until } else { disk.full_until };
+        let full = (job.meta || job.writes.is_some()) && full_until > self.clock.now();
         let finished = if full {
             disk.refuse(number);
             None
@@ -596,7 +597,8 @@ fn toy_hmac(key: &str, message: &[u8]) -> Box<[u8]> {
     for byte in key.bytes().chain(message.iter().copied()) {
         state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(7);
     }
-    (0..20_u64).map(|n| (state.wrapping_mul(2 * n + 1) >> 32) as u8).collect()
+    // All of the state is in it: blocks that differ are not to have the same digest.
+    state.to_le_bytes().into_iter().cycle().take(20).collect()
 }
 
 /// The beginning of a value's Debug form.

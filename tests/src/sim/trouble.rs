@@ -12,6 +12,7 @@
 //! on-no-data-accessible says suspend-io none fails, unless an administrator resumed or demoted the node, or
 //! on-io-error passes errors on.
 
+use super::administered::{self, Answer};
 use super::clock::{Time, MS, SECOND};
 use super::cluster::{Cluster, Happening};
 use super::node::Step;
@@ -19,7 +20,7 @@ use super::prng::Prng;
 use super::setup::Setup;
 use drbd_core::config::ResourceOptions;
 use drbd_core::engine::{AdminRequest, Command, Event, Resource, UpperResult};
-use drbd_core::ids::{HandlerId, Ticket, VolumeNumber};
+use drbd_core::ids::{HandlerId, VolumeNumber};
 use drbd_core::states::Protocol;
 use std::ops::Range;
 
@@ -56,11 +57,18 @@ pub(crate) enum Trouble {
         handler: HandlerId,
         stonith: bool,
     },
+    /// It ends and says that.
+    FencedAs {
+        node: usize,
+        run: u32,
+        handler: HandlerId,
+        answer: Answer,
+    },
 }
 
-/// It is a seed of this kind.
+/// It is a seed of this kind, or of the one that has all this, too.
 pub(crate) fn is_wanted(seed: u64) -> bool {
-    SEEDS.contains(&seed)
+    SEEDS.contains(&seed) || administered::is_wanted(seed)
 }
 
 impl Setup {
@@ -82,6 +90,7 @@ impl Setup {
     pub(crate) fn resource_options(&self) -> ResourceOptions {
         ResourceOptions {
             suspend_without_data: self.suspend_without_data,
+            outdated_gives_way: self.outdated_gives_way,
             ..ResourceOptions::from(&drbd_core::config::OptionSet::default())
         }
     }
@@ -124,6 +133,10 @@ impl Cluster {
         if let Trouble::Fenced { node, run, handler, stonith } = trouble {
             return self.fenced(node, run, handler, stonith);
         }
+        if let Trouble::FencedAs { node, run, handler, answer } = trouble {
+            let status = self.is_true(node, answer);
+            return self.fence_peer_says(node, run, handler, status);
+        }
         if self.healed_at.is_some() {
             return;
         }
@@ -138,22 +151,18 @@ impl Cluster {
             Trouble::StalledDisk { node, volume, lasts } => {
                 self.nodes[node].volumes[volume].data.stalled_until = now + lasts;
             }
-            Trouble::Fenced { .. } => {}
+            Trouble::Fenced { .. } | Trouble::FencedAs { .. } => {}
         }
     }
 
     /// `suspend-io` or `resume-io`, while another request may be waiting.
     fn ask_aside(&mut self, node: usize, suspend: bool) {
         let Some(daemon) = &mut self.nodes[node].daemon else { return };
-        let ticket = daemon.next_ticket;
-        daemon.next_ticket += 1;
-        daemon.aside.insert(ticket);
         daemon.resumed |= !suspend;
         let volume = VolumeNumber(0);
         let request =
             if suspend { AdminRequest::SuspendIo { volume } } else { AdminRequest::ResumeIo { volume } };
-        self.note(Some(node), "admin", format_args!("{request:?} ticket {ticket}"));
-        self.post(node, MS, Event::Admin { ticket: Ticket(ticket), request: Box::new(request) });
+        self.ask_beside(node, request);
     }
 
     /// The operator resumes what an administrator suspended, and what keeps the application from ending.
@@ -171,15 +180,32 @@ impl Cluster {
         }
     }
 
+    /// A Primary that lost its disk and its peer took the disk back, and the peer had gone on in a generation of its own
+    /// before they parted: it has everything that was called done, and this node has to give way.
+    pub(crate) fn must_step_down(&self, node: usize) -> bool {
+        let Some(daemon) = self.nodes[node].daemon.as_ref().filter(|_| self.has_trouble()) else {
+            return false;
+        };
+        let status = daemon.resource.status();
+        let target = "I shall become SyncTarget, but I am primary!";
+        let refused = status.connections.iter().any(|c| c.connection.last_error.contains(target));
+        refused && self.claims(node, 0).is_some_and(|c| c.primary)
+    }
+
     /// The fence-peer handler is called. False: nothing is known of such a handler here.
     pub(crate) fn fence(&mut self, node: usize, handler: HandlerId, name: &str) -> bool {
         if !self.has_trouble() || name != "fence-peer" {
             return false;
         }
+        let run = self.nodes[node].run;
+        if let Some((delay, answer)) = self.fencing_of_another_kind(node) {
+            let ends = Trouble::FencedAs { node, run, handler, answer };
+            self.clock.after(delay, Happening::Trouble(ends));
+            return true;
+        }
         let hangs = self.dice.trouble.chance(150);
         let delay = self.dice.trouble.skewed(MS, 300 * MS, if hangs { 30 * SECOND } else { 3 * SECOND });
         let stonith = self.dice.trouble.chance(600);
-        let run = self.nodes[node].run;
         self.clock.after(delay, Happening::Trouble(Trouble::Fenced { node, run, handler, stonith }));
         true
     }
@@ -201,8 +227,14 @@ impl Cluster {
         } else {
             self.dice.trouble.pick(&[0, 1])
         };
-        self.note(Some(node), "fenced", format_args!("n{peer}: {status}"));
-        self.handle(node, Event::HandlerExited { handler, status });
+        self.fence_peer_says(node, run, handler, status);
+    }
+
+    fn fence_peer_says(&mut self, node: usize, run: u32, handler: HandlerId, status: i32) {
+        if self.is_run(node, run) {
+            self.note(Some(node), "fenced", format_args!("n{}: {status}", 1 - node));
+            self.handle(node, Event::HandlerExited { handler, status });
+        }
     }
 
     /// Notes whether requests were frozen all the time an engine handled something.

@@ -101,11 +101,13 @@ impl Resource {
         let in_handshake = connection.peer_devices[d].replication == ReplicationState::Off;
         let peer = connection.peer;
         let mut changed = OptionSet::default();
-        for (name, ours, theirs) in [
-            ("verify-alg", &mut connection.options.verify_alg, &theirs.verify_alg),
-            ("csums-alg", &mut connection.options.csums_alg, &theirs.csums_alg),
+        let version = connection.session().map_or(0, |s| s.version);
+        for (name, told_from, ours, theirs) in [
+            ("verify-alg", 88, &mut connection.options.verify_alg, &theirs.verify_alg),
+            ("csums-alg", 89, &mut connection.options.csums_alg, &theirs.csums_alg),
         ] {
-            if ours == theirs {
+            // A packet that does not carry it says nothing of it.
+            if version < told_from || ours == theirs {
                 continue;
             }
             if in_handshake {

@@ -35,11 +35,23 @@ fn a_running_super_block_takes_no_further_change() {
 }
 
 #[test]
-fn a_job_with_blocks_stays_a_job_of_its_own() {
+fn a_super_block_that_waits_goes_after_the_blocks_of_the_next_job() {
     let mut jobs = MetaJobs::default();
     jobs.push(Job::super_block(Some(then(1))));
     jobs.push(Job::everything(Some(then(2))));
-    let first = run_one(&mut jobs).unwrap();
+    let both = run_one(&mut jobs).unwrap();
+    assert!(both.flush_data && both.super_block);
+    assert_eq!((both.blocks, both.then), (Blocks::Dirty, vec![then(1), then(2)]));
+    assert_eq!(run_one(&mut jobs), None);
+}
+
+#[test]
+fn a_job_that_is_running_stays_a_job_of_its_own() {
+    let mut jobs = MetaJobs::default();
+    jobs.push(Job::super_block(Some(then(1))));
+    assert!(jobs.start());
+    jobs.push(Job::everything(Some(then(2))));
+    let first = jobs.running.take().map(|r| r.job).unwrap();
     assert_eq!((first.blocks, first.then), (Blocks::None, vec![then(1)]));
     let second = run_one(&mut jobs).unwrap();
     assert!(second.flush_data && second.super_block);

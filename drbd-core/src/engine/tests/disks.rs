@@ -319,7 +319,7 @@ fn a_write_that_only_a_target_has_is_not_done() {
     for block in 0..256 {
         lab.write(0, block * 8, 1);
     }
-    lab.hold(1, |p| matches!(p, Pending::Disk(_)));
+    lab.hold(1, |p| p.is_read() || p.is_write());
     lab.attach(0).expect("its own disk");
     lab.wait("a resync", |lab| lab.replication(0) == ReplicationState::SyncTarget);
     let tag = lab.write(0, 9000, 5);

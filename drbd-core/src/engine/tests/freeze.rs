@@ -423,7 +423,7 @@ fn a_primary_on_a_half_copied_disk_waits_for_the_source() {
     for block in 0..256 {
         lab.write(0, block * 8, 1);
     }
-    lab.hold(1, |p| matches!(p, Pending::Disk(_)));
+    lab.hold(1, |p| p.is_read() || p.is_write());
     lab.attach(0).expect("its own disk");
     lab.wait("a resync", |lab| lab.disk(0) == DiskState::Inconsistent);
     let under_way = [lab.write(0, 9000, 5), lab.read(0, 8), lab.flush(0)];

@@ -67,6 +67,30 @@ fn nothing_is_copied_where_nothing_was_written() {
     lab.check_alike();
 }
 
+/// Else the target would be left with a generation that nobody knows, if the source forgot it with its power.
+#[test]
+fn a_source_keeps_the_name_of_a_resync_before_the_target_learns_it() {
+    let mut lab = Lab::running("C");
+    lab.cut();
+    lab.write(0, 8, 1);
+    lab.nodes[0].sent.clear();
+    // The target answers with its bitmap when that is kept.
+    lab.hold(1, |op| matches!(op, Pending::Meta(..)));
+    lab.mend();
+    lab.wait("the bitmaps", |lab| lab.replication(1) == ReplicationState::WFBitMapT);
+    lab.pass_ms(500);
+    lab.hold(0, Pending::is_super_block);
+    lab.let_go(1);
+    lab.pass_ms(500);
+    let named = |lab: &Lab| lab.nodes[0].sent.iter().any(|p| matches!(p, Packet::SyncUuid(_)));
+    assert!(!named(&lab));
+    assert_eq!(lab.replication(1), ReplicationState::WFSyncUUID);
+    lab.let_go(0);
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    assert!(named(&lab));
+    lab.check_alike();
+}
+
 #[test]
 fn a_target_says_inconsistent_on_disk_before_it_asks_for_a_block() {
     let mut lab = Lab::running("C");

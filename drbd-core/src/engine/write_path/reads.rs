@@ -4,6 +4,7 @@ use super::request::{Local, PeerProgress, Request};
 use crate::engine::command::{Command, DiskOp, UpperResult};
 use crate::engine::disk_trouble::Trouble;
 use crate::engine::event::UpperOp;
+use crate::engine::planted::Bug;
 use crate::engine::resource::{IoOwner, Resource};
 use crate::ids::{PayloadId, Sector};
 use crate::states::DiskState;
@@ -90,6 +91,9 @@ impl Resource {
 
     /// The local disk could not be read: the peer may have it.
     pub(super) fn read_failed(&mut self, key: u32, errno: i32, out: &mut Vec<Command>) {
+        if self.planted(Bug::FailedReadAnswered) {
+            return self.finish_read(key, UpperResult::Done, PayloadId::NONE, out);
+        }
         let d = self.requests[key].device;
         self.requests[key].local = Local::Failed;
         self.local_io_error(d, Trouble::Read, errno, out);

@@ -432,9 +432,12 @@ impl Resource {
     fn complete(&mut self, key: u32, out: &mut Vec<Command>) {
         let peer_disk = self.peer_disk(self.requests[key].device);
         let disk_is_good = self.disk_is_good(self.requests[key].device);
+        // Whoever was demoted by force lets go of what is under way: a copy of it that comes or goes from here on makes no
+        // new generation.
+        let let_go = self.force_io_failures;
         let request = &mut self.requests[key];
         request.completed = true;
-        let good = request.has_good_copy(disk_is_good, peer_disk);
+        let good = request.has_good_copy(disk_is_good, peer_disk) && !let_go;
         let result = if good && !request.doomed { UpperResult::Done } else { UpperResult::IoError };
         let Request { tag, epoch, device: d, peer, .. } = *request;
         let closes = request.is_write() && peer != PeerProgress::NotReplicated;

@@ -162,8 +162,12 @@ impl Resource {
         if epoch == current {
             session.sent_epochs.closed = true;
         }
-        if session.ap_in_flight == 0 {
-            // Nothing else is under way: let the peer make it stable now.
+        self.end_closed_epoch(out);
+    }
+
+    /// If nothing else is under way the peer is to make stable now what it has.
+    fn end_closed_epoch(&mut self, out: &mut Vec<Command>) {
+        if self.connection.as_ref().and_then(|c| c.session()).is_some_and(|s| s.ap_in_flight == 0) {
             self.send_owed_barrier(out);
         }
     }
@@ -328,7 +332,12 @@ impl Resource {
             Ack::Received | Ack::Written | Ack::WrittenInSync => {}
         }
         self.retract_turned_away(key, out);
+        let reported = self.requests[key].completed;
         self.progress(key, out);
+        if sent && reported {
+            // Sent again after a freeze: its completion was long ago, and does not end its epoch.
+            self.end_closed_epoch(out);
+        }
         Ok(())
     }
 

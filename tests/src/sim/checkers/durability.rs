@@ -94,6 +94,9 @@ pub(crate) struct Ledger {
     torn: u8,
     /// When each node last lost its power: an acknowledgement of before may still be on its way.
     lost_at: [u64; 8],
+    /// When each node last let go of its disk: what it had received before it does not owe any more, though the
+    /// acknowledgement may still be on its way.
+    let_go_at: [u64; 8],
 }
 
 /// What a disk holds, by node and sector.
@@ -113,6 +116,7 @@ impl Ledger {
             diverged: false,
             torn: 0,
             lost_at: [0; 8],
+            let_go_at: [0; 8],
         }
     }
 
@@ -186,6 +190,8 @@ impl Ledger {
         write.acknowledged = true;
         let write = *write;
         self.unflushed.push(number);
+        let owing =
+            nodes(later).filter(|n| self.let_go_at[*n] < write.begun).fold(0, |mask, n| mask | 1 << n);
         for sector in write.first..write.first + write.count {
             let (mut held, mut perhaps) = (0, 0);
             for node in nodes(self.all) {
@@ -208,8 +214,8 @@ impl Ledger {
             entry.held = held;
             entry.perhaps = perhaps;
             entry.since = [now; 2];
-            entry.due = later & !held;
-            entry.weak = promise != Promise::Kept;
+            entry.due = owing & !held;
+            entry.weak = promise != Promise::Kept || owing != later;
             entry.outrun = promise == Promise::Outrun;
         }
         Ok(())
@@ -274,6 +280,7 @@ impl Ledger {
 
     /// A node let go of its disk: what was due there is not written.
     pub(crate) fn forget_due(&mut self, node: usize) {
+        self.let_go_at[node] = self.now();
         for list in &mut self.lists {
             for entry in list.iter_mut().filter(|e| e.due >> node & 1 == 1) {
                 entry.due &= !(1 << node);

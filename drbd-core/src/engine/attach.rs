@@ -7,6 +7,7 @@ use super::device::Backing;
 use super::device_size::{device_size, SizeInput};
 use super::event::AttachRequest;
 use super::meta_jobs::{Blocks, Job, MetaJobs, Then};
+use super::planted::Bug;
 use super::resource::Resource;
 use super::state::Mode;
 use super::state_change::{found_at_attach, FencingPolicy};
@@ -97,6 +98,7 @@ impl Resource {
         // The Primary that waits for this very disk did not crash.
         let waited_for = self.role == Role::Primary && self.suspended.no_data;
         let crashed = block.flags & device_flag::CRASHED_PRIMARY != 0 || (was_primary && !waited_for);
+        let crashed = crashed && !self.planted(Bug::CrashForgotten);
         // The last log was applied by drbdmeta, or is now: a restarted daemon does not ask an administrator first.
         let replayed = self.replay(&mut metadata, recovery)?;
         let record = self.assign_slot(&mut metadata)?;

@@ -6,6 +6,7 @@ use super::command::{Command, Direction, Level};
 use super::connection::{Link, PingFor, Stage};
 use super::event::{HmacPurpose, SocketLoss};
 use super::pairing::{link_config, ConnectionFacts, Found, Pairing, Timing};
+use super::planted::Bug;
 use super::resource::Resource;
 use super::state::Mode;
 use crate::ids::{SocketId, VolumeNumber};
@@ -410,10 +411,15 @@ impl Resource {
     pub(super) fn sync_param_received(&mut self, d: usize, theirs: &SyncParam) -> Result<(), Fault> {
         let connection = self.connection.as_deref_mut().expect("packets come from a peer");
         let in_handshake = connection.peer_devices[d].replication == ReplicationState::Off;
-        for (name, ours, theirs) in [
-            ("verify-alg", &mut connection.options.verify_alg, &theirs.verify_alg),
-            ("csums-alg", &mut connection.options.csums_alg, &theirs.csums_alg),
+        let version = connection.session_mut().expect("packets come in a session").version;
+        for (since, name, ours, theirs) in [
+            (88, "verify-alg", &mut connection.options.verify_alg, &theirs.verify_alg),
+            (89, "csums-alg", &mut connection.options.csums_alg, &theirs.csums_alg),
         ] {
+            // A packet that does not carry it says nothing of it.
+            if version < since {
+                continue;
+            }
             if in_handshake && ours != theirs {
                 return Err(Fault::Fatal(format!(
                     "incompatible {name} settings: make them the same on both nodes"
@@ -483,10 +489,12 @@ impl Resource {
             self.flush_epochs(out);
         }
         self.postponed_tick(out);
+        let deaf = self.planted(Bug::SilenceNotNoticed);
         let Some(connection) = self.connection.as_deref_mut() else { return };
         let Some(session) = connection.session_mut() else { return };
         let ping_due = session.ping_sent_at.plus_ms(ping_timeout_ms);
-        if !session.pings.is_empty() && ping_due <= now && session.last_heard < session.ping_sent_at {
+        let silent = !session.pings.is_empty() && session.last_heard < session.ping_sent_at;
+        if silent && ping_due <= now && !deaf {
             self.end_session(ConnectionState::NetworkFailure, "PingAck did not arrive in time.", out);
             return;
         }

@@ -13,6 +13,7 @@ use super::setup::Setup;
 use super::trace::Trace;
 use super::trouble::{self, Trouble};
 use super::two_primaries;
+use super::upkeep::{self, Deed, Rot};
 use super::workload::Workload;
 use super::{Failure, Limits, Report};
 use drbd_core::engine::Event;
@@ -47,6 +48,8 @@ pub(crate) enum Happening {
     Ended { node: usize, run: u32 },
     /// Trouble of another kind of run.
     Trouble(Trouble),
+    /// An administrator does something on a node.
+    Deed(usize, Box<Deed>),
     /// The operator looks after everything.
     Tend,
     /// The last fault is over.
@@ -61,6 +64,7 @@ pub(crate) struct Dice {
     pub(crate) application: Prng,
     pub(crate) operator: Prng,
     pub(crate) trouble: Prng,
+    pub(crate) upkeep: Prng,
 }
 
 /// The world.
@@ -94,6 +98,8 @@ pub(crate) struct Cluster {
     /// Round of power loss and recovery after the first convergence.
     pub(crate) encores: u32,
     pub(crate) done: bool,
+    /// What has become of the rot, in a kind of run.
+    pub(crate) rot: Option<Rot>,
     pub(crate) report: Report,
 }
 
@@ -107,6 +113,9 @@ impl Cluster {
         }
         if trouble::is_wanted(seed) {
             setup.invite_trouble(&mut Prng::new(seed, 8));
+        }
+        if upkeep::is_wanted(seed) {
+            setup.invite_upkeep(&mut Prng::new(seed, 10));
         }
         let images: Vec<Vec<Image>> = setup
             .nodes
@@ -131,6 +140,7 @@ impl Cluster {
                 application: Prng::new(seed, 5),
                 operator: Prng::new(seed, 6),
                 trouble: Prng::new(seed, 9),
+                upkeep: Prng::new(seed, 11),
             },
             nodes,
             network,
@@ -149,6 +159,7 @@ impl Cluster {
             healed_at: None,
             encores: 0,
             done: false,
+            rot: None,
             report: Report::default(),
             setup,
         };
@@ -168,6 +179,7 @@ impl Cluster {
             self.clock.at(fault.at, Happening::Fault(*fault));
         }
         self.plan_trouble();
+        self.plan_deeds();
         self.clock.at(SECOND, Happening::Tend);
         self.clock.at(self.setup.heal_at, Happening::Heal);
     }
@@ -225,6 +237,7 @@ impl Cluster {
                 }
             }
             Happening::Trouble(trouble) => self.trouble(trouble),
+            Happening::Deed(node, deed) => self.deed(node, *deed),
             Happening::Tend => self.tend(),
             Happening::Heal => self.heal(),
         }

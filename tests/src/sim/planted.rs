@@ -1,13 +1,14 @@
-//! Twelve bugs put into the engine on purpose, chosen before looking at which of them the simulator finds. Each is one
+//! Bugs put into the engine on purpose, chosen before looking at which of them the simulator finds. Each is one
 //! `if self.planted(Bug::…)` in the engine, compiled in only with the feature `planted-bugs` of `drbd-core`, which
 //! nothing but the tests of this crate asks for. Every one must be found within 2,000 seeds.
 
+use super::{two_primaries, upkeep};
 use drbd_core::engine::planted::Bug as CoreBug;
 use drbd_core::engine::Resource;
 
 pub use drbd_core::engine::planted::Bug;
 
-/// Every bug with where it is and what it does.
+/// Those of the first kind of runs: each with where it is and what it does.
 pub const BUGS: [(Bug, &str, &str); 12] = [
     (
         CoreBug::WriteBeforeTransaction,
@@ -92,6 +93,52 @@ pub const BUGS_OF_TWO: [(Bug, &str, &str); 5] = [
     ),
     (CoreBug::PolicyNotAsked, "split brain", "after-sb-0pri disconnect discards the lesser changes"),
 ];
+
+/// Those of [upkeep](super::upkeep), found by seeds of that kind.
+pub const BUGS_OF_UPKEEP: [(Bug, &str, &str); 13] = [
+    (
+        CoreBug::BothChangesGranted,
+        "state",
+        "the node that decides grants its peer's change while it waits for the peer's answer to its own",
+    ),
+    (CoreBug::OutdatedNotKept, "state", "that a disk is Outdated is shown and not kept in its metadata"),
+    (CoreBug::HistoryForgotten, "generation", "the history of generations is not kept"),
+    (CoreBug::CrashForgotten, "generation", "a Primary that crashed does not know it afterwards"),
+    (CoreBug::ChecksumsAlwaysEqual, "resync", "the source of a resync by checksums finds every block equal"),
+    (CoreBug::InvalidateMarksNothing, "resync", "invalidate begins a resync without marking anything"),
+    (CoreBug::RefusedWriteAcked, "resync", "a write that the peer's disk failed is acknowledged as written"),
+    (CoreBug::DifferenceNotMarked, "verify", "a block that differs is counted and not marked"),
+    (CoreBug::VerifyEndsEarly, "verify", "the last block is not verified"),
+    (CoreBug::AheadMarksNothing, "congestion", "what is written while Ahead is not marked"),
+    (CoreBug::HoldNotTold, "resync", "pause-sync and resume-sync are not told to the peer"),
+    (CoreBug::SilenceNotNoticed, "link", "a ping that is not answered is waited for for ever"),
+    (
+        CoreBug::ReadFromAnyPeer,
+        "reads",
+        "a read that this node cannot serve is asked of any peer, whatever its disk",
+    ),
+];
+
+/// A bug with where it is and what it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    /// Which.
+    pub bug: Bug,
+    /// Area of the engine.
+    pub place: &'static str,
+    /// What it does.
+    pub what: &'static str,
+    /// First seed of the kind that finds it.
+    pub first_seed: u64,
+}
+
+/// All of them.
+pub fn all() -> Vec<Planted> {
+    let kinds: [(&[(Bug, &'static str, &'static str)], u64); 3] =
+        [(&BUGS, 0), (&BUGS_OF_TWO, two_primaries::FIRST_SEED), (&BUGS_OF_UPKEEP, upkeep::FIRST_SEED)];
+    let bugs = kinds.into_iter().flat_map(|(bugs, first)| bugs.iter().map(move |bug| (*bug, first)));
+    bugs.map(|((bug, place, what), first_seed)| Planted { bug, place, what, first_seed }).collect()
+}
 
 /// Puts a bug into an engine.
 ///

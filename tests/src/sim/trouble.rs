@@ -19,7 +19,7 @@ use super::prng::Prng;
 use super::setup::Setup;
 use drbd_core::config::ResourceOptions;
 use drbd_core::engine::{AdminRequest, Command, Event, Resource, UpperResult};
-use drbd_core::ids::{HandlerId, Ticket, VolumeNumber};
+use drbd_core::ids::{HandlerId, VolumeNumber};
 use drbd_core::states::Protocol;
 use std::ops::Range;
 
@@ -145,15 +145,11 @@ impl Cluster {
     /// `suspend-io` or `resume-io`, while another request may be waiting.
     fn ask_aside(&mut self, node: usize, suspend: bool) {
         let Some(daemon) = &mut self.nodes[node].daemon else { return };
-        let ticket = daemon.next_ticket;
-        daemon.next_ticket += 1;
-        daemon.aside.insert(ticket);
         daemon.resumed |= !suspend;
         let volume = VolumeNumber(0);
         let request =
             if suspend { AdminRequest::SuspendIo { volume } } else { AdminRequest::ResumeIo { volume } };
-        self.note(Some(node), "admin", format_args!("{request:?} ticket {ticket}"));
-        self.post(node, MS, Event::Admin { ticket: Ticket(ticket), request: Box::new(request) });
+        self.ask_beside(node, request);
     }
 
     /// The operator resumes what an administrator suspended, and what keeps the application from ending.

@@ -2,6 +2,7 @@
 
 use super::{done, Asking, Want, ASK_AGAIN_MS, TRANSIENT_MS};
 use crate::engine::command::Command;
+use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
 use crate::engine::senseless::{senseless, Senseless};
 use crate::engine::state::Mode;
@@ -204,6 +205,7 @@ impl Resource {
     ) -> i32 {
         let session = self.connection.as_ref().and_then(|c| c.session());
         let resolves = session.is_some_and(|s| s.resolve_conflicts);
+        let resolves = resolves && !self.planted(Bug::BothChangesGranted);
         if resolves && self.admin.asking.is_some_and(|a| !a.pinging) {
             return Reason::ConcurrentStateChange.number();
         }

@@ -4,6 +4,7 @@ use super::request::{Local, PeerProgress, Request};
 use crate::engine::command::{Command, DiskOp, UpperResult};
 use crate::engine::disk_trouble::Trouble;
 use crate::engine::event::UpperOp;
+use crate::engine::planted::Bug;
 use crate::engine::resource::{IoOwner, Resource};
 use crate::ids::{PayloadId, Sector};
 use crate::states::DiskState;
@@ -26,7 +27,9 @@ impl Resource {
         if self.locally_readable(d, sector, bytes) {
             self.requests[key].local = Local::Pending;
             self.disk_io(d, IoOwner::Request(key), DiskOp::Read, (sector, bytes), payload, false, out);
-        } else if self.peer_disk(d) == DiskState::UpToDate && self.is_replicating(d) {
+        } else if self.is_replicating(d)
+            && (self.peer_disk(d) == DiskState::UpToDate || self.planted(Bug::ReadFromAnyPeer))
+        {
             if !self.limits_of(d).fits(UpperOp::Read, bytes) {
                 return self.finish_read(key, UpperResult::Split, PayloadId::NONE, out);
             }

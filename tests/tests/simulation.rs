@@ -1,13 +1,16 @@
 //! Many seeds of the simulator. `SEED=n` replays one with its trace on stderr; `SEEDS=n` runs that many;
 //! `SHRINK=1 SEED=n` also looks for a smaller run that fails the same way.
 
-use drbd_tests::sim::{self, fault_name, planted, Limits, FAULT_KINDS};
-use drbd_tests::sim::{administered, trouble, two_primaries};
+use drbd_tests::sim::planted::Planted;
+use drbd_tests::sim::{self, fault_name, planted, Limits, FAULT_KINDS, KINDS};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
-/// Seeds of one CI run, and bound for finding a planted bug.
-const SEEDS: u64 = 2000;
+/// Seeds of one CI run, by kind: 5,000.
+const SEEDS: [u64; KINDS.len()] = [2700, 600, 600, 600, 500];
+
+/// So many seeds of its kind find a planted bug.
+const FOUND_WITHIN: u64 = 2000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -40,26 +43,29 @@ fn seeds_are_clean() {
         replay(seed);
         return;
     }
-    let failed = any(
-        number("SEEDS").unwrap_or(SEEDS),
-        |seed| {
-            let report = sim::run(seed, Limits::ALL);
-            if let Some(failure) = &report.failure {
-                eprintln!(
-                    "SEED={seed} cargo test -p drbd-tests --test simulation   # {}: {}",
-                    failure.checker, failure.text
-                );
-            }
-            report.failure.is_some()
-        },
-        false,
-    );
-    assert!(failed.is_empty(), "{} seeds failed, see the commands above", failed.len());
+    let mut failed = 0;
+    for ((kind, first), usual) in KINDS.into_iter().zip(SEEDS) {
+        let seeds = number("SEEDS").unwrap_or(usual);
+        failed += any(seeds, |n| fails(first + n), false).len();
+        eprintln!("{seeds} seeds of {kind}");
+    }
+    assert!(failed == 0, "{failed} seeds failed, see the commands above");
+}
+
+fn fails(seed: u64) -> bool {
+    let report = sim::run(seed, Limits::ALL);
+    if let Some(failure) = &report.failure {
+        eprintln!(
+            "SEED={seed} cargo test -p drbd-tests --test simulation   # {}: {}",
+            failure.checker, failure.text
+        );
+    }
+    report.failure.is_some()
 }
 
 fn replay(seed: u64) {
-    let bugs: Vec<planted::Bug> =
-        planted::all().map(|(bug, ..)| bug).chain(planted::BUGS_NOT_FOUND.map(|(bug, ..)| bug)).collect();
+    let not_found = planted::BUGS_NOT_FOUND.map(|(bug, ..)| bug);
+    let bugs: Vec<planted::Bug> = planted::all().iter().map(|planted| planted.bug).chain(not_found).collect();
     let bug = number("BUG").map(|n| bugs[n as usize - 1]);
     let mut limits = Limits { print: true, bug, ..Limits::ALL };
     if number("SHRINK").is_some() {
@@ -159,61 +165,17 @@ fn a_seed_replays_byte_for_byte() {
     }
 }
 
-/// Seeds of the kind with trouble in one CI run.
-const SEEDS_OF_TROUBLE: u64 = 400;
-
-#[test]
-fn seeds_of_trouble_are_clean() {
-    kind_is_clean(trouble::FIRST_SEED, SEEDS_OF_TROUBLE);
-}
-
-/// Seeds of the kind that is administered in one CI run.
-const SEEDS_ADMINISTERED: u64 = 400;
-
-#[test]
-fn seeds_that_are_administered_are_clean() {
-    kind_is_clean(administered::FIRST_SEED, SEEDS_ADMINISTERED);
-}
-
-/// So many seeds from there on are clean.
-fn kind_is_clean(first: u64, seeds: u64) {
-    let failed = any(
-        seeds,
-        |n| {
-            let seed = first + n;
-            let report = sim::run(seed, Limits::ALL);
-            if let Some(failure) = &report.failure {
-                eprintln!(
-                    "SEED={seed} cargo test -p drbd-tests --test simulation   # {}: {}",
-                    failure.checker, failure.text
-                );
-            }
-            report.failure.is_some()
-        },
-        false,
-    );
-    assert!(failed.is_empty(), "{} seeds failed, see the commands above", failed.len());
-}
-
-/// Seeds of the other kind in one CI run.
-const SEEDS_OF_TWO: u64 = 500;
-
-#[test]
-fn seeds_of_two_primaries_are_clean() {
-    kind_is_clean(two_primaries::FIRST_SEED, SEEDS_OF_TWO);
-}
-
 /// Every planted bug is found. The first seeds that find it are looked for anew each time.
 #[test]
 fn planted_bugs_are_found() {
-    for (n, (bug, place, what, first)) in planted::all().enumerate() {
+    for (n, Planted { bug, place, what, first_seed }) in planted::all().into_iter().enumerate() {
         let limits = Limits { bug: Some(bug), ..Limits::ALL };
         let finds = |n| {
-            let seed = first + n;
+            let seed = first_seed + n;
             sim::run(seed, limits).failure.is_some() && sim::run(seed, Limits::ALL).failure.is_none()
         };
-        let found = any(SEEDS, finds, true);
-        assert!(!found.is_empty(), "bug {} ({place}: {what}) is not found in {SEEDS} seeds", n + 1);
-        eprintln!("bug {:>2} {bug:?} ({place}): found by seed {}", n + 1, found[0]);
+        let found = any(FOUND_WITHIN, finds, true);
+        assert!(!found.is_empty(), "bug {} ({place}: {what}) is not found in {FOUND_WITHIN} seeds", n + 1);
+        eprintln!("bug {:>2} {bug:?} ({place}): found by seed {} of its kind", n + 1, found[0]);
     }
 }

@@ -7,6 +7,7 @@ use super::device::Backing;
 use super::device_size::{device_size, SizeInput};
 use super::event::AttachRequest;
 use super::meta_jobs::{Blocks, Job, MetaJobs, Then};
+use super::planted::Bug;
 use super::resource::Resource;
 use super::state::Mode;
 use super::state_change::{found_at_attach, FencingPolicy};
@@ -98,6 +99,7 @@ impl Resource {
         // Unlike in 8.4 a frozen Primary that takes back the very disk it waited for counts as crashed, too: what its log
         // names is marked, and nobody would copy or clear that at equal generations.
         let crashed = block.flags & device_flag::CRASHED_PRIMARY != 0 || was_primary;
+        let crashed = crashed && !self.planted(Bug::CrashForgotten);
         // The last log was applied by drbdmeta, or is now: a restarted daemon does not ask an administrator first.
         let replayed = self.replay(&mut metadata, recovery)?;
         let record = self.assign_slot(&mut metadata)?;

@@ -70,6 +70,8 @@ impl Resource {
             return false;
         }
         let demoting = self.admin.is_demoting();
+        let forgotten = self.planted(Bug::OutdatedNotKept);
+        let worst_good = if forgotten { DiskState::Inconsistent } else { DiskState::Outdated };
         let record = self.peer_record_index(d);
         let generation_due = self.devices[d].generation_due.is_some();
         let Some(backing) = self.devices[d].backing.as_deref_mut() else { return false };
@@ -82,7 +84,7 @@ impl Resource {
         let primary = snapshot.role == Role::Primary || demoting || backing.logged_for_peer;
         let mut flags = backing.super_block.flags & (device_flag::AL_DISABLED | device_flag::HAVE_QUORUM);
         set(&mut flags, device_flag::CONSISTENT, snapshot.disk.rank() > DiskState::Inconsistent.rank());
-        set(&mut flags, device_flag::WAS_UP_TO_DATE, snapshot.disk.rank() > DiskState::Outdated.rank());
+        set(&mut flags, device_flag::WAS_UP_TO_DATE, snapshot.disk.rank() > worst_good.rank());
         set(&mut flags, device_flag::PRIMARY_IND, primary);
         set(&mut flags, device_flag::CRASHED_PRIMARY, backing.crashed_primary);
         set(&mut flags, device_flag::AL_DISABLED, !backing.options.al_updates);
@@ -507,7 +509,7 @@ fn begin_full_sync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, o
 /// The peer holds its side as well (5.8, 12 of the wire reference).
 fn tell_held_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
     let own = |s: &Snapshot| (s.resync_suspended.user, s.resync_suspended.dependency);
-    if own(old) != own(new) && old.is_replicating() && new.is_replicating() {
+    if own(old) != own(new) && !r.planted(Bug::HoldNotTold) && old.is_replicating() && new.is_replicating() {
         r.send_state(d, out);
     }
 }

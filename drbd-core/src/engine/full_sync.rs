@@ -7,6 +7,7 @@
 
 use super::command::{Command, Level};
 use super::meta_jobs::{Job, Then};
+use super::planted::Bug;
 use super::resource::Resource;
 use super::state_change::Snapshot;
 use crate::control::Done;
@@ -32,7 +33,9 @@ impl Resource {
 
     /// Both nodes agreed to a full sync: mark everything.
     pub(super) fn mark_for_full_sync(&mut self, d: usize, out: &mut Vec<Command>) {
-        self.mark_everything(d);
+        if !self.planted(Bug::InvalidateMarksNothing) {
+            self.mark_everything(d);
+        }
         let job = Job { flush_data: false, ..Job::everything(Some(Then::FullSyncMarked)) };
         self.meta_job(d, job, out);
     }

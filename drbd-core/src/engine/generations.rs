@@ -4,6 +4,7 @@ use super::command::{Command, Level};
 use super::device::GenerationDue;
 use super::generation::{GenerationSet, ROLE_BIT};
 use super::meta_jobs::{Job, Then};
+use super::planted::Bug;
 use super::resource::Resource;
 use crate::control::GenerationStatus;
 use crate::ids::{NodeId, VolumeNumber};
@@ -35,6 +36,8 @@ impl Resource {
     /// Takes over changed generations, in memory; the caller has them written.
     pub(super) fn keep_generations(&mut self, d: usize, set: &GenerationSet) {
         let record = self.peer_record_index(d);
+        let forgotten = GenerationSet { history: [0; 32], ..*set };
+        let set = if self.planted(Bug::HistoryForgotten) { &forgotten } else { set };
         let device = &mut self.devices[d];
         let Some(backing) = device.backing.as_deref_mut() else { return };
         // A disk that is being attached is not what the users see.

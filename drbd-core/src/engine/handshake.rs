@@ -201,9 +201,10 @@ impl Resource {
         let negotiating = old.disk == DiskState::Negotiating || peer.disk == DiskState::Negotiating;
         let starting = (ReplicationState::StartingSyncS as u8..=ReplicationState::WFBitMapT as u8)
             .contains(&peer.conn.0);
+        // 8.4 would reconsider in the middle of a resync's beginning, too, and the peer, which did not, would never answer.
+        let reconsider = negotiating || starting || peer_device.consider_resync;
         let due = conn < Conn84::CONNECTED
-            || (conn == Conn84::CONNECTED && (negotiating || starting))
-            || peer_device.consider_resync
+            || (conn == Conn84::CONNECTED && reconsider)
             || peer_takes_its_data(old, peer, peer_disk);
         let both_have_disks = peer.disk.rank() >= DiskState::Negotiating.rank()
             && old.disk.rank() >= DiskState::Negotiating.rank();

@@ -9,6 +9,7 @@
 use super::command::{Command, Level};
 use super::connection::PingFor;
 use super::meta_jobs::Job;
+use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
 use super::resync_pace::{Answer, Pace, Settings};
 use super::senseless::{senseless, Senseless};
@@ -195,6 +196,7 @@ impl Resource {
     /// Both nodes agreed to a verify.
     pub(super) fn begin_verify(&mut self, d: usize, out: &mut Vec<Command>) {
         let (now, size) = (self.now, self.devices[d].size.0);
+        let left_out = if self.planted(Bug::VerifyEndsEarly) { SECTORS_PER_BIT } else { 0 };
         let Some(connection) = self.connection.as_deref_mut() else { return };
         // Older peers, and version 100, finish by their own count only.
         let stops = connection.session().is_some_and(|s| s.version >= 97 && s.version != 100);
@@ -207,7 +209,8 @@ impl Resource {
             let start = plan.start.unwrap_or(plan.next_start) / SECTORS_PER_BIT * SECTORS_PER_BIT;
             let start = start.min(last_block);
             // At least one block is asked for, else the other side does not know where it stands.
-            let end = plan.stop.filter(|_| stops).unwrap_or(size).min(size).max(start + 1);
+            let end =
+                plan.stop.filter(|_| stops).unwrap_or(size).min(size).saturating_sub(left_out).max(start + 1);
             (start, end.next_multiple_of(SECTORS_PER_BIT).min(size))
         } else {
             (0, size)
@@ -275,6 +278,9 @@ impl Resource {
 
     /// Marks a block that differs.
     fn mark_difference(&mut self, d: usize, sector: Sector, bytes: u32, out: &mut Vec<Command>) {
+        if self.planted(Bug::DifferenceNotMarked) {
+            return;
+        }
         if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].backing.as_deref_mut()) {
             backing.bitmap.set_out_of_sync(slot, sector, bytes);
         }

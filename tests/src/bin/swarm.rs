@@ -2,8 +2,7 @@
 //! terminal, silence in a pipe; at the end how often each fault was injected. A failing seed is printed as the command
 //! that replays it.
 
-use drbd_tests::sim::{self, fault_name, Limits, Report, FAULT_KINDS};
-use drbd_tests::sim::{administered, trouble, two_primaries};
+use drbd_tests::sim::{self, fault_name, Limits, Report, FAULT_KINDS, KINDS};
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::process::ExitCode;
@@ -34,8 +33,9 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(text) => {
             eprintln!(
-                "{text}\nusage: swarm [--kind one-primary|two-primaries|trouble|administered] [--seeds A..B] [--threads N] \
-                 [--stop-at FAILURES] [--trace SEED]"
+                "{text}\nusage: swarm [--kind KIND] [--seeds A..B] [--threads N] \
+                 [--stop-at FAILURES] [--trace SEED]; {}",
+                kinds()
             );
             return ExitCode::from(1);
         }
@@ -71,16 +71,8 @@ fn arguments() -> Result<Arguments, String> {
                 parsed.seeds = number(from)?..number(to)?;
             }
             "--kind" => {
-                first = match value.as_str() {
-                    "one-primary" => 0,
-                    "two-primaries" => two_primaries::FIRST_SEED,
-                    "trouble" => trouble::FIRST_SEED,
-                    "administered" => administered::FIRST_SEED,
-                    _ => {
-                        let kinds = "one-primary, two-primaries, trouble or administered";
-                        return Err(format!("--kind is {kinds}, not {value}"));
-                    }
-                }
+                let kind = KINDS.iter().find(|(name, _)| *name == value);
+                (_, first) = *kind.ok_or_else(|| format!("{value} is no kind; {}", kinds()))?;
             }
             "--threads" => parsed.threads = number(&value)?.clamp(1, 64) as usize,
             "--trace" => {
@@ -94,6 +86,10 @@ fn arguments() -> Result<Arguments, String> {
     }
     parsed.seeds = parsed.seeds.start + first..parsed.seeds.end + first;
     Ok(parsed)
+}
+
+fn kinds() -> String {
+    format!("kinds are {}", KINDS.map(|(name, _)| name).join(", "))
 }
 
 fn swarm(arguments: &Arguments) -> Sum {

@@ -14,6 +14,7 @@ use super::setup::Setup;
 use super::trace::Trace;
 use super::trouble::{self, Trouble};
 use super::two_primaries;
+use super::upkeep::{self, Deed, Rot};
 use super::workload::Workload;
 use super::{Failure, Limits, Report};
 use drbd_core::engine::Event;
@@ -50,6 +51,8 @@ pub(crate) enum Happening {
     Trouble(Trouble),
     /// An administrator does something of another kind of run.
     Administration(Administration),
+    /// An administrator does something on a node.
+    Deed(usize, Box<Deed>),
     /// The operator looks after everything.
     Tend,
     /// The last fault is over.
@@ -64,6 +67,7 @@ pub(crate) struct Dice {
     pub(crate) application: Prng,
     pub(crate) operator: Prng,
     pub(crate) trouble: Prng,
+    pub(crate) upkeep: Prng,
 }
 
 /// The world.
@@ -97,6 +101,8 @@ pub(crate) struct Cluster {
     /// Round of power loss and recovery after the first convergence.
     pub(crate) encores: u32,
     pub(crate) done: bool,
+    /// What has become of the rot, in a kind of run.
+    pub(crate) rot: Option<Rot>,
     pub(crate) report: Report,
 }
 
@@ -113,6 +119,9 @@ impl Cluster {
         }
         if administered::is_wanted(seed) {
             setup.administer(&mut Prng::new(seed, 10));
+        }
+        if upkeep::is_wanted(seed) {
+            setup.invite_upkeep(&mut Prng::new(seed, 10));
         }
         let images: Vec<Vec<Image>> = setup
             .nodes
@@ -137,6 +146,7 @@ impl Cluster {
                 application: Prng::new(seed, 5),
                 operator: Prng::new(seed, 6),
                 trouble: Prng::new(seed, 9),
+                upkeep: Prng::new(seed, 11),
             },
             nodes,
             network,
@@ -155,6 +165,7 @@ impl Cluster {
             healed_at: None,
             encores: 0,
             done: false,
+            rot: None,
             report: Report::default(),
             setup,
         };
@@ -175,6 +186,7 @@ impl Cluster {
         }
         self.plan_trouble();
         self.plan_administration();
+        self.plan_deeds();
         self.clock.at(SECOND, Happening::Tend);
         self.clock.at(self.setup.heal_at, Happening::Heal);
     }
@@ -233,6 +245,7 @@ impl Cluster {
             }
             Happening::Trouble(trouble) => self.trouble(trouble),
             Happening::Administration(administration) => self.administration(administration),
+            Happening::Deed(node, deed) => self.deed(node, *deed),
             Happening::Tend => self.tend(),
             Happening::Heal => self.heal(),
         }

@@ -117,6 +117,19 @@ impl Disk {
         &self.meta
     }
 
+    /// A sector changes by itself, also below the cache; returns what was there.
+    pub(crate) fn rot(&mut self, sector: u64, tag: Tag) -> Tag {
+        for cached in &mut self.cache {
+            if let Change::Tags(first, tags) = &mut cached.change {
+                if (*first..*first + tags.len() as u64).contains(&sector) {
+                    Rc::make_mut(tags)[(sector - *first) as usize] = tag;
+                }
+            }
+        }
+        self.stable[sector as usize] = tag;
+        std::mem::replace(&mut self.current[sector as usize], tag)
+    }
+
     /// What a sector holds at least after power failed.
     pub(crate) fn stable_at(&self, sector: u64) -> Tag {
         let mut tag = self.stable[sector as usize];

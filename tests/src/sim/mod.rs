@@ -7,7 +7,7 @@
 //! Code map: `cluster` is the world and its loop, `setup` what a seed makes of it, `shell` carries out what an engine
 //! commands (as the daemon does), `node`, `disk`, `image` and `network` are what it is carried out on,
 //! `application` and `workload` the user of the device, `operator` the administrator, `injection` the bringer of faults, `watch` asks the
-//! checkers. `trouble`, `administered` and `two_primaries` are other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
+//! checkers. `trouble`, `administered`, `two_primaries` and `upkeep` are other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
 //! makes a failing run smaller.
 
 pub mod administered;
@@ -31,6 +31,7 @@ mod shrink;
 mod trace;
 pub mod trouble;
 pub mod two_primaries;
+pub mod upkeep;
 mod watch;
 mod workload;
 
@@ -110,6 +111,15 @@ pub fn fault_name(kind: usize) -> String {
 thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
+
+/// The kinds of runs: name and first seed.
+pub const KINDS: [(&str, u64); 5] = [
+    ("one-primary", 0),
+    ("trouble", trouble::FIRST_SEED),
+    ("two-primaries", two_primaries::FIRST_SEED),
+    ("administered", administered::FIRST_SEED),
+    ("upkeep", upkeep::FIRST_SEED),
+];
 
 /// Runs one seed.
 pub fn run(seed: u64, limits: Limits) -> Report {

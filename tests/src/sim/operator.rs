@@ -214,6 +214,7 @@ impl Cluster {
             Err(refusal) => self.note(Some(node), "reply", format_args!("{ticket} refused: {refusal}")),
         }
         if self.daemon(node).aside.remove(&ticket.0) {
+            self.answered_beside(result.is_err());
             return;
         }
         let Some((waiting, step)) = self.daemon(node).waiting else {
@@ -287,8 +288,11 @@ impl Cluster {
         }
         self.watch();
         self.end_by_hand();
+        self.tend_rot();
         if let Some(healed_at) = self.healed_at {
-            if self.is_together() && self.is_quiet() {
+            if self.is_sought() {
+                // It takes its time.
+            } else if self.is_together() && self.is_quiet() {
                 self.together();
             } else if self.clock.now() > healed_at + FIND_TOGETHER {
                 if self.is_together_but_for_marks() && self.is_quiet() {
@@ -328,6 +332,7 @@ impl Cluster {
         let busy = daemon.waiting.is_some() || !daemon.script.is_empty();
         self.tend_suspension(node);
         self.tend_held_resyncs(node);
+        self.tend_holds(node);
         if busy {
             self.advance(node);
             return;
@@ -387,6 +392,9 @@ impl Cluster {
         let status = self.daemon(node).resource.status();
         let says = |text: &str| status.connections.iter().any(|c| c.connection.last_error.contains(text));
         let (split, unrelated) = (says("plit-Brain"), says("Unrelated data"));
+        if says("incompatible") && self.healed_at.is_some() {
+            self.adjust();
+        }
         let tried = self.nodes[node].connects_tried;
         let primary = |n: usize| self.claims(n, 0).is_some_and(|c| c.primary);
         if unrelated && self.healed_at.is_some() {
@@ -527,6 +535,7 @@ impl Cluster {
         self.note(None, "heal", format_args!(""));
         self.healed_at = Some(self.clock.now());
         self.network.heal();
+        self.adjust();
         for node in 0..self.nodes.len() {
             self.nodes[node].refuses_until = 0;
             for volume in &mut self.nodes[node].volumes {
@@ -546,6 +555,9 @@ impl Cluster {
         self.note(None, "together", format_args!(""));
         self.converged();
         if self.failure.is_some() {
+            return;
+        }
+        if self.rots() {
             return;
         }
         if self.encores == 0 && self.dice.operator.chance(300) {

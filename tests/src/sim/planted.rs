@@ -3,16 +3,17 @@
 //! nothing but the tests of this crate asks for. Every one must be found within 2,000 seeds, but for those of
 //! [`BUGS_NOT_FOUND`].
 
+use super::{administered, two_primaries, upkeep};
 use drbd_core::engine::planted::Bug as CoreBug;
 use drbd_core::engine::Resource;
 
 pub use drbd_core::engine::planted::Bug;
 
 /// A bug, where it is and what it does.
-pub type Planted = (Bug, &'static str, &'static str);
+pub type Row = (Bug, &'static str, &'static str);
 
 /// Those of the first kind of runs.
-pub const BUGS: [Planted; 12] = [
+pub const BUGS: [Row; 12] = [
     (
         CoreBug::WriteBeforeTransaction,
         "activity log",
@@ -71,7 +72,7 @@ pub const BUGS: [Planted; 12] = [
 ];
 
 /// Those of [two Primaries and the policies](super::two_primaries), found by seeds of that kind.
-pub const BUGS_OF_TWO: [Planted; 5] = [
+pub const BUGS_OF_TWO: [Row; 5] = [
     (
         CoreBug::SupersededIsDone,
         "concurrent writes",
@@ -99,7 +100,7 @@ pub const BUGS_OF_TWO: [Planted; 5] = [
 
 /// Those of [disk trouble, freeze and thaw](super::trouble), found by seeds of the kind that is
 /// [administered](super::administered), which has all that.
-pub const BUGS_OF_TROUBLE: [Planted; 5] = [
+pub const BUGS_OF_TROUBLE: [Row; 5] = [
     (CoreBug::FrozenCompletionsOut, "freeze", "completions go upward while requests are frozen"),
     (
         CoreBug::GenerationsNotPaid,
@@ -116,7 +117,7 @@ pub const BUGS_OF_TROUBLE: [Planted; 5] = [
 ];
 
 /// Chosen with those, and found by none of a hundred seeds, but by the one that found the like in the engine itself.
-pub const BUGS_OF_A_KNOWN_SEED: [Planted; 1] = [(
+pub const BUGS_OF_A_KNOWN_SEED: [Row; 1] = [(
     CoreBug::AtGoodPeerAlways,
     "thaw",
     "a copy on a peer's disk counts although a resync may have overwritten it there",
@@ -125,7 +126,7 @@ const KNOWN_SEED: u64 = 549_755_814_643;
 
 /// Chosen with those, and found by none of the first hundred seeds, which is as many as were tried: what has to come
 /// together for them is rare. Nothing is claimed of them.
-pub const BUGS_NOT_FOUND: [Planted; 4] = [
+pub const BUGS_NOT_FOUND: [Row; 4] = [
     (
         CoreBug::ThawedEpochsOpen,
         "thaw",
@@ -140,17 +141,55 @@ pub const BUGS_NOT_FOUND: [Planted; 4] = [
     ),
 ];
 
-/// Every bug that is found, with its place, what it does, and the first seed of those that are to find it.
-pub fn all() -> impl Iterator<Item = (Bug, &'static str, &'static str, u64)> {
-    let kinds: [(&[Planted], u64); 4] = [
+/// Those of [upkeep](super::upkeep), found by seeds of that kind.
+pub const BUGS_OF_UPKEEP: [Row; 13] = [
+    (
+        CoreBug::BothChangesGranted,
+        "state",
+        "the node that decides grants its peer's change while it waits for the peer's answer to its own",
+    ),
+    (CoreBug::OutdatedNotKept, "state", "that a disk is Outdated is shown and not kept in its metadata"),
+    (CoreBug::HistoryForgotten, "generation", "the history of generations is not kept"),
+    (CoreBug::CrashForgotten, "generation", "a Primary that crashed does not know it afterwards"),
+    (CoreBug::ChecksumsAlwaysEqual, "resync", "the source of a resync by checksums finds every block equal"),
+    (CoreBug::InvalidateMarksNothing, "resync", "invalidate begins a resync without marking anything"),
+    (CoreBug::RefusedWriteAcked, "resync", "a write that the peer's disk failed is acknowledged as written"),
+    (CoreBug::DifferenceNotMarked, "verify", "a block that differs is counted and not marked"),
+    (CoreBug::VerifyEndsEarly, "verify", "the last block is not verified"),
+    (CoreBug::AheadMarksNothing, "congestion", "what is written while Ahead is not marked"),
+    (CoreBug::HoldNotTold, "resync", "pause-sync and resume-sync are not told to the peer"),
+    (CoreBug::SilenceNotNoticed, "link", "a ping that is not answered is waited for for ever"),
+    (
+        CoreBug::ReadFromAnyPeer,
+        "reads",
+        "a read that this node cannot serve is asked of any peer, whatever its disk",
+    ),
+];
+
+/// A bug that is found.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    /// Which.
+    pub bug: Bug,
+    /// Area of the engine.
+    pub place: &'static str,
+    /// What it does.
+    pub what: &'static str,
+    /// First seed of the kind that finds it.
+    pub first_seed: u64,
+}
+
+/// All that are found.
+pub fn all() -> Vec<Planted> {
+    let kinds: [(&[Row], u64); 5] = [
         (&BUGS, 0),
-        (&BUGS_OF_TWO, super::two_primaries::FIRST_SEED),
-        (&BUGS_OF_TROUBLE, super::administered::FIRST_SEED),
+        (&BUGS_OF_TWO, two_primaries::FIRST_SEED),
+        (&BUGS_OF_TROUBLE, administered::FIRST_SEED),
+        (&BUGS_OF_UPKEEP, upkeep::FIRST_SEED),
         (&BUGS_OF_A_KNOWN_SEED, KNOWN_SEED),
     ];
-    kinds
-        .into_iter()
-        .flat_map(|(bugs, first)| bugs.iter().map(move |&(bug, place, what)| (bug, place, what, first)))
+    let bugs = kinds.into_iter().flat_map(|(bugs, first)| bugs.iter().map(move |bug| (*bug, first)));
+    bugs.map(|((bug, place, what), first_seed)| Planted { bug, place, what, first_seed }).collect()
 }
 
 /// Puts a bug into an engine.

@@ -57,6 +57,10 @@ impl Cluster {
 
     /// Everything that must hold at any time.
     pub(crate) fn watch(&mut self) {
+        if self.is_rotten() {
+            return;
+        }
+        self.check_holds();
         for volume in 0..self.sizes.len() {
             let claims = [self.claims(0, volume), self.claims(1, volume)];
             if !self.setup.net.two_primaries {

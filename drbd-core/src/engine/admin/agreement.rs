@@ -3,6 +3,7 @@
 use super::parting::{Outdates, PeerParts};
 use super::{Asking, Fence, Want, ASK_AGAIN_MS, TRANSIENT_MS};
 use crate::engine::command::Command;
+use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
 use crate::engine::senseless::{senseless, Senseless};
 use crate::engine::state::Mode;
@@ -189,7 +190,7 @@ impl Resource {
     ) {
         let parts = peer_parts(mask, val);
         let code = match parts {
-            _ if self.comes_first() => Reason::ConcurrentStateChange.number(),
+            _ if self.comes_first() && !self.planted(Bug::BothChangesGranted) => Reason::ConcurrentStateChange.number(),
             Some(parts) => self.judge_parting(parts),
             None => self.judge_peer_change(device, mask, val, out),
         };

@@ -84,8 +84,8 @@ fn idle_has_no_dependency(_: &Snapshot, new: &mut Snapshot, _: &Context) {
     }
 }
 
-/// A resync whose source or target lost its disk is over. Unlike 8.4, which then calls the target's data UpToDate by the
-/// next rule but one, the target's data stays what it is: old.
+/// A resync whose source or target lost its disk is over, and so is running ahead. Unlike 8.4, which then calls the data
+/// of the target, or of the node behind, UpToDate by the next rule but one, it stays what it is: old.
 fn abort_without_disk(old: &Snapshot, new: &mut Snapshot, _: &Context) {
     let gone = |disk: DiskState| disk.rank() <= DiskState::Failed.rank();
     let old_data = |disk: &DiskState| matches!(disk, DiskState::Consistent | DiskState::Outdated);
@@ -93,10 +93,11 @@ fn abort_without_disk(old: &Snapshot, new: &mut Snapshot, _: &Context) {
         return;
     }
     new.replication = ReplicationState::Established;
-    if old.replication.is_target() && old_data(&new.disk) {
+    if (old.replication.is_target() || old.replication == ReplicationState::Behind) && old_data(&new.disk) {
         new.disk = DiskState::Inconsistent;
     }
-    if old.replication.is_source() && old_data(&new.peer_disk) {
+    if (old.replication.is_source() || old.replication == ReplicationState::Ahead) && old_data(&new.peer_disk)
+    {
         new.peer_disk = DiskState::Inconsistent;
     }
 }

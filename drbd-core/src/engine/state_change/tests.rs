@@ -286,6 +286,20 @@ fn the_rules_that_fired_are_named_in_order() {
 }
 
 #[test]
+fn who_is_behind_stays_old_when_the_good_disk_goes() {
+    let ahead = snapshot("P/S/Ahead/UpToDate/Consistent/---/-");
+    let failed = settle(&ahead, Snapshot { disk: DiskState::Failed, ..ahead }, &ordinary()).snapshot;
+    assert_eq!(
+        (failed.replication, failed.peer_disk),
+        (ReplicationState::Established, DiskState::Inconsistent)
+    );
+    assert_eq!(judge_local(&ahead, &failed, false, &ordinary()), Verdict::Refused(Reason::NoUpToDateDisk));
+    let behind = snapshot("S/P/Behind/Outdated/UpToDate/---/-");
+    let left = settle(&behind, Snapshot { peer_disk: DiskState::Failed, ..behind }, &ordinary()).snapshot;
+    assert_eq!((left.replication, left.disk), (ReplicationState::Established, DiskState::Inconsistent));
+}
+
+#[test]
 fn detaching_counts_like_failed() {
     for old in every_state().filter(|s| s.disk == DiskState::Failed) {
         let as_detaching = Snapshot { disk: DiskState::Detaching, ..old };

@@ -2,8 +2,10 @@
 
 use super::request::Request;
 use crate::engine::command::Command;
+use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
 use crate::ids::Sector;
+use crate::states::ReplicationState;
 
 impl Resource {
     /// A write that the peer will not see: its blocks differ from now on.
@@ -14,6 +16,10 @@ impl Resource {
         bytes: u32,
         out: &mut Vec<Command>,
     ) {
+        let ahead = |r: &Resource| r.snapshot(Some(d)).replication == ReplicationState::Ahead;
+        if self.planted(Bug::AheadMarksNothing) && ahead(self) {
+            return;
+        }
         let Some(slot) = self.peer_slot(d) else { return };
         let Some(backing) = self.devices[d].usable() else { return };
         let newly = backing.bitmap.set_out_of_sync(slot, sector, bytes);

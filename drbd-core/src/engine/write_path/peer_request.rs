@@ -462,7 +462,7 @@ impl Resource {
             (16..=21).contains(&Conn84::of(crate::states::ConnectionState::Connected, replication).0);
         let asked = request.flags & data_flag::SEND_WRITE_ACK != 0;
         // What reached a disk that was given up since was never made stable.
-        let written = written && self.devices[d].usable().is_some();
+        let written = written && self.devices[d].usable().is_some() || self.planted(Bug::RefusedWriteAcked);
         if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()).filter(|_| written) {
             session.received_epochs.written(request.epoch);
         }

@@ -27,7 +27,9 @@ impl Resource {
         if self.locally_readable(d, sector, bytes) {
             self.requests[key].local = Local::Pending;
             self.disk_io(d, IoOwner::Request(key), DiskOp::Read, (sector, bytes), payload, false, out);
-        } else if self.peer_disk(d) == DiskState::UpToDate && self.is_replicating(d) {
+        } else if self.is_replicating(d)
+            && (self.peer_disk(d) == DiskState::UpToDate || self.planted(Bug::ReadFromAnyPeer))
+        {
             if !self.limits_of(d).fits(UpperOp::Read, bytes) {
                 return self.finish_read(key, UpperResult::Split, PayloadId::NONE, out);
             }

@@ -385,7 +385,8 @@ impl Resource {
         connection.unstable_at_peer = false;
         for _ in 0..members {
             let connection = self.connection.as_mut().expect("as above");
-            let key = connection.transfer_log.pop_front().expect("counted above");
+            // What the last one made room for may have found the link congested, and let the peer go.
+            let Some(key) = connection.transfer_log.pop_front() else { return Ok(()) };
             connection.log_sectors -= u64::from(self.requests[key].bytes) / 512;
             connection.acknowledged_a = connection.acknowledged_a.saturating_sub(1);
             self.stable_at_peer(key, out);

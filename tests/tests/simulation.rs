@@ -149,6 +149,9 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (2199023255627, "the digests of the simulator had too few bits: a resync by checksums left a block"),
     (2199023256084, "a write under way at a forced demotion was done by the peer alone, which was not ahead by it"),
     (2199023256229, "a forced demotion failed what was frozen, and forgot what the peer still answered for"),
+    (4398046511242, "what a barrier's acknowledgement made room for found the link congested, and let the peer go"),
+    (4398046511588, "who was behind counted as UpToDate when the good disk was detached"),
+    (4398046512266, "a handshake was decided anew in the middle of a resync's beginning"),
 ];
 
 #[test]
@@ -168,14 +171,18 @@ fn a_seed_replays_byte_for_byte() {
 /// Every planted bug is found. The first seeds that find it are looked for anew each time.
 #[test]
 fn planted_bugs_are_found() {
+    let within = number("WITHIN").unwrap_or(FOUND_WITHIN);
+    let mut missed = Vec::new();
     for (n, Planted { bug, place, what, first_seed }) in planted::all().into_iter().enumerate() {
         let limits = Limits { bug: Some(bug), ..Limits::ALL };
         let finds = |n| {
             let seed = first_seed + n;
             sim::run(seed, limits).failure.is_some() && sim::run(seed, Limits::ALL).failure.is_none()
         };
-        let found = any(FOUND_WITHIN, finds, true);
-        assert!(!found.is_empty(), "bug {} ({place}: {what}) is not found in {FOUND_WITHIN} seeds", n + 1);
-        eprintln!("bug {:>2} {bug:?} ({place}): found by seed {} of its kind", n + 1, found[0]);
+        match any(within, finds, true).first() {
+            Some(seed) => eprintln!("bug {:>2} {bug:?} ({place}): found by seed {seed} of its kind", n + 1),
+            None => missed.push(format!("bug {} {bug:?} ({place}): {what}", n + 1)),
+        }
     }
+    assert!(missed.is_empty(), "not found within {within} seeds: {missed:#?}");
 }

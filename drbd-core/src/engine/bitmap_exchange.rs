@@ -206,6 +206,8 @@ impl Resource {
             let text = format!("{name} handler returned {status}, dropping connection.");
             self.fault(Fault::Fatal(text), out);
         } else if source {
+            // Until the name is kept.
+            self.connection.as_mut().expect("a session").peer_devices[d].new_area = new_area;
             self.begin_as_source(d, out);
         } else {
             self.begin_as_target(d, out);
@@ -228,10 +230,12 @@ impl Resource {
     /// nobody knows if this node forgot it with its power.
     pub(super) fn resync_named(&mut self, d: usize, (session, attempt): (u32, u32), out: &mut Vec<Command>) {
         let replication = self.snapshot(Some(d)).replication;
-        let waits = matches!(
-            replication,
-            ReplicationState::WFBitMapS | ReplicationState::Ahead | ReplicationState::StartingSyncS
-        );
+        let new_area = self.takes_new_area(d);
+        let waits = new_area
+            || matches!(
+                replication,
+                ReplicationState::WFBitMapS | ReplicationState::Ahead | ReplicationState::StartingSyncS
+            );
         let Some(connection) = self.connection.as_deref().filter(|_| waits) else { return };
         if self.session_number() != Some(session) || connection.peer_devices[d].resync_attempt != attempt {
             return;

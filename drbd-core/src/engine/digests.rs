@@ -73,7 +73,7 @@ impl Resource {
             PeerOp::VerifyCompare => self.block_compared(&request, equal, out),
             PeerOp::ChecksumOwn => self.ask_by_checksum(&request, digest, out),
             PeerOp::ChecksumRead if equal || self.planted(Bug::ChecksumsAlwaysEqual) => {
-                self.answer_equal(&request, out)
+                self.answer_equal(&request, out);
             }
             PeerOp::ChecksumRead if payload != PayloadId::NONE => {
                 return self.answer_read(&request, IoResult::Done, payload, out);

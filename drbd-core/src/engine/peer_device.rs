@@ -25,7 +25,7 @@ pub(super) struct PeerDevice {
     pub(super) sizes: Option<Sizes>,
     /// The size of the device told to the peer last in this session.
     pub(super) told_size: Sector,
-    /// As source of a new part: a handler prepares.
+    /// As source of a new part: a handler prepares, or the name of the resync is being kept.
     pub(super) new_area: bool,
     /// Bits told in the last P_UUIDS to the peer.
     pub(super) bits_told: u64,

@@ -370,7 +370,8 @@ impl Resource {
         self.look_at_peers_blocks(d, &sizes, out);
         if self.attached_disk(d).is_none() {
             self.diskless_size(d, &sizes, out)?;
-            if sizes.current == 0 && self.is_replicating(d) {
+            // Of two without a disk neither knows an answer.
+            if sizes.current == 0 && self.devices[d].size.0 != 0 && self.is_replicating(d) {
                 self.send_sizes(d, out);
             }
             return Ok(());

@@ -262,10 +262,10 @@ impl Cluster {
 
     /// The operator lets resyncs go on that an administrator held.
     pub(crate) fn tend_held_resyncs(&mut self, node: usize) {
-        if !self.is_administered() || self.healed_at.is_none() {
+        if !(self.is_administered() || self.has_upkeep()) || self.healed_at.is_none() {
             return;
         }
-        let Some(daemon) = &self.nodes[node].daemon else { return };
+        let Some(daemon) = self.nodes[node].daemon.as_ref().filter(|d| d.aside.is_empty()) else { return };
         let status = daemon.resource.status();
         let held: Vec<VolumeNumber> = status
             .connections

@@ -332,7 +332,6 @@ impl Cluster {
         let busy = daemon.waiting.is_some() || !daemon.script.is_empty();
         self.tend_suspension(node);
         self.tend_held_resyncs(node);
-        self.tend_holds(node);
         if busy {
             self.advance(node);
             return;

@@ -19,8 +19,8 @@ use super::prng::Prng;
 use super::setup::Setup;
 use drbd_core::config::{NetOptions, OnCongestion, PeerDeviceOptions};
 use drbd_core::control::PeerDeviceObject;
-use drbd_core::engine::{AdminRequest, Event};
-use drbd_core::ids::{NodeId, Ticket, VolumeNumber};
+use drbd_core::engine::AdminRequest;
+use drbd_core::ids::{NodeId, VolumeNumber};
 use drbd_core::limits::SECTORS_PER_BIT;
 use drbd_core::states::{Protocol, ReplicationState};
 use std::collections::BTreeSet;
@@ -100,7 +100,7 @@ fn congest(net: &mut NetOptions, dice: &mut Prng) {
 }
 
 impl Cluster {
-    fn has_upkeep(&self) -> bool {
+    pub(crate) fn has_upkeep(&self) -> bool {
         is_wanted(self.seed)
     }
 
@@ -162,16 +162,6 @@ impl Cluster {
         same && !own.primary && !self.is_promoting(node)
     }
 
-    /// Asks an engine something while another request may be waiting.
-    pub(crate) fn ask_beside(&mut self, node: usize, request: AdminRequest) {
-        let Some(daemon) = &mut self.nodes[node].daemon else { return };
-        let ticket = daemon.next_ticket;
-        daemon.next_ticket += 1;
-        daemon.aside.insert(ticket);
-        self.note(Some(node), "admin", format_args!("{request:?} ticket {ticket}"));
-        self.post(node, MS, Event::Admin { ticket: Ticket(ticket), request: Box::new(request) });
-    }
-
     /// What was asked beside the script is answered.
     pub(crate) fn answered_beside(&mut self, refused: bool) {
         if let Some(Rot::Sought(sought)) = &mut self.rot {
@@ -199,9 +189,8 @@ impl Cluster {
                 continue;
             }
             let (a, b) = (a.resync_suspended, b.resync_suspended);
-            if a.user != b.peer && !a.dependency && !b.dependency
-                || b.user != a.peer && !a.dependency && !b.dependency
-            {
+            let depends = a.dependency || b.dependency;
+            if !depends && (a.user, a.peer) != (b.peer, b.user) {
                 self.fail(
                     "holds",
                     format!("volume {volume}: n0 says {a:?}, n1 says {b:?}, and nothing is under way"),
@@ -219,20 +208,6 @@ impl Cluster {
         for node in 0..2 {
             let (peer, options) = (NodeId(1 - node as u8), self.setup.net_of(node));
             self.ask_beside(node, AdminRequest::NetOptions { peer, options });
-        }
-    }
-
-    /// What administrators hold they release when all is healed.
-    pub(crate) fn tend_holds(&mut self, node: usize) {
-        if !self.has_upkeep() || self.healed_at.is_none() {
-            return;
-        }
-        for volume in 0..self.sizes.len() {
-            let held = self.peer_device(node, volume).is_some_and(|p| p.resync_suspended.user);
-            if held && self.daemon(node).aside.is_empty() {
-                let (peer, volume) = (NodeId(1 - node as u8), VolumeNumber(volume as u16));
-                self.ask_beside(node, AdminRequest::ResumeSync { peer, volume });
-            }
         }
     }
 

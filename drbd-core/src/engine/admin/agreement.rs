@@ -190,7 +190,9 @@ impl Resource {
     ) {
         let parts = peer_parts(mask, val);
         let code = match parts {
-            _ if self.comes_first() && !self.planted(Bug::BothChangesGranted) => Reason::ConcurrentStateChange.number(),
+            _ if self.comes_first() && !self.planted(Bug::BothChangesGranted) => {
+                Reason::ConcurrentStateChange.number()
+            }
             Some(parts) => self.judge_parting(parts),
             None => self.judge_peer_change(device, mask, val, out),
         };

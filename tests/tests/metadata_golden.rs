@@ -340,7 +340,7 @@ fn refusals_read_as_recorded() {
         }
         drop(busy);
     }
-    assert_eq!(replayed, 80, "steps were lost");
+    assert_eq!(replayed, 81, "steps were lost");
 }
 
 /// Holds a file as a daemon does that has it attached.

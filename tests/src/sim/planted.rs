@@ -71,7 +71,7 @@ pub const BUGS: [Row; 12] = [
     (CoreBug::BothMayBePrimary, "role change", "a Primary grants its peer's request to become Primary too"),
 ];
 
-/// Those of [two Primaries and the policies](super::two_primaries), found by seeds of that kind.
+/// Those of [two Primaries and the policies](two_primaries), found by seeds of that kind.
 pub const BUGS_OF_TWO: [Row; 5] = [
     (
         CoreBug::SupersededIsDone,
@@ -99,7 +99,7 @@ pub const BUGS_OF_TWO: [Row; 5] = [
 ];
 
 /// Those of [disk trouble, freeze and thaw](super::trouble), found by seeds of the kind that is
-/// [administered](super::administered), which has all that.
+/// [administered], which has all that.
 pub const BUGS_OF_TROUBLE: [Row; 5] = [
     (CoreBug::FrozenCompletionsOut, "freeze", "completions go upward while requests are frozen"),
     (
@@ -154,7 +154,7 @@ pub const BUGS_NOT_FOUND: [Row; 8] = [
     ),
 ];
 
-/// Those of [upkeep](super::upkeep), found by seeds of that kind.
+/// Those of [upkeep], found by seeds of that kind.
 pub const BUGS_OF_UPKEEP: [Row; 9] = [
     (CoreBug::HistoryForgotten, "generation", "the history of generations is not kept"),
     (CoreBug::CrashForgotten, "generation", "a Primary that crashed does not know it afterwards"),

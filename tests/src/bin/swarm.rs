@@ -1,6 +1,6 @@
 //! Runs many seeds of the simulator: `swarm --seeds 0..100000 --threads 2`. Progress with rate and time left on a
 //! terminal, silence in a pipe; at the end how often each fault was injected. A failing seed is printed as the command
-//! that replays it.
+//! that replays it. `swarm --kinds` names the kinds of runs there are, one per line.
 
 use drbd_tests::sim::{self, fault_name, Limits, Report, FAULT_KINDS, KINDS};
 use std::io::{IsTerminal, Write};
@@ -9,6 +9,15 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+const USAGE: &str = "usage: swarm [--kind KIND] [--seeds A..B] [--threads N] [--stop-at FAILURES] [--trace SEED] [--kinds] [--help]";
+
+/// What is asked for.
+enum Asked {
+    Seeds(Arguments),
+    Kinds,
+    Help,
+}
 
 struct Arguments {
     seeds: Range<u64>,
@@ -30,13 +39,17 @@ struct Sum {
 
 fn main() -> ExitCode {
     let arguments = match arguments() {
-        Ok(arguments) => arguments,
+        Ok(Asked::Seeds(arguments)) => arguments,
+        Ok(Asked::Kinds) => {
+            KINDS.iter().for_each(|(name, _)| println!("{name}"));
+            return ExitCode::SUCCESS;
+        }
+        Ok(Asked::Help) => {
+            println!("{USAGE}; {}", kinds());
+            return ExitCode::SUCCESS;
+        }
         Err(text) => {
-            eprintln!(
-                "{text}\nusage: swarm [--kind KIND] [--seeds A..B] [--threads N] \
-                 [--stop-at FAILURES] [--trace SEED]; {}",
-                kinds()
-            );
+            eprintln!("{text}\n{USAGE}; {}", kinds());
             return ExitCode::from(1);
         }
     };
@@ -58,11 +71,16 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!sum.failed.is_empty()))
 }
 
-fn arguments() -> Result<Arguments, String> {
+fn arguments() -> Result<Asked, String> {
     let mut parsed = Arguments { seeds: 0..2000, threads: 2, stop_at: usize::MAX };
     let mut first = 0;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
+        match word.as_str() {
+            "--kinds" => return Ok(Asked::Kinds),
+            "--help" | "-h" => return Ok(Asked::Help),
+            _ => {}
+        }
         let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
         let number = |text: &str| text.parse::<u64>().map_err(|_| format!("'{text}' is not a number"));
         match word.as_str() {
@@ -85,7 +103,7 @@ fn arguments() -> Result<Arguments, String> {
         }
     }
     parsed.seeds = parsed.seeds.start + first..parsed.seeds.end + first;
-    Ok(parsed)
+    Ok(Asked::Seeds(parsed))
 }
 
 fn kinds() -> String {

@@ -10,7 +10,7 @@ use super::workload::Wish;
 use drbd_core::engine::{Event, RequestLimits, RequestPart, UpperOp, UpperRequest, UpperResult};
 use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
 use drbd_core::states::{DiskState, Protocol};
-use drbd_core::wire::BlockAck;
+use drbd_core::wire::{BlockAck, Frame, Packet};
 use std::rc::Rc;
 
 impl Cluster {
@@ -109,7 +109,7 @@ impl Cluster {
         };
         let tag = daemon.next_tag;
         daemon.next_tag += 1;
-        daemon.asked.insert(tag, Asked { wish, write, begun, zero_data, refused: false, shows });
+        daemon.asked.insert(tag, Asked { wish, write, begun, zero_data, block_id: 0, refused: false, shows });
         UpperRequest {
             tag: UpperTag(tag),
             volume: VolumeNumber(wish.volume as u16),
@@ -239,16 +239,31 @@ impl Cluster {
         }
     }
 
-    /// The peer's disk refused a write, which this node learns before it is told that the disk was given up: the write is
-    /// done without the peer. Of several that are alike the first was sent.
-    pub(crate) fn write_refused(&mut self, node: usize, volume: usize, ack: &BlockAck) {
-        let Some(daemon) = self.nodes[node].daemon.as_mut() else { return };
-        let count = u64::from(ack.bytes) / 512;
-        let same = |asked: &&mut Asked| {
-            let Wish { volume: v, sector, count: n, .. } = asked.wish;
-            (v, sector, n) == (volume, ack.sector.0, count) && asked.write.is_some() && !asked.refused
+    /// A write is sent to the peer. Of several that are alike the first is sent first.
+    pub(crate) fn write_sent(&mut self, node: usize, frame: &Frame) {
+        let (sent, bytes, block_id) = match &frame.packet {
+            Packet::Data(data) => (data.sector, data.bytes, data.block_id),
+            Packet::Trim(trim) | Packet::Zeroes(trim) => (trim.sector, trim.bytes, trim.block_id),
+            _ => return,
         };
-        if let Some(asked) = daemon.asked.values_mut().find(same) {
+        let volume = usize::from(frame.volume.0);
+        let Some(daemon) = self.nodes[node].daemon.as_mut() else { return };
+        let alike = |asked: &Asked| {
+            let Wish { volume: v, sector, count, .. } = asked.wish;
+            (v, sector, count) == (volume, sent.0, u64::from(bytes) / 512) && asked.write.is_some()
+        };
+        let again = daemon.asked.values().any(|asked| asked.block_id == block_id);
+        let unsent = daemon.asked.values_mut().find(|asked| asked.block_id == 0 && alike(asked));
+        if let Some(asked) = unsent.filter(|_| !again) {
+            asked.block_id = block_id;
+        }
+    }
+
+    /// The peer's disk refused a write, which this node learns before it is told that the disk was given up: the write is
+    /// done without the peer.
+    pub(crate) fn write_refused(&mut self, node: usize, ack: &BlockAck) {
+        let Some(daemon) = self.nodes[node].daemon.as_mut() else { return };
+        if let Some(asked) = daemon.asked.values_mut().find(|asked| asked.block_id == ack.block_id) {
             asked.refused = true;
         }
     }

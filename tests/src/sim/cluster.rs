@@ -264,9 +264,13 @@ impl Cluster {
     /// A checker objects; the first one counts.
     pub(crate) fn fail(&mut self, checker: &'static str, text: String) {
         self.note(None, "FAILURE", format_args!("{checker}: {text}"));
-        if self.failure.is_none() {
-            self.failure = Some(Failure { checker, text });
+        if self.failure.is_some() {
+            return;
         }
+        for node in self.nodes.iter().filter(|_| self.limits.print) {
+            eprintln!("{:#?}", node.daemon.as_ref().map(|d| &d.resource));
+        }
+        self.failure = Some(Failure { checker, text });
     }
 
     /// What a checker says.

@@ -84,6 +84,8 @@ pub(crate) struct Asked {
     pub(crate) begun: u64,
     /// A write of zeroes.
     pub(crate) zero_data: bool,
+    /// What it was last sent to the peer as.
+    pub(crate) block_id: u64,
     /// The peer's disk did not take it.
     pub(crate) refused: bool,
     /// Whose data its node showed then.
@@ -120,7 +122,7 @@ pub(crate) struct Daemon {
     pub(crate) waiting: Option<(u32, Step)>,
     /// Requests of an administrator beside the operator's.
     pub(crate) aside: BTreeSet<u32>,
-    /// An administrator resumed what may have been frozen.
+    /// An administrator resumed what may have been frozen, or it was frozen and gave way to newer data.
     pub(crate) resumed: bool,
     /// Requests were frozen all the time the last event was handled.
     pub(crate) frozen: bool,

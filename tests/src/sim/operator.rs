@@ -108,7 +108,10 @@ impl Cluster {
             },
             Step::Connect { discard } => {
                 self.nodes[node].wants_connected = true;
-                self.nodes[node].discards = discard;
+                // What is connected already does not hear of it.
+                if self.claims(node, 0).is_none_or(|c| c.connection == ConnectionState::StandAlone) {
+                    self.nodes[node].discards = discard;
+                }
                 if discard {
                     self.ledgers.iter_mut().for_each(|ledger| ledger.discard(node));
                 }
@@ -305,9 +308,6 @@ impl Cluster {
                     .iter()
                     .map(|n| n.daemon.as_ref().map(|d| (d.waiting, d.asked.len())))
                     .collect();
-                for node in self.nodes.iter().filter(|_| self.limits.print) {
-                    eprintln!("{:#?}", node.daemon.as_ref().map(|d| &d.resource));
-                }
                 self.fail(
                     "liveness",
                     format!(

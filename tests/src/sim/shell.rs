@@ -297,6 +297,7 @@ impl Cluster {
     fn send(&mut self, node: usize, socket: SocketId, frame: &Frame, payload: PayloadId) {
         let detail = short(frame);
         self.note(Some(node), "send", format_args!("{socket} {detail}"));
+        self.write_sent(node, frame);
         let daemon = self.nodes[node].daemon.as_mut().expect("a running daemon");
         let Some(endpoint) = daemon.sockets.get_mut(&socket.0) else { return };
         match frame.packet {
@@ -424,7 +425,7 @@ impl Cluster {
                         None => PayloadId::NONE,
                     };
                     if let wire::Packet::NegAck(ack) = &frame.packet {
-                        self.write_refused(node, usize::from(frame.volume.0), ack);
+                        self.write_refused(node, ack);
                     }
                     self.handle(node, Event::Packet { socket: SocketId(socket), frame, payload });
                 }

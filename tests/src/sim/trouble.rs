@@ -103,7 +103,7 @@ fn is_frozen(resource: &Resource) -> bool {
 }
 
 impl Cluster {
-    fn has_trouble(&self) -> bool {
+    pub(crate) fn has_trouble(&self) -> bool {
         is_wanted(self.seed)
     }
 
@@ -240,7 +240,10 @@ impl Cluster {
     /// Notes whether requests were frozen all the time an engine handled something.
     pub(crate) fn note_freeze(&mut self, node: usize, before: bool, out: &[Command]) {
         let thawed = out.iter().any(|c| matches!(c, Command::Log(record) if record.code == "thaw"));
+        let gave_way =
+            out.iter().any(|c| matches!(c, Command::Log(record) if record.code == "outdated-primary"));
         let daemon = self.daemon(node);
+        daemon.resumed |= gave_way;
         daemon.frozen = before && !thawed && is_frozen(&daemon.resource);
     }
 

@@ -14,7 +14,7 @@ use super::setup::Setup;
 use drbd_core::config::NetOptions;
 use drbd_core::engine::after_split_brain::SplitBrainPolicy;
 use drbd_core::ids::VolumeNumber;
-use drbd_core::states::{ConnectionState, Protocol, ReplicationState};
+use drbd_core::states::{ConnectionState, DiskState, Protocol, ReplicationState};
 use std::ops::Range;
 
 /// Seeds from here on are of this kind, as many as there are of each kind.
@@ -120,7 +120,9 @@ impl Cluster {
         let claims = self.claims(node, usize::from(volume.0));
         if claims.is_some_and(|c| c.replication.is_target()) {
             let primary = claims.is_some_and(|c| c.primary);
-            self.gives_way(node, usize::from(volume.0), primary);
+            // A Primary that attached its disk shows its peer's data already, whatever the policies say.
+            let attached = primary && claims.is_some_and(|c| c.disk == DiskState::Inconsistent);
+            self.gives_way(node, usize::from(volume.0), primary, attached);
         }
     }
 
@@ -133,12 +135,12 @@ impl Cluster {
     }
 
     /// A split is ended against that node.
-    fn gives_way(&mut self, node: usize, volume: usize, primary: bool) {
+    fn gives_way(&mut self, node: usize, volume: usize, primary: bool, attached: bool) {
         if self.nodes[node].discards {
             return;
         }
         self.note(Some(node), "policy", format_args!("volume {volume} gives way, Primary {primary}"));
-        if !may_give_way(&self.setup.net_of(node), primary) {
+        if !attached && !may_give_way(&self.setup.net_of(node), primary) {
             let text = format!("n{node} gives its data up, which no policy says: {:?}", self.setup.net);
             return self.fail("policy", text);
         }

@@ -143,7 +143,8 @@ impl Cluster {
     /// keeps the marks the resync cleared only in memory. Nothing but the next resync takes them away, in 8.4 too.
     pub(crate) fn is_together_but_for_marks(&self) -> bool {
         let given_up = [Kind::Detach, Kind::DiskErrors, Kind::MetaErrors];
-        given_up.iter().any(|kind| self.report.faults[*kind as usize] > 0) && self.says_in_sync(|_| true)
+        let given_up = given_up.iter().any(|kind| self.report.faults[*kind as usize] > 0);
+        (given_up || self.has_trouble()) && self.says_in_sync(|_| true)
     }
 
     fn says_in_sync(&self, marks: impl Fn(&[u64]) -> bool) -> bool {

@@ -326,6 +326,9 @@ impl Ledger {
         for entry in self.lists.iter_mut().flatten() {
             entry.given_up |= entry.held & 1 << node;
         }
+        // A flush owes nothing to what its users wrote.
+        let writes = &self.writes;
+        self.unflushed.retain(|&number| usize::from(writes[number as usize].origin) != node);
     }
 
     /// A promotion on a node's own good copy (not as the target of a resync that the other's return began) was answered:

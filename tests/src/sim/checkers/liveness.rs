@@ -2,8 +2,8 @@
 
 use super::super::clock::{Time, SECOND};
 
-/// So long may it take, once healed.
-pub(crate) const FIND_TOGETHER: Time = 600 * SECOND;
+/// So long may it take, once healed: twice what a change of state waits for a handler that hangs.
+pub(crate) const FIND_TOGETHER: Time = 1300 * SECOND;
 /// So many events of one run are a livelock.
 pub(crate) const EVENTS_MAX: u64 = 3_000_000;
 /// So many events at one instant of the world are a livelock.

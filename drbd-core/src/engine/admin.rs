@@ -119,6 +119,19 @@ impl Admin {
         )
     }
 
+    /// A volume's data is to be replaced by the peer's, as soon as the peer has everything that was called done.
+    pub(super) fn is_to_be_target(&self, d: usize) -> bool {
+        let target =
+            |want: Want| matches!(want, Want::FullSync { device, as_target: true, .. } if device == d);
+        self.asking.is_some_and(|asking| target(asking.want))
+            || self.waiting.iter().any(|waiting| target(waiting.want))
+    }
+
+    /// The peer made something stable: a change may have waited for it.
+    pub(super) fn log_drained(&mut self) {
+        self.state_changed |= !self.waiting.is_empty();
+    }
+
     /// Something under way, or waiting, is about one volume by its place; deleting one brings the others along.
     fn names_volumes(&self) -> bool {
         let by_place = |waiting: &Waiting| match waiting.want {
@@ -150,8 +163,8 @@ impl Admin {
 
     /// The next moment a waiting request is tried again or gives up.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let idle = self.is_idle();
-        self.waiting.iter().map(|w| w.again_at.filter(|_| idle).unwrap_or(w.give_up_at)).min()
+        let served = self.waiting.iter().filter(|_| self.is_idle());
+        served.map(|waiting| waiting.again_at.unwrap_or(waiting.give_up_at)).min()
     }
 }
 

@@ -133,6 +133,7 @@ impl Resource {
             generations_pending: 0,
             logged_for_peer: false,
             old_blocks_known: false,
+            outrun: false,
             primary_stable: false,
         })
     }
@@ -362,14 +363,42 @@ impl Resource {
             },
             out,
         );
-        self.resize_lost(d, out);
-        self.devices[d].backing = None;
-        self.forget_log_references(d);
-        self.close_disk_if_idle(d, out);
+        let waiting = self.take_backing(d, out);
+        self.go_on_without_disk(d, waiting, out);
         if let Some(ticket) = ticket {
             self.reply(ticket, Ok(Done { changed: true, ..Done::default() }), out);
         }
         self.admin.state_changed = true;
+    }
+
+    /// There is no disk any more. What waited for its metadata is returned.
+    fn take_backing(&mut self, d: usize, out: &mut Vec<Command>) -> Vec<Then> {
+        self.resize_lost(d, out);
+        let waiting = self.devices[d].backing.as_deref_mut().map(|b| b.jobs.abandon()).unwrap_or_default();
+        self.await_barriers_without_disk(d, out);
+        self.devices[d].backing = None;
+        self.devices[d].full = None;
+        self.forget_log_references(d);
+        self.distrust_lost_copies(d);
+        self.force(
+            &|v, s| {
+                if v == Some(d) {
+                    s.disk = DiskState::Diskless;
+                }
+            },
+            out,
+        );
+        waiting
+    }
+
+    fn go_on_without_disk(&mut self, d: usize, waiting: Vec<Then>, out: &mut Vec<Command>) {
+        for then in waiting {
+            self.abandoned(d, then, out);
+        }
+        self.fail_unwritten(d, out);
+        self.wake_log_waiters(d, out);
+        self.release_held_completions(d, out);
+        self.close_disk_if_idle(d, out);
     }
 
     /// Tells the shell to close the disk once nothing is on it any more.
@@ -409,33 +438,14 @@ impl Resource {
                 session.doomed = Some("The disk was lost with writes of the peer that were not yet stable");
             }
         }
-        self.resize_lost(d, out);
-        let waiting = self.devices[d].backing.as_deref_mut().map(|b| b.jobs.abandon()).unwrap_or_default();
-        self.await_barriers_without_disk(d, out);
-        self.devices[d].backing = None;
-        self.devices[d].full = None;
-        self.forget_log_references(d);
-        self.distrust_frozen_writes(d);
-        self.force(
-            &|v, s| {
-                if v == Some(d) {
-                    s.disk = DiskState::Diskless;
-                }
-            },
-            out,
-        );
+        let waiting = self.take_backing(d, out);
         self.log("diskless", Level::Error, self.device_subject(d), "The disk was given up", out);
-        for then in waiting {
-            self.abandoned(d, then, out);
-        }
         // A detach that waited for requests to end is over as well.
         while let Some(at) = self.admin.detaching.iter().position(|&(other, _)| other == d) {
             let (_, ticket) = self.admin.detaching.remove(at);
             self.abandoned(d, Then::Detached(ticket), out);
         }
-        self.wake_log_waiters(d, out);
-        self.release_held_completions(d, out);
-        self.close_disk_if_idle(d, out);
+        self.go_on_without_disk(d, waiting, out);
     }
 
     /// A job will not be done: whoever waited goes on without it.

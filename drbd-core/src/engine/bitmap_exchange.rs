@@ -417,11 +417,7 @@ impl Resource {
             resync.target_is_done = true;
         }
         // The last of our own writes may still wait for their barrier.
-        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
-            session.sent_epochs.closed = true;
-        }
-        self.send_owed_barrier(out);
-        self.urge_peer(out);
+        self.ask_for_stability(out);
         self.source_finish_if_done(d, out);
     }
 

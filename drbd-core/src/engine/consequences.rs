@@ -427,10 +427,18 @@ fn new_generation_when_diskless_peer_takes_over(
     d: usize,
     old: &Snapshot,
     new: &Snapshot,
-    _: &mut Vec<Command>,
+    out: &mut Vec<Command>,
 ) {
     let takes_over = old.peer_role != Role::Primary && new.peer_role == Role::Primary;
-    if takes_over && !new.peer_disk.has_data() && new.disk == DiskState::UpToDate {
+    if !takes_over || new.peer_disk.has_data() || new.disk != DiskState::UpToDate {
+        return;
+    }
+    // Promoted here, it takes this copy for its own. After a crash the copies may differ in spite of their generation, and by
+    // rule 41 a disk that a Primary attaches would be the source.
+    let crashed = r.devices[d].backing.as_deref().is_some_and(|b| b.crashed_primary);
+    if crashed && old.peer_role == Role::Secondary {
+        r.new_generation_when_written(d, out);
+    } else {
         r.devices[d].generation_due = Some(GenerationDue::AtFirstRequest);
     }
 }

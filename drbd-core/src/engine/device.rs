@@ -69,6 +69,8 @@ pub(super) struct Device {
     pub(super) generation_owed: bool,
     /// The disk is full, and has the last good copy: when to try again.
     pub(super) full: Option<Instant>,
+    /// Writes of the peer (slab keys) that wait for space there.
+    pub(super) unwritten: Vec<u32>,
     /// When to look for an operation that takes too long (disk-timeout).
     pub(super) disk_check_at: Option<Instant>,
     /// Generation of the data the users of this device have seen.
@@ -133,6 +135,8 @@ pub(super) struct Backing {
     pub(super) logged_for_peer: bool,
     /// Where the data is older than the peer's, a bit is set: an Inconsistent disk may be read where none is.
     pub(super) old_blocks_known: bool,
+    /// The peer has begun a generation after this one, as the disk is being let go: it will come back as the older one.
+    pub(super) outrun: bool,
     /// PRIMARY_IND is on stable storage, so that the log counts after a crash.
     pub(super) primary_stable: bool,
 }
@@ -180,6 +184,7 @@ impl Device {
             settling: 0,
             generation_owed: false,
             full: None,
+            unwritten: Vec::new(),
             disk_check_at: None,
             exposed_uuid: 0,
             counters: Counters::default(),
@@ -192,6 +197,12 @@ impl Device {
     /// The activity log is being moved: nobody may refer to it.
     pub(super) fn log_moves(&self) -> bool {
         self.resize.as_deref().is_some_and(Resize::moves_log)
+    }
+
+    /// Something that was begun goes on as soon as a full disk has space.
+    pub(super) fn waits_for_space(&self) -> bool {
+        let running = self.backing.as_deref().and_then(|b| b.jobs.running.as_ref());
+        !self.unwritten.is_empty() || running.is_some_and(|r| !r.unwritten.is_empty())
     }
 
     /// Something waits to be started.

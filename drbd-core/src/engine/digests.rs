@@ -43,10 +43,10 @@ impl Resource {
         }
         let DigestJob { request: key, payload } = self.digests.remove(job.0);
         let request = self.peer_requests[key];
-        if self.session_number() == Some(request.session) {
+        if self.awaits_answer(&request) {
             self.digest_ready(key, digest, payload, out);
         } else {
-            Resource::release(payload, out);
+            self.drop_answer(&request, payload, out);
         }
         self.peer_request_over(key, out);
     }

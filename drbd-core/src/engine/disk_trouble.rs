@@ -30,7 +30,7 @@ impl Resource {
         if !self.devices[d].disk.has_data() {
             return;
         }
-        if what == Trouble::Write && FULL.contains(&errno) && self.has_last_good_copy(d) {
+        if what == Trouble::Write && self.only_lacks_space(d, errno) {
             self.resync_anew(d);
             return self.disk_is_full(d, out);
         }
@@ -45,6 +45,11 @@ impl Resource {
             }
             _ => self.give_up_disk(d, out),
         }
+    }
+
+    /// An error that is no reason to give the disk up, but to wait: what has the last good copy is full.
+    pub(super) fn only_lacks_space(&self, d: usize, errno: i32) -> bool {
+        FULL.contains(&errno) && self.devices[d].disk == DiskState::UpToDate && !self.peer_has_good_data(d)
     }
 
     /// The disk is good, and nobody else's within reach is: this Primary's, or the one it depends on.
@@ -82,22 +87,48 @@ impl Resource {
     // ---- full ----------------------------------------------------------------------------------------------------
 
     /// Giving the last good copy up for want of space would make things worse, whatever the policies say: a Primary's
-    /// requests wait until there is space, or another good copy. A Primary that depends on this node is told that the
-    /// write failed, and does what its own policy says.
-    fn disk_is_full(&mut self, d: usize, out: &mut Vec<Command>) {
+    /// requests wait until there is space, or another good copy; so do those of a Primary that depends on this node, and
+    /// metadata.
+    pub(super) fn disk_is_full(&mut self, d: usize, out: &mut Vec<Command>) {
         let primary = self.role == Role::Primary;
         if self.devices[d].full.replace(self.now.plus_ms(FULL_RETRY_MS)).is_none() {
-            let what = if primary { "requests wait for space" } else { "the peer's writes fail" };
+            let what = if primary { "requests wait for space" } else { "the peer's writes wait for space" };
             let text = format!("The backing disk is full and has the last good copy: {what}");
             self.log("disk-full", Level::Error, self.device_subject(d), text, out);
         }
         self.force(&|_, s| s.suspended.no_data |= primary, out);
     }
 
-    /// Tries one of the writes that failed, as if nothing were frozen.
+    /// A write of the peer that the full disk did not take is neither refused nor forgotten: it may have been told that it
+    /// is received, and the peer have lost its own copy since.
+    pub(super) fn keep_unwritten(&mut self, key: u32, out: &mut Vec<Command>) {
+        let d = self.peer_requests[key].device;
+        self.devices[d].unwritten.push(key);
+        self.disk_is_full(d, out);
+    }
+
+    /// Writes again what there was no space for. True if there was something.
+    fn write_for_peer_again(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        let unwritten = std::mem::take(&mut self.devices[d].unwritten);
+        for &key in &unwritten {
+            self.submit_peer_write(key, out);
+        }
+        !unwritten.is_empty()
+    }
+
+    /// The disk is given up, and with it the hope for space.
+    pub(super) fn fail_unwritten(&mut self, d: usize, out: &mut Vec<Command>) {
+        for key in std::mem::take(&mut self.devices[d].unwritten) {
+            self.peer_disk_done(key, IoResult::Failed(0), PayloadId::NONE, out);
+        }
+    }
+
+    /// Tries what waits for space: one of the front end's writes that failed, as if nothing were frozen.
     fn retry_full_disk(&mut self, d: usize, out: &mut Vec<Command>) {
         self.devices[d].full = Some(self.now.plus_ms(FULL_RETRY_MS));
-        if self.freeze.probe.is_some() {
+        let metadata = self.write_metadata_again(d, out);
+        let peers = self.write_for_peer_again(d, out);
+        if metadata || peers || self.freeze.probe.is_some() {
             return;
         }
         // What was sent is carried through by the thaw only.
@@ -195,7 +226,7 @@ impl Resource {
                 IoOwner::Peer(key) => self.peer_disk_done(key, failed, PayloadId::NONE, out),
                 IoOwner::EpochFlush { session } => self.epoch_flush_done(d, session, failed, out),
                 IoOwner::LastFlush => self.last_flush_done(d, failed, out),
-                IoOwner::Job | IoOwner::Nobody => {}
+                IoOwner::Job(_) | IoOwner::Nobody => {}
             }
         }
     }

@@ -77,7 +77,8 @@ impl Resource {
         let d = request.device;
         let done =
             request.op != UpperOp::Read && request.has_good_copy(self.disk_is_good(d), self.peer_disk(d));
-        if done || request.doomed || !self.has_data_access(d) {
+        // Without its bytes nobody could do it later either.
+        if done || request.doomed || !self.has_data_access(d) || !self.has_bytes(key) {
             return;
         }
         self.freeze.not_before = Some(self.now.plus_ms(RETRY_MS));
@@ -169,13 +170,13 @@ impl Resource {
         }
     }
 
-    /// What a disk took before it was given up has to be written again when it comes back.
-    pub(super) fn distrust_frozen_writes(&mut self, d: usize) {
-        if !self.is_frozen() {
-            return;
-        }
-        for request in self.requests.values_mut().filter(|r| r.device == d && !r.completed && r.is_write()) {
-            if request.local == Local::Done {
+    /// What a disk took before it was given up has to be written again when it comes back: requests may freeze before
+    /// that, and the disk be overwritten by a resync.
+    pub(super) fn distrust_lost_copies(&mut self, d: usize) {
+        for request in self.requests.values_mut().filter(|r| r.device == d && r.is_write()) {
+            // Nor are its blocks in sync by what was on that disk, though the peer says so of its own.
+            request.in_sync = false;
+            if request.local == Local::Done && !request.completed {
                 request.local = Local::Failed;
             }
         }

@@ -83,9 +83,16 @@ impl Resource {
             if self.requests[key].completed {
                 self.give_up_at_peer(key, out);
             } else {
+                // Marked, and maybe copied before it goes on.
+                self.requests[key].peer = PeerProgress::Lost;
                 self.freeze.log.push(key);
             }
         }
+    }
+
+    /// Writes of a volume wait to be sent again.
+    pub(super) fn has_frozen_writes(&self, d: usize) -> bool {
+        self.freeze.log.iter().any(|&key| self.requests[key].device == d && self.requests[key].is_write())
     }
 
     /// Which of the writes already reported were overwritten by later ones of them; `None`: it is too many to say.
@@ -124,7 +131,7 @@ impl Resource {
         let covered = self.covered(&log).unwrap_or_default();
         for &key in &log {
             let marks = !self.planted(Bug::ThawWithoutMarks);
-            if marks && self.requests[key].is_write() && !self.can_resend(key) {
+            if marks && self.requests[key].is_write() && !self.can_resend(key) && self.lacks_mark(key) {
                 self.mark_request(key);
             }
         }
@@ -177,6 +184,20 @@ impl Resource {
         }
         self.lost_at_peer(key);
         self.progress(key, out);
+    }
+
+    /// The peer may not have it, and it was not marked when that was learned: a resync may have copied it since.
+    pub(super) fn lacks_mark(&self, key: u32) -> bool {
+        match self.requests[key].peer {
+            PeerProgress::Sent
+            | PeerProgress::Acknowledged
+            | PeerProgress::Frozen
+            | PeerProgress::Postponed => true,
+            PeerProgress::NotReplicated
+            | PeerProgress::Failed
+            | PeerProgress::Lost
+            | PeerProgress::Stable => false,
+        }
     }
 
     pub(super) fn has_bytes(&self, key: u32) -> bool {

@@ -63,10 +63,11 @@ impl Resource {
         self.keep_new_generation(d, &set, out);
     }
 
-    /// Like [`Resource::new_generation`] if there has to be one; while requests are frozen nothing is done without the peer,
-    /// and it may come back: then later.
+    /// Like [`Resource::new_generation`] if there has to be one; while requests are frozen nothing is done without the peer
+    /// that is gone, and it may come back, to be sent what it lacks: then later. A peer that is there and lost its disk, or
+    /// refused a write, is not sent anything again.
     pub(super) fn begin_apart(&mut self, d: usize, out: &mut Vec<Command>) {
-        if self.is_frozen() {
+        if self.is_frozen() && !self.is_replicating(d) {
             self.devices[d].generation_owed = true;
         } else {
             self.begin_apart_at_once(d, out);

@@ -118,6 +118,12 @@ impl Resource {
         if !device.disk.has_data() && reached && shown {
             device.exposed_uuid = uuids.current;
         }
+        if let Some(backing) = device.backing.as_deref_mut() {
+            let same = |a: u64, b: u64| a & !ROLE_BIT == b & !ROLE_BIT;
+            let own = backing.super_block.current_uuid;
+            backing.outrun |=
+                device.disk == DiskState::Detaching && !same(uuids.current, own) && same(uuids.bitmap, own);
+        }
         self.connection.as_mut().expect("packets come from a peer").peer_devices[d].uuids = Some(uuids);
         self.take_over_first_generation(d, &uuids, out);
         if new {
@@ -388,7 +394,43 @@ impl Resource {
             self.give_way(out);
             return self.compare_with_peer(d, uuids, peer, out);
         }
+        if let Some(outcome) = self.protect_shown_data(d, &decision.action, peer, out) {
+            return Ok(outcome);
+        }
         self.act_on(d, *uuids, set, (&decision, peer.role), out)
+    }
+
+    /// A Primary without disk shows its users the other node's data. A disk it attaches then never replaces that data, though
+    /// a policy for split brain says so (`after-sb-1pri discard-secondary`) and 8.4 would do it.
+    fn protect_shown_data(
+        &mut self,
+        d: usize,
+        action: &Action,
+        peer: &StateWord,
+        out: &mut Vec<Command>,
+    ) -> Option<Outcome> {
+        let now = self.snapshot(Some(d));
+        let attaches = now.disk == DiskState::Negotiating && now.role == Role::Primary;
+        let peer_attaches = peer.disk == DiskState::Negotiating && peer.role == Role::Primary;
+        let connected = now.replication == ReplicationState::Established;
+        let outcome = match action {
+            Action::Source { .. } if connected && attaches && self.lacks_shown_data(d, peer) => {
+                Outcome::AttachAborted
+            }
+            Action::Target { .. } if connected && peer_attaches && now.disk == DiskState::UpToDate => {
+                Outcome::PeerStaysDiskless
+            }
+            Action::Source { .. } | Action::Target { .. } | Action::None | Action::Fail { .. } => {
+                return None
+            }
+        };
+        let text = "What a Primary without disk shows would be replaced by the older data of the disk being attached: it is \
+                    given up (attach it on a Secondary, or after drbdadm create-md)";
+        self.log("generation", Level::Error, self.device_subject(d), text, out);
+        if matches!(outcome, Outcome::AttachAborted) {
+            self.give_up_disk(d, out);
+        }
+        Some(outcome)
     }
 
     fn act_on(

@@ -15,6 +15,7 @@
 //! count, so the first one is written in two steps of which a power loss cannot leave a mixture; it comes after everything
 //! else, or, where the parts are written over the old ones, before, saying that nothing else counts yet.
 
+use super::command::MetaOp;
 use crate::ids::Ticket;
 use std::collections::VecDeque;
 
@@ -143,6 +144,8 @@ pub(super) struct Running {
     pub(super) within: Option<u32>,
     /// The one operation of this step was issued.
     pub(super) issued: bool,
+    /// Blocks the full disk had no space for, and whether each is a barrier; they count as under way.
+    pub(super) unwritten: Vec<(MetaOp, bool)>,
 }
 
 /// The jobs of one device.
@@ -185,6 +188,7 @@ impl MetaJobs {
                 cursor: 0,
                 within: None,
                 issued: false,
+                unwritten: Vec::new(),
             });
         }
         self.running.is_some()

@@ -4,7 +4,7 @@ use super::command::{Command, DiskOp, Level, MetaOp};
 use super::event::IoResult;
 use super::meta_jobs::{Blocks, Job, Relaying, Running, Step, Then};
 use super::planted::Bug;
-use super::resource::{IoOwner, Resource};
+use super::resource::{IoOwner, JobIo, Resource};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::TRANSACTION_CONTEXT;
 use crate::metadata::{device_flag, encode_initialised, ring_block, LogTransaction, BLOCK_BYTES};
@@ -126,9 +126,10 @@ impl Resource {
             running.issued = true;
             running.in_flight += 1;
             match op {
-                Some(op) => self.meta_io(d, op, true, out),
+                Some(op) => self.meta_io(d, op, true, false, out),
                 None => {
-                    self.disk_io(d, IoOwner::Job, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
+                    let owner = IoOwner::Job(JobIo::Flush);
+                    self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
                 }
             }
             return true;
@@ -147,7 +148,7 @@ impl Resource {
             let Some(block) = self.next_block(d) else { break };
             self.running(d).in_flight += 1;
             self.devices[d].counters.bitmap_writes += 1;
-            self.meta_io(d, MetaOp::BitmapBlock { block }, false, out);
+            self.meta_io(d, MetaOp::BitmapBlock { block }, false, false, out);
         }
         self.running(d).in_flight > 0
     }
@@ -204,7 +205,7 @@ impl Resource {
             self.running(d).in_flight += 1;
             // The bitmap is stable before the log forgets. One after the other, a damaged one first and then from
             // the newest back: a loss of power may tear one block only, and what is left can be read.
-            self.meta_io(d, MetaOp::LogInitialise { block }, true, out);
+            self.meta_io(d, MetaOp::LogInitialise { block }, true, false, out);
         }
         self.running(d).in_flight > 0
     }
@@ -254,14 +255,24 @@ impl Resource {
     }
 
     /// An operation of the running job is done.
-    pub(super) fn job_io_done(&mut self, d: usize, result: IoResult, out: &mut Vec<Command>) {
+    pub(super) fn job_io_done(&mut self, d: usize, io: JobIo, result: IoResult, out: &mut Vec<Command>) {
+        let ignored = self.planted(Bug::MetadataErrorIgnored);
+        let waits = matches!(result, IoResult::Failed(errno) if !ignored && self.only_lacks_space(d, errno));
         let device = &mut self.devices[d];
         let Some(running) = device.backing.as_deref_mut().and_then(|b| b.jobs.running.as_mut()) else {
             self.close_disk_if_idle(d, out);
             return;
         };
+        if let (JobIo::Write { op, barrier, .. }, true) = (io, waits) {
+            // It counts as under way until it is written.
+            running.unwritten.push((op, barrier));
+            return self.disk_is_full(d, out);
+        }
         running.in_flight -= 1;
-        let ignored = self.planted(Bug::MetadataErrorIgnored);
+        let space_is_back = matches!(io, JobIo::Write { again: true, .. }) && running.unwritten.is_empty();
+        if space_is_back && result == IoResult::Done {
+            self.space_is_back(d, out);
+        }
         if let (IoResult::Failed(errno), false) = (result, ignored) {
             let text = format!("Metadata could not be written (error {errno}): the disk is given up");
             self.log("metadata-error", Level::Error, self.device_subject(d), text, out);
@@ -269,6 +280,16 @@ impl Resource {
             return;
         }
         self.run_jobs(d, out);
+    }
+
+    /// Writes again what there was no space for. True if there was something.
+    pub(super) fn write_metadata_again(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        let running = self.devices[d].backing.as_deref_mut().and_then(|b| b.jobs.running.as_mut());
+        let unwritten = running.map(|r| std::mem::take(&mut r.unwritten)).unwrap_or_default();
+        for &(op, barrier) in &unwritten {
+            self.meta_io(d, op, barrier, true, out);
+        }
+        !unwritten.is_empty()
     }
 
     fn carry_on(&mut self, d: usize, then: Then, out: &mut Vec<Command>) {

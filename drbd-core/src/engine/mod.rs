@@ -157,7 +157,7 @@ impl Resource {
             IoOwner::Peer(key) => self.peer_disk_done(key, result, payload, out),
             IoOwner::EpochFlush { session } => self.epoch_flush_done(d, session, result, out),
             IoOwner::LastFlush => self.last_flush_done(d, result, out),
-            IoOwner::Job => self.job_io_done(d, result, out),
+            IoOwner::Job(io) => self.job_io_done(d, io, result, out),
             IoOwner::Nobody => Resource::release(payload, out),
         }
         self.close_disk_if_idle(d, out);

@@ -79,9 +79,18 @@ pub(super) enum IoOwner {
     /// A flush for what a session that is over brought.
     LastFlush,
     /// A step of the running metadata job.
-    Job,
+    Job(JobIo),
     /// Nobody waits for it any longer: its disk was given up.
     Nobody,
+}
+
+/// An operation of a metadata job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum JobIo {
+    /// The data disk is flushed.
+    Flush,
+    /// A block is written. `again`: there was no space for it before.
+    Write { op: MetaOp, barrier: bool, again: bool },
 }
 
 /// Who waits for a handler.
@@ -167,8 +176,15 @@ impl Resource {
         DiskIoId(self.ios.insert(Io { owner, device: d, since: self.now }))
     }
 
-    pub(super) fn meta_io(&mut self, d: usize, op: MetaOp, barrier: bool, out: &mut Vec<Command>) {
-        let io = self.begin_io(d, IoOwner::Job);
+    pub(super) fn meta_io(
+        &mut self,
+        d: usize,
+        op: MetaOp,
+        barrier: bool,
+        again: bool,
+        out: &mut Vec<Command>,
+    ) {
+        let io = self.begin_io(d, IoOwner::Job(JobIo::Write { op, barrier, again }));
         let device = &mut self.devices[d];
         let backing = device.backing.as_deref().expect("an attached disk");
         let offset_bytes = backing.offset_of(op);

@@ -247,7 +247,7 @@ impl Resource {
         let was_good = backing.super_block.flags & device_flag::WAS_UP_TO_DATE != 0;
         match self.devices[d].disk {
             DiskState::UpToDate => true,
-            DiskState::Detaching => was_good,
+            DiskState::Detaching => was_good && !backing.outrun,
             _ => false,
         }
     }

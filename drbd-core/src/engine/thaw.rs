@@ -23,7 +23,8 @@ impl Resource {
             self.log("resumed-without-data", Level::Warning, self.device_subject(d), text, out);
         }
         for device in &mut self.devices {
-            device.full = None;
+            // Metadata cannot be done without: they are tried again at once.
+            device.full = device.waits_for_space().then_some(self.now);
         }
         self.force(
             &|_, s| {
@@ -224,8 +225,10 @@ impl Resource {
         if self.can_resend(key) {
             self.send_write(key, out);
         } else if peer != PeerProgress::NotReplicated {
+            if self.lacks_mark(key) {
+                self.mark_unmirrored(d, sector, bytes, out);
+            }
             self.requests[key].peer = PeerProgress::Lost;
-            self.mark_unmirrored(d, sector, bytes, out);
         }
         self.progress(key, out);
     }

@@ -268,6 +268,8 @@ impl Resource {
         let now = self.snapshot(Some(d));
         let refusal = match asked {
             ReplicationState::StartingSyncS => full_sync_refusal(&now, false),
+            // What is frozen was done here, and the peer lacks it until it is sent again.
+            ReplicationState::StartingSyncT if self.has_frozen_writes(d) => Some(Reason::InTransientState),
             ReplicationState::StartingSyncT => full_sync_refusal(&now, true),
             ReplicationState::VerifyT => verify_refusal(&now),
             ReplicationState::Established => return Ok(None),

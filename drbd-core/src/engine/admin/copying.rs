@@ -15,7 +15,7 @@ use crate::engine::state::Mode;
 use crate::engine::state_change::{full_sync_refusal, verify_refusal, Snapshot};
 use crate::ids::{NodeId, Ticket, VolumeNumber};
 use crate::refusal::{Reason, Refusal};
-use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
+use crate::states::{ConnectionState, DiskState, Protocol, ReplicationState, Role};
 
 /// Why a full sync is refused whose source has no good data.
 pub(super) fn no_good_source(as_target: bool) -> String {
@@ -82,6 +82,9 @@ impl Resource {
                 let refusal = Refusal::because(Reason::ProtocolTooLow, NO_BITMAP_SYNC);
                 self.reply(ticket, Err(refusal), out);
                 return Ok(());
+            }
+            if as_target && (self.has_frozen_writes(device) || self.drains_for_target(device, out)) {
+                return Err(Reason::InTransientState);
             }
             return match full_sync_refusal(&now, as_target) {
                 Some(reason) => Err(reason),
@@ -156,7 +159,10 @@ impl Resource {
 
     /// The peer agreed to a full sync.
     pub(super) fn begin_agreed_full_sync(&mut self, ticket: Ticket, want: Want, out: &mut Vec<Command>) {
-        let Want::FullSync { device, .. } = want else { return };
+        let Want::FullSync { device, as_target, .. } = want else { return };
+        if let Some(reason) = full_sync_refusal(&self.snapshot(Some(device)), as_target) {
+            return self.agreed_in_vain(ticket, want, reason, out);
+        }
         match self.change(Mode::Soft, &edit_of(want), out) {
             // The bits of everything are being written: the answer follows.
             Ok(true) => match self.connection.as_deref_mut() {
@@ -222,6 +228,11 @@ impl Resource {
         device: usize,
         out: &mut Vec<Command>,
     ) -> Result<(), Reason> {
+        // Connected, Outdated data count as UpToDate again: settled first and judged then, as in 8.4, worse data would, too.
+        let disk = self.devices[device].disk;
+        if disk != DiskState::Diskless && disk.rank() < DiskState::Outdated.rank() {
+            return Err(Reason::LowerThanOutdated);
+        }
         if self.change(Mode::Soft, &edit_of(Want::Outdate { device }), out)? {
             self.write_super_block(device, Some(Then::Answer(ticket)), out);
         } else {
@@ -326,11 +337,28 @@ impl Resource {
     /// The peer agreed to a verify.
     pub(super) fn begin_agreed_verify(&mut self, ticket: Ticket, want: Want, out: &mut Vec<Command>) {
         let Want::Verify { device, start, stop } = want else { return };
+        if let Some(reason) = verify_refusal(&self.snapshot(Some(device))) {
+            return self.agreed_in_vain(ticket, want, reason, out);
+        }
         self.plan_verify(device, start, stop);
         match self.change(Mode::Soft, &edit_of(want), out) {
             Ok(changed) => self.reply(ticket, Ok(done(changed)), out),
             Err(reason) => self.agreed_in_vain(ticket, want, reason, out),
         }
+    }
+
+    /// Under A and B the peer may not have written yet what was called done, and might never: then only this node has it,
+    /// whose data is to be replaced. True while that is so; until then nothing else is called done before the peer has it.
+    fn drains_for_target(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        let Some(connection) = self.connection.as_deref() else { return false };
+        let unknown = connection.transfer_log.iter().any(|&key| {
+            let request = &self.requests[key];
+            request.device == d && request.completed && request.protocol != Protocol::C
+        });
+        if unknown {
+            self.ask_for_stability(out);
+        }
+        unknown
     }
 
     /// What a full sync, verify or outdate asks of the state of its volume.

@@ -86,13 +86,21 @@ pub fn needs_peer(old: &Snapshot, new: &Snapshot) -> bool {
         || (old.conn84() == Conn84::CONNECTED && new.conn84() == Conn84::WF_REPORT_PARAMS)
 }
 
-/// Why a verify makes no sense from this state, beyond what the rules refuse: they would take an Inconsistent
-/// peer for UpToDate. Without a disk on either side there is nothing to compare.
+/// Why a verify makes no sense from this state, beyond what the rules refuse: they would take an Inconsistent disk for
+/// UpToDate, or one of which nothing is known yet. Without a disk on either side there is nothing to compare.
 pub fn verify_refusal(now: &Snapshot) -> Option<Reason> {
-    if now.is_replicating() && now.peer_disk == DiskState::Inconsistent {
-        return Some(Reason::NoUpToDateDisk);
+    if !now.is_replicating() {
+        return None;
     }
-    None
+    if is_unknown_yet(now.disk) {
+        return Some(Reason::InTransientState);
+    }
+    let inconsistent = now.disk == DiskState::Inconsistent || now.peer_disk == DiskState::Inconsistent;
+    inconsistent.then_some(Reason::NoUpToDateDisk)
+}
+
+fn is_unknown_yet(disk: DiskState) -> bool {
+    matches!(disk, DiskState::Attaching | DiskState::Negotiating)
 }
 
 /// Why a full sync makes no sense from this state, beyond what the rules refuse: they would take the source's data for
@@ -102,7 +110,9 @@ pub fn full_sync_refusal(now: &Snapshot, as_target: bool) -> Option<Reason> {
         return None;
     }
     let source = if as_target { now.peer_disk } else { now.disk };
-    if !now.peer_disk.has_data() {
+    if is_unknown_yet(now.disk) {
+        Some(Reason::InTransientState)
+    } else if !now.peer_disk.has_data() {
         Some(Reason::NoRemoteDisk)
     } else if source != DiskState::UpToDate {
         Some(Reason::NoUpToDateDisk)

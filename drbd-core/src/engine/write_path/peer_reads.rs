@@ -30,7 +30,7 @@ impl Resource {
         out: &mut Vec<Command>,
     ) {
         let session = self.session_number().expect("packets come in a session");
-        let request = PeerRequest::read(d, session, op, block);
+        let mut request = PeerRequest::read(d, session, op, block);
         let serves = self.devices[d].disk == DiskState::UpToDate && self.room_for_peer() > 0;
         // Copies are counted until the target has written them, by the resync they are for.
         let copies = matches!(op, PeerOp::ResyncRead | PeerOp::ChecksumRead);
@@ -38,7 +38,20 @@ impl Resource {
             self.refuse_read(&request, out);
             return;
         }
+        request.attempt = self.resync_attempt(d);
         self.enter_peer_request_against(request, digest, out);
+    }
+
+    /// A question of a resync that broke off while it waited. In the next one the target asks anew, and could not tell the
+    /// answers apart.
+    pub(in crate::engine) fn asks_no_more(&self, request: &PeerRequest) -> bool {
+        let copies = matches!(request.op, PeerOp::ResyncRead | PeerOp::ChecksumRead);
+        let another = request.attempt != self.resync_attempt(request.device);
+        copies && another && self.is_resync_source(request.device)
+    }
+
+    fn resync_attempt(&self, d: usize) -> u32 {
+        self.connection.as_deref().map_or(0, |c| c.peer_devices[d].resync_attempt)
     }
 
     fn is_resync_source(&self, d: usize) -> bool {

@@ -74,6 +74,8 @@ pub(in crate::engine) struct PeerRequest {
     pub(in crate::engine) logged: bool,
     /// The peer had no disk of its own when it sent this: only this node has it.
     pub(in crate::engine) alone: bool,
+    /// For a question of a resync: the how-manieth of the session.
+    pub(in crate::engine) attempt: u32,
 }
 
 impl PeerRequest {
@@ -90,7 +92,7 @@ impl PeerRequest {
         block: &BlockRequest,
     ) -> PeerRequest {
         let BlockRequest { sector, block_id, bytes } = *block;
-        let (flags, epoch, payload) = (0, 0, PayloadId::NONE);
+        let (flags, epoch, payload, attempt) = (0, 0, PayloadId::NONE, 0);
         let (conflict, logged, alone) = (None, false, false);
         PeerRequest {
             device,
@@ -105,6 +107,7 @@ impl PeerRequest {
             conflict,
             logged,
             alone,
+            attempt,
         }
     }
 
@@ -156,6 +159,7 @@ impl Resource {
             conflict: None,
             logged: false,
             alone,
+            attempt: 0,
         };
         self.devices[d].last_application = Some(self.now);
         if self.devices[d].usable().is_none() {
@@ -250,7 +254,7 @@ impl Resource {
             peer_device.gate.push_back(request);
             return;
         }
-        if request.is_mirrored_write() && !request.alone && self.turn_away_concurrent(&request, out) {
+        if request.is_mirrored_write() && self.turn_away_concurrent(&request, out) {
             return;
         }
         let peer_device = &mut self.connection.as_mut().expect("from a peer").peer_devices[d];
@@ -368,8 +372,6 @@ impl Resource {
         };
         let fua = flags & data_flag::FUA != 0;
         self.disk_io(d, IoOwner::Peer(key), op, (sector, bytes), payload, fua, out);
-        Resource::release(payload, out);
-        self.peer_requests[key].payload = PayloadId::NONE;
     }
 
     /// The disk is done with a peer request (or there is none any more).
@@ -382,8 +384,12 @@ impl Resource {
     ) {
         let request = self.peer_requests[key];
         let d = request.device;
+        let lacks_space = matches!(result, IoResult::Failed(errno) if self.only_lacks_space(d, errno));
+        if lacks_space && request.is_mirrored_write() {
+            return self.keep_unwritten(key, out);
+        }
         Resource::release(request.payload, out);
-        let current = self.session_number() == Some(request.session);
+        let current = self.awaits_answer(&request);
         if request.op.wants_digest() && current && result == IoResult::Done {
             return self.begin_digest(key, bytes_read, out);
         }
@@ -409,9 +415,7 @@ impl Resource {
                 _ => self.answer_read(&request, result, bytes_read, out),
             }
         } else {
-            Resource::release(bytes_read, out);
-            // A promotion may wait for it.
-            self.admin.state_changed = true;
+            self.drop_answer(&request, bytes_read, out);
         }
         self.peer_request_over(key, out);
         let for_resync = matches!(request.op, PeerOp::ResyncRead | PeerOp::ChecksumRead);
@@ -419,6 +423,27 @@ impl Resource {
             // The target counts the block as failed and would end without it.
             self.resync_anew(d);
         }
+    }
+
+    /// The peer that asked is still there, and still wants to know.
+    pub(in crate::engine) fn awaits_answer(&self, request: &PeerRequest) -> bool {
+        self.session_number() == Some(request.session) && !self.asks_no_more(request)
+    }
+
+    /// Nobody waits for what was read.
+    pub(in crate::engine) fn drop_answer(
+        &mut self,
+        request: &PeerRequest,
+        bytes: PayloadId,
+        out: &mut Vec<Command>,
+    ) {
+        Resource::release(bytes, out);
+        let session = self.session_number();
+        if let Some(connection) = self.connection.as_mut().filter(|_| session == Some(request.session)) {
+            connection.peer_devices[request.device].counters.unacked -= 1;
+        }
+        // A promotion may wait for it.
+        self.admin.state_changed = true;
     }
 
     /// Nothing is left to be done about a peer request: others may have its place.

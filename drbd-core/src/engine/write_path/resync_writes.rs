@@ -1,11 +1,12 @@
 //! What the source of a resync answers, written to the disk of its target.
 
 use super::peer_request::{PeerOp, PeerRequest};
+use super::transfer::Ack;
 use crate::engine::command::Command;
 use crate::engine::resource::Resource;
 use crate::engine::senseless::Senseless;
 use crate::ids::PayloadId;
-use crate::wire::{BlockAck, Data, Packet, BLOCK_ID_RESYNC};
+use crate::wire::{Data, BLOCK_ID_RESYNC};
 
 impl Resource {
     /// P_RS_DATA_REPLY.
@@ -36,10 +37,12 @@ impl Resource {
             conflict: None,
             logged: false,
             alone: false,
+            attempt: 0,
         };
         if !asked? {
-            // The source of a resync that broke off counts what it sent: it is told that this is not written.
-            self.resync_write_done(&request, false, out);
+            // The source of a resync that broke off counts what it sent: it is told that this is not written. What this node
+            // asks for now does not fail by that.
+            self.ack_write(&request, Ack::Failed, out);
             return Ok(());
         }
         if self.devices[d].usable().is_none() || self.room_for_peer() == 0 {
@@ -56,19 +59,12 @@ impl Resource {
         if written {
             self.clear_mirrored(d, request.sector, request.bytes, out);
         }
-        let (volume, now) = (self.devices[d].volume, self.now);
+        let now = self.now;
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
-        let ack = BlockAck {
-            sector: request.sector,
-            block_id: BLOCK_ID_RESYNC,
-            bytes: request.bytes,
-            seq: peer_device.next_sequence(),
-        };
         if let Some(resync) = &mut peer_device.resync {
             resync.written(request.sector, request.bytes, written, now);
         }
-        let packet = if written { Packet::RsWriteAck(ack) } else { Packet::NegAck(ack) };
-        self.send_control(volume, packet, out);
+        self.ack_write(request, if written { Ack::WrittenInSync } else { Ack::Failed }, out);
         if self.devices[d].has_held() {
             self.start_held(d, out);
         }

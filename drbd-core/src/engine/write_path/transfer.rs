@@ -65,12 +65,12 @@ impl Resource {
     pub(in crate::engine) fn send_write(&mut self, key: u32, out: &mut Vec<Command>) {
         self.send_owed_barrier(out);
         // A disk that is being let go takes nothing new.
-        let only_at_peer = self.devices[self.requests[key].device].disk != DiskState::UpToDate;
+        let d = self.requests[key].device;
+        let only_at_peer = self.devices[d].disk != DiskState::UpToDate || self.admin.is_to_be_target(d);
         let connection = self.connection.as_mut().expect("writes are mirrored only in a session");
         let max_epoch_size = connection.options.max_epoch_size;
         let version = connection.session().map_or(0, |s| s.version);
         let request = &mut self.requests[key];
-        let d = request.device;
         request.peer = PeerProgress::Sent;
         request.at_good_peer = connection.peer_devices[d].peer_disk == DiskState::UpToDate;
         request.protocol = connection.options.protocol;
@@ -197,6 +197,15 @@ impl Resource {
         }
         self.urge_peer(out);
         Some(FlushAtPeer::WaitsFor(last))
+    }
+
+    /// The peer is to make stable what it was sent so far.
+    pub(in crate::engine) fn ask_for_stability(&mut self, out: &mut Vec<Command>) {
+        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
+            session.sent_epochs.closed = true;
+        }
+        self.send_owed_barrier(out);
+        self.urge_peer(out);
     }
 
     /// Somebody waits for the barriers sent so far to be acknowledged: the peer need not look for more to flush with.
@@ -393,6 +402,7 @@ impl Resource {
         }
         self.flushes_covered(barrier, out);
         self.look_for_drained_log();
+        self.admin.log_drained();
         Ok(())
     }
 

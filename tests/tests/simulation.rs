@@ -159,6 +159,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1099511652720, "a write of a second Primary that was losing its disk waited for one that waited for it"),
     (1099511654289, "a policy for split brain took the data a Primary showed for that of a disk it attached"),
     (1099511655350, "writes overtaken by the peer's kept room in the log, which the peer's needed"),
+    (1099511681261, "a write turned away let go of the log before it was done again"),
+    (1099511685517, "the simulator did not discard what was written after it was told to"),
     (2199023256402, "metadata without space cost the last good copy"),
     (2199023256524, "the questions of a resync that broke off were answered in the next one"),
     (2199023275763, "outdate made connected Inconsistent data UpToDate"),

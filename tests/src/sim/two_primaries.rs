@@ -137,7 +137,7 @@ impl Cluster {
     /// A split is ended against that node.
     fn gives_way(&mut self, node: usize, volume: usize, primary: bool, attached: bool) {
         if self.nodes[node].discards {
-            return;
+            return self.ledgers[volume].discard(node);
         }
         self.note(Some(node), "policy", format_args!("volume {volume} gives way, Primary {primary}"));
         if !attached && !may_give_way(&self.setup.net_of(node), primary) {

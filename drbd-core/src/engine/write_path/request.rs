@@ -87,6 +87,8 @@ pub(in crate::engine) struct Request {
     /// The peer's disk is UpToDate, and has been since it was sent: no resync has overwritten it there.
     pub(in crate::engine) at_good_peer: bool,
     pub(in crate::engine) submitted: bool,
+    /// The peer turned it away after the own disk had it: until it is done again only the log names what differs.
+    pub(in crate::engine) only_here: bool,
     /// Its completion waits for a new generation to be kept, or for a thaw.
     pub(in crate::engine) held: bool,
     /// A read the own disk failed: what the peer answers is written to it.
@@ -261,6 +263,7 @@ impl Resource {
             in_sync: false,
             at_good_peer: false,
             submitted: false,
+            only_here: false,
             held: false,
             repairs: false,
             answer: PayloadId::NONE,

@@ -15,7 +15,7 @@
 //! is known to have taken it out; an epoch of which nothing is left is not acknowledged at all.
 
 use super::peer_request::PeerRequest;
-use super::request::{PeerProgress, Request};
+use super::request::{Local, PeerProgress, Request};
 use super::transfer::Ack;
 use crate::engine::command::{Command, Level};
 use crate::engine::planted::Bug;
@@ -117,10 +117,10 @@ impl Resource {
 
     /// Its extents are hot and it had its turn: begins, unless the peer's operation took the turn meanwhile.
     pub(in crate::engine) fn submit_in_turn(&mut self, key: u32, out: &mut Vec<Command>) {
-        let Request { device: d, conflict, sector, bytes, .. } = self.requests[key];
+        let Request { device: d, conflict, sector, bytes, only_here, .. } = self.requests[key];
         if conflict.is_none_or(|id| self.devices[d].conflicts.begin(id)) {
             self.submit_write(key, out);
-        } else if std::mem::take(&mut self.requests[key].logged) {
+        } else if !only_here && std::mem::take(&mut self.requests[key].logged) {
             // The one that overtook it, of a Primary without disk, may wait for room in the log.
             self.end_log(d, sector, bytes, out);
         }
@@ -411,7 +411,19 @@ impl Resource {
         let cookie = self.cookie & 0x7fff_ffff;
         let request = &mut self.requests[key];
         request.cookie = cookie;
+        request.local = Local::None;
+        request.peer = PeerProgress::NotReplicated;
+        request.submitted = false;
         request.shared = false;
-        self.write_anew(key, out);
+        request.only_here = true;
+        let Request { device: d, sector, bytes, .. } = *request;
+        let owner = super::conflicts::Owner::Request(key);
+        let (id, free) = self.devices[d].conflicts.enter(sector, bytes, true, owner);
+        self.requests[key].conflict = Some(id);
+        if free && self.requests[key].logged {
+            self.submit_in_turn(key, out);
+        } else if free {
+            self.enter_log(d, owner, sector, bytes, out);
+        }
     }
 }

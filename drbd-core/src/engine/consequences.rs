@@ -478,12 +478,18 @@ fn tell_sizes_while_negotiating(
     }
 }
 
+/// The source mirrors again, or will, as soon as it says that the resync begins: before this node's disk says so.
+fn is_written_before_marked(s: &Snapshot) -> bool {
+    s.replication.is_target() || s.replication == ReplicationState::Behind
+}
+
 fn gate_writes_of_target(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, _: &mut Vec<Command>) {
-    let becomes_target = !old.replication.is_target() && new.replication.is_target();
-    if becomes_target {
+    if !is_written_before_marked(old) && is_written_before_marked(new) {
         if let Some(connection) = r.connection.as_mut() {
             connection.peer_devices[d].gated = true;
         }
+    }
+    if !old.replication.is_target() && new.replication.is_target() {
         if let Some(backing) = r.devices[d].backing.as_deref_mut() {
             backing.old_blocks_known = false;
         }
@@ -551,7 +557,9 @@ fn end_resync(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &
             peer_device.bitmap_complete = false;
             peer_device.bitmap_sent = false;
         }
-        // Writes the disk was not yet marked for must not reach it: it still counts as consistent, only old.
+    }
+    if is_written_before_marked(old) && !is_written_before_marked(new) {
+        // What the disk was not yet marked for must not reach it: it still counts as consistent, only old.
         r.turn_away_at_gate(d, out);
     }
 }

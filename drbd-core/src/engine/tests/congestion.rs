@@ -81,6 +81,25 @@ fn a_peer_that_is_lost_while_behind_is_resynced_when_it_returns() {
     }
 }
 
+/// What is mirrored again comes before the disk says that it is no longer of one moment: it waits.
+#[test]
+fn what_is_mirrored_before_the_resync_begins_there_does_not_reach_old_data() {
+    let mut lab = ahead();
+    lab.nodes[1].hangs = "before-resync-target";
+    lab.let_go(1);
+    lab.wait("a resync", |lab| lab.replication(0) == ReplicationState::SyncSource);
+    assert_eq!((lab.replication(1), lab.disk(1)), (ReplicationState::Behind, DiskState::Outdated));
+    let old = lab.nodes[1].disk.clone();
+    lab.write(0, 8 * 2, 3);
+    lab.cut();
+    assert_eq!(lab.nodes[1].disk, old, "the handler before-resync-target has not ended");
+    lab.mend();
+    lab.handler_ends(1, 0);
+    lab.nodes[1].hangs = "";
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
+}
+
 #[test]
 fn either_node_may_crash_while_one_is_ahead() {
     for n in [0, 1] {

@@ -530,7 +530,10 @@ impl Lab {
             }
             Command::RunHandler { handler, call } => {
                 node.handlers.push(call.name);
-                let status = if call.name == "fence-peer" { node.handler_status } else { Some(0) };
+                let status = match call.name {
+                    "fence-peer" => node.handler_status,
+                    name => (name != node.hangs).then_some(0),
+                };
                 match status {
                     Some(status) => self.events.push_back((n, Event::HandlerExited { handler, status })),
                     None => node.running_handlers.push(handler),

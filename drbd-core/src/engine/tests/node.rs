@@ -87,6 +87,8 @@ pub(super) struct Node {
     /// What fence-peer answers; `None`: it runs until the test says so.
     pub(super) handler_status: Option<i32>,
     pub(super) running_handlers: Vec<HandlerId>,
+    /// Name of a handler that does not end by itself.
+    pub(super) hangs: &'static str,
     /// The error number such an operation ends with.
     pub(super) fails: Option<fn(&Pending) -> Option<i32>>,
     pub(super) log_lines: Vec<String>,
@@ -177,6 +179,7 @@ impl Node {
             handlers: Vec::new(),
             handler_status: Some(0),
             running_handlers: Vec::new(),
+            hangs: "",
             fails: None,
             log_lines: Vec::new(),
             records: Vec::new(),

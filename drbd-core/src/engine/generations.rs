@@ -112,8 +112,10 @@ impl Resource {
 
     /// A peer request is over, or a Primary without disk sent one: the new generation may have waited for it.
     pub(super) fn begin_generation_if_written(&mut self, d: usize, out: &mut Vec<Command>) {
-        let older_left = self.peer_requests.iter().any(|(_, r)| r.is_older_write(d));
-        if self.devices[d].generation_due.is_none() || older_left {
+        if self.devices[d].generation_due.is_none() {
+            return;
+        }
+        if self.peer_requests.iter().any(|(_, r)| r.is_older_write(d)) {
             return;
         }
         self.devices[d].generation_due = None;

@@ -153,7 +153,7 @@ impl Cluster {
             workload,
             ledgers: sizes.iter().map(|s| Ledger::new(s.0, 2)).collect(),
             sizes,
-            trace: Trace::new(limits.print),
+            trace: Trace::new(limits.trace, limits.print),
             failure: None,
             events: 0,
             spin: Spin::default(),

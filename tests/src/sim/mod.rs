@@ -50,7 +50,9 @@ pub struct Limits {
     pub faults: usize,
     /// So many events at most.
     pub events: u64,
-    /// The trace goes to stderr.
+    /// The trace is made, and hashed.
+    pub trace: bool,
+    /// It goes to stderr.
     pub print: bool,
     /// A bug to put in.
     pub bug: Option<planted::Bug>,
@@ -58,8 +60,17 @@ pub struct Limits {
 
 impl Limits {
     /// Everything allowed.
-    pub const ALL: Limits =
-        Limits { kinds: u32::MAX, faults: usize::MAX, events: u64::MAX, print: false, bug: None };
+    pub const ALL: Limits = Limits {
+        kinds: u32::MAX,
+        faults: usize::MAX,
+        events: u64::MAX,
+        trace: true,
+        print: false,
+        bug: None,
+    };
+
+    /// The same without a trace, for a run that is only to end well.
+    pub const UNTRACED: Limits = Limits { trace: false, ..Limits::ALL };
 }
 
 /// Why a run failed.

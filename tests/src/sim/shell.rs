@@ -22,8 +22,7 @@ impl Cluster {
     /// Tells an engine something and does what it commands.
     pub(crate) fn handle(&mut self, node: usize, event: Event) {
         let now = Instant(self.nodes[node].clock.shows(self.clock.now()));
-        let detail = describe_event(&event);
-        self.note(Some(node), "event", format_args!("{detail}"));
+        self.note(Some(node), "event", format_args!("{}", Described(&event)));
         let mut out = Vec::new();
         let promoting = self.is_promoting(node);
         let frozen = self.is_frozen(node);
@@ -295,8 +294,7 @@ impl Cluster {
     // ---- sockets ----
 
     fn send(&mut self, node: usize, socket: SocketId, frame: &Frame, payload: PayloadId) {
-        let detail = short(frame);
-        self.note(Some(node), "send", format_args!("{socket} {detail}"));
+        self.note(Some(node), "send", format_args!("{socket} {}", Short(frame)));
         self.write_sent(node, frame);
         let daemon = self.nodes[node].daemon.as_mut().expect("a running daemon");
         let Some(endpoint) = daemon.sockets.get_mut(&socket.0) else { return };
@@ -603,28 +601,42 @@ fn toy_hmac(key: &str, message: &[u8]) -> Box<[u8]> {
 }
 
 /// The beginning of a value's Debug form.
-pub(crate) fn short(value: &dyn fmt::Debug) -> String {
-    struct Cut(String);
-    impl Write for Cut {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            const MOST: usize = 240;
-            let room = MOST.saturating_sub(self.0.len());
-            self.0.push_str(text.get(..room.min(text.len())).unwrap_or(""));
-            if self.0.len() >= MOST {
-                return Err(fmt::Error);
-            }
-            Ok(())
-        }
+pub(crate) struct Short<'a>(pub(crate) &'a dyn fmt::Debug);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut cut = Cut { room: 240, to: f };
+        // An error only says that the rest was cut off.
+        let _ = write!(cut, "{:?}", self.0);
+        Ok(())
     }
-    let mut cut = Cut(String::new());
-    // An error only says that the rest was cut off.
-    let _ = write!(cut, "{value:?}");
-    cut.0
 }
 
-fn describe_event(event: &Event) -> String {
-    match event {
-        Event::Packet { socket, frame, .. } => format!("{socket} {}", short(frame)),
-        other => short(other),
+struct Cut<'a, 'f> {
+    room: usize,
+    to: &'a mut fmt::Formatter<'f>,
+}
+
+impl Write for Cut<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let fits = self.room.min(text.len());
+        self.to.write_str(text.get(..fits).unwrap_or(""))?;
+        self.room -= fits;
+        if self.room == 0 {
+            return Err(fmt::Error);
+        }
+        Ok(())
+    }
+}
+
+/// An event as the trace shows it.
+struct Described<'a>(&'a Event);
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Event::Packet { socket, frame, .. } => write!(f, "{socket} {}", Short(frame)),
+            other => Short(other).fmt(f),
+        }
     }
 }

@@ -5,7 +5,8 @@
 //!     1203.457 ms         81   n0    handle      DiskDone { io: … }
 //! ```
 //!
-//! Every line goes into a hash, printed or not: two runs are the same if their hashes are.
+//! Every line goes into a hash, printed or not: two runs are the same if their hashes are. Where nobody compares, none is
+//! made, which takes half the time of a run.
 
 use super::clock::Time;
 use std::fmt::{self, Write};
@@ -13,6 +14,7 @@ use std::fmt::{self, Write};
 /// The record of a run.
 #[derive(Debug)]
 pub(crate) struct Trace {
+    made: bool,
     print: bool,
     line: String,
     lines: u64,
@@ -20,14 +22,17 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// A record, on stderr too if `print`.
-    pub(crate) fn new(print: bool) -> Trace {
-        Trace { print, line: String::new(), lines: 0, hash: 0xcbf2_9ce4_8422_2325 }
+    /// A record, on stderr too if `print`; if not `made`, lines are only counted.
+    pub(crate) fn new(made: bool, print: bool) -> Trace {
+        Trace { made, print, line: String::new(), lines: 0, hash: 0xcbf2_9ce4_8422_2325 }
     }
 
     /// Adds a line. `node` is a number below 10, or `-` for the world.
     pub(crate) fn line(&mut self, now: Time, node: Option<usize>, kind: &str, detail: fmt::Arguments<'_>) {
         self.lines += 1;
+        if !self.made {
+            return;
+        }
         self.line.clear();
         let who = node.map_or('-', |n| char::from(b'0' + n as u8));
         let (ms, us) = (now / 1_000_000, now / 1_000 % 1_000);

@@ -449,7 +449,7 @@ impl Resource {
     }
 
     /// A job will not be done: whoever waited goes on without it.
-    fn abandoned(&mut self, d: usize, then: Then, out: &mut Vec<Command>) {
+    pub(super) fn abandoned(&mut self, d: usize, then: Then, out: &mut Vec<Command>) {
         match then {
             Then::Attached(ticket) => {
                 let info = "the metadata could not be written";

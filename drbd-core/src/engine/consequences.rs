@@ -274,10 +274,16 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     r.devices[d].peer_is_behind |= r.disk_going_has_more(d);
     r.devices[d].peer_is_behind &= new.role == Role::Primary && !new.disk.has_data();
     let depended_on = new.is_replicating() && new.peer_role == Role::Primary && !new.peer_disk.has_data();
+    // Who has its disk back was compared with this one, which was ahead then.
+    let back = new.is_replicating() && new.peer_disk.has_data();
     let still_due = |due: &GenerationDue| {
-        new.disk == DiskState::UpToDate && (*due == GenerationDue::WhenWritten || depended_on)
+        new.disk == DiskState::UpToDate && !back && (*due == GenerationDue::WhenWritten || depended_on)
     };
-    r.devices[d].generation_due = r.devices[d].generation_due.filter(still_due);
+    let due = r.devices[d].generation_due;
+    r.devices[d].generation_due = due.filter(still_due);
+    if due != r.devices[d].generation_due {
+        r.wake_log_waiters(d, out);
+    }
 }
 
 /// Something called done is not known to be stable at the peer, which goes before its new generation told that it is. The

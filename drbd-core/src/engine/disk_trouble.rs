@@ -77,10 +77,15 @@ impl Resource {
     /// The last good copy stayed in spite of an error, and its resync target has another idea of what it holds now: a new
     /// session, in which both tell their bitmaps again, brings that in order.
     pub(super) fn resync_anew(&mut self, d: usize) {
-        let target = self.is_replicating(d) && self.peer_disk(d).has_data();
-        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()).filter(|_| target) {
-            session.doomed =
-                Some("The source of the resync could not read or write a block: it begins again");
+        if self.is_replicating(d) && self.peer_disk(d).has_data() {
+            self.end_session_for("The source of the resync could not read or write a block: it begins again");
+        }
+    }
+
+    /// Ends the session as soon as what is being handled is; the next one begins by telling everything anew.
+    pub(super) fn end_session_for(&mut self, reason: &'static str) {
+        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
+            session.doomed = Some(reason);
         }
     }
 
@@ -151,16 +156,18 @@ impl Resource {
 
     /// A write that is frozen went well: if it failed for want of space, there is some now.
     pub(super) fn space_is_back(&mut self, d: usize, out: &mut Vec<Command>) {
-        if self.devices[d].full.take().is_some() {
-            self.log(
-                "disk-space",
-                Level::Info,
-                self.device_subject(d),
-                "The backing disk has space again",
-                out,
-            );
-            self.admin.state_changed = true;
+        if self.devices[d].full.is_none() {
+            return;
         }
+        // What else waits is tried at once.
+        let waits = self.devices[d].waits_for_space();
+        self.devices[d].full = waits.then_some(self.now);
+        if waits {
+            return;
+        }
+        let text = "The backing disk has space again";
+        self.log("disk-space", Level::Info, self.device_subject(d), text, out);
+        self.admin.state_changed = true;
     }
 
     // ---- time ----------------------------------------------------------------------------------------------------

@@ -15,9 +15,13 @@ const BLOCKS_IN_FLIGHT_MAX: u32 = 32;
 impl Resource {
     /// Puts a job in line.
     pub(super) fn meta_job(&mut self, d: usize, job: Job, out: &mut Vec<Command>) {
-        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
-            backing.jobs.push(job);
-            self.run_jobs(d, out);
+        match self.devices[d].backing.as_deref_mut() {
+            Some(backing) => {
+                backing.jobs.push(job);
+                self.run_jobs(d, out);
+            }
+            // The disk went before it was asked for this.
+            None => job.then.into_iter().for_each(|then| self.abandoned(d, then, out)),
         }
     }
 

@@ -294,7 +294,22 @@ impl Resource {
             resync.budget_bytes =
                 resync.budget_bytes.min(0) + i64::from(kib_per_s) * 1024 * TICK_MS as i64 / 1000;
         }
+        self.look_for_untold_marks(d);
         self.pump_resync(d, out);
+    }
+
+    /// As source: the target is done and no write is under way that could clear what is still marked here. It was marked
+    /// after the bitmaps were exchanged, when the target could not be told: a new session tells it.
+    fn look_for_untold_marks(&mut self, d: usize) {
+        let Some(connection) = self.connection.as_deref() else { return };
+        let resync = connection.peer_devices[d].resync.as_deref();
+        if !resync.is_some_and(|resync| resync.target_is_done) {
+            return;
+        }
+        let under_way = self.requests.iter().any(|(_, r)| r.device == d && r.is_write());
+        if !under_way {
+            self.end_session_for("The target of a resync is done, and does not know of blocks marked since");
+        }
     }
 
     /// The resync is held from now on, or goes on.

@@ -222,6 +222,10 @@ impl Resource {
         if anew {
             return self.write_anew(key, out);
         }
+        if local == Local::Done && peer == PeerProgress::Lost {
+            // The resync takes it along, and by now maybe what was written over it: sent again it would undo that.
+            return self.progress(key, out);
+        }
         if self.can_resend(key) {
             self.send_write(key, out);
         } else if peer != PeerProgress::NotReplicated {

@@ -287,8 +287,9 @@ impl Cluster {
         }
         let peer = 1 - node;
         let delay = self.dice.trouble.skewed(MS, 300 * MS, 3 * SECOND);
+        let healed = self.healed_at.is_some();
         let dice = &mut self.dice.trouble;
-        if dice.chance(200) {
+        if dice.chance(200) && !healed {
             return Some((FOR_GOOD, Answer::Honest(1)));
         }
         if dice.chance(200) {

@@ -74,6 +74,9 @@ impl Resource {
     ) -> Result<(), Reason> {
         let Want::FullSync { device, as_target, reset_bitmap } = want else { return Ok(()) };
         let now = self.snapshot(Some(device));
+        if !now.disk.has_data() {
+            return Err(Reason::NoDisk);
+        }
         if now.connection == ConnectionState::Connected {
             if !now.is_replicating() {
                 return Err(Reason::InTransientState);

@@ -456,7 +456,9 @@ impl Ledger {
                 later.push(number);
                 continue;
             }
-            if (self.diverged || shared) && usize::from(write.origin) != node {
+            // On the other side's data it may not even have its own.
+            let gave_way = self.diverged && on >> node & 1 == 0;
+            if (self.diverged || shared) && usize::from(write.origin) != node || gave_way {
                 // Two sides, or two writers: this one's flush makes stable what this one has of the other's writes.
                 self.is_stable(number, begun, on & 1 << node, stable)?;
                 later.push(number);

@@ -15,6 +15,7 @@
 //! What is checked is what is checked of trouble. Whoever takes requests away from the application by force excuses
 //! that they fail.
 
+use super::changes;
 use super::clock::{Time, MS, SECOND};
 use super::cluster::{Cluster, Happening};
 use super::node::Step;
@@ -32,10 +33,12 @@ const SEEDS: Range<u64> = FIRST_SEED..FIRST_SEED << 1;
 
 /// A handler that hangs for good: longer than anybody waits.
 const FOR_GOOD: Time = 3600 * SECOND;
+/// One that hangs until somebody kills it: a promotion waits for it, and a volume that is to be deleted.
+const FOR_LONG: Time = 60 * SECOND;
 
-/// It is a seed of this kind.
+/// It is a seed of this kind, or of one that has all this, too.
 pub(crate) fn is_wanted(seed: u64) -> bool {
-    SEEDS.contains(&seed)
+    SEEDS.contains(&seed) || changes::is_administered(seed)
 }
 
 /// What an administrator does to a volume of a node.
@@ -223,7 +226,7 @@ impl Cluster {
         })
     }
 
-    fn both_are_good(&self, at: usize) -> bool {
+    pub(crate) fn both_are_good(&self, at: usize) -> bool {
         (0..2).all(|n| {
             self.claims(n, at).is_some_and(|c| {
                 c.replication == ReplicationState::Established
@@ -290,7 +293,8 @@ impl Cluster {
         let healed = self.healed_at.is_some();
         let dice = &mut self.dice.trouble;
         if dice.chance(200) && !healed {
-            return Some((FOR_GOOD, Answer::Honest(1)));
+            let hangs = if changes::is_wanted(self.seed) { FOR_LONG } else { FOR_GOOD };
+            return Some((hangs, Answer::Honest(1)));
         }
         if dice.chance(200) {
             return Some((delay, Answer::Lie(dice.pick(&[4, 7]))));

@@ -22,6 +22,9 @@ impl Cluster {
         self.daemon(node).open = true;
         self.daemon(node).closing = false;
         for volume in 0..self.sizes.len() {
+            if !self.has_volume(node, volume) {
+                continue;
+            }
             self.handle(node, Event::Opened { volume: VolumeNumber(volume as u16) });
         }
         self.next_tick(node);
@@ -39,6 +42,9 @@ impl Cluster {
         }
         daemon.open = false;
         for volume in 0..self.sizes.len() {
+            if !self.has_volume(node, volume) {
+                continue;
+            }
             self.handle(node, Event::Closed { volume: VolumeNumber(volume as u16) });
         }
         true
@@ -56,7 +62,7 @@ impl Cluster {
         if !self.is_run(node, run) || !self.daemon(node).open || self.daemon(node).closing {
             return;
         }
-        if self.healed_at.is_some() {
+        if self.healed_at.is_some() || self.is_silent() {
             return;
         }
         if (self.daemon(node).asked.len() as u64) < self.setup.depth {
@@ -75,6 +81,9 @@ impl Cluster {
     fn ask(&mut self, node: usize, wish: Wish) {
         // Sometimes it looked before the peer came: then the engine tells.
         let stale = self.dice.application.chance(100);
+        if !self.has_volume(node, wish.volume) {
+            return;
+        }
         let volume = VolumeNumber(wish.volume as u16);
         let limits = self.daemon(node).resource.request_limits(volume);
         let limits = if stale { RequestLimits::LARGEST } else { limits };

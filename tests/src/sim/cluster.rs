@@ -1,11 +1,14 @@
 //! The world: nodes, network, clock and checkers, and the loop that lets one thing happen after the other.
 
 use super::administered::{self, Administration};
+use super::changes::{self, Change, Changing};
+use super::checkers::agreement::Agreement;
 use super::checkers::durability::Ledger;
 use super::checkers::liveness::{Spin, EVENTS_MAX};
 use super::clock::{Clock, Time, MS, SECOND};
 use super::disk::{Disk, Tag};
 use super::faults::{self, Fault, Kind};
+use super::growth::{self, Growth};
 use super::image::Image;
 use super::network::Network;
 use super::node::{Node, VolumeDisks};
@@ -53,6 +56,10 @@ pub(crate) enum Happening {
     Administration(Administration),
     /// An administrator does something on a node.
     Deed(usize, Box<Deed>),
+    /// Something happens in another kind of run.
+    Change(Change),
+    /// A device grows, in another kind of run.
+    Growth(Growth),
     /// The operator looks after everything.
     Tend,
     /// The last fault is over.
@@ -68,6 +75,7 @@ pub(crate) struct Dice {
     pub(crate) operator: Prng,
     pub(crate) trouble: Prng,
     pub(crate) upkeep: Prng,
+    pub(crate) changes: Prng,
 }
 
 /// The world.
@@ -103,6 +111,10 @@ pub(crate) struct Cluster {
     pub(crate) done: bool,
     /// What has become of the rot, in a kind of run.
     pub(crate) rot: Option<Rot>,
+    /// What is special at the moment, in a kind of run.
+    pub(crate) changing: Changing,
+    /// What the nodes ask each other.
+    pub(crate) agreement: Agreement,
     pub(crate) report: Report,
 }
 
@@ -123,10 +135,18 @@ impl Cluster {
         if upkeep::is_wanted(seed) {
             setup.invite_upkeep(&mut Prng::new(seed, 10));
         }
+        if growth::is_wanted(seed) {
+            setup.let_grow(&mut Prng::new(seed, 12));
+        }
+        if changes::is_wanted(seed) {
+            setup.expect_changes(changes::has_volumes(seed), &mut Prng::new(seed, 12));
+        }
         let images: Vec<Vec<Image>> = setup
             .nodes
             .iter()
-            .map(|node| setup.volumes.iter().map(|sectors| Image::plan(node, *sectors)).collect())
+            .map(|node| {
+                setup.volumes.iter().map(|sectors| Image::plan(node, *sectors, setup.room_bytes)).collect()
+            })
             .collect();
         let size = |v: usize| images.iter().map(|i: &Vec<Image>| i[v].capacity.0).min().expect("two nodes");
         let sizes: Vec<Sector> = (0..setup.volumes.len()).map(|v| Sector(size(v))).collect();
@@ -147,11 +167,12 @@ impl Cluster {
                 operator: Prng::new(seed, 6),
                 trouble: Prng::new(seed, 9),
                 upkeep: Prng::new(seed, 11),
+                changes: Prng::new(seed, 13),
             },
             nodes,
             network,
             workload,
-            ledgers: sizes.iter().map(|s| Ledger::new(s.0, 2)).collect(),
+            ledgers: sizes.iter().map(|s| Ledger::new(s.0 + setup.room_bytes / Sector::BYTES, 2)).collect(),
             sizes,
             trace: Trace::new(limits.trace, limits.print),
             failure: None,
@@ -166,6 +187,8 @@ impl Cluster {
             encores: 0,
             done: false,
             rot: None,
+            changing: Changing::default(),
+            agreement: Agreement::default(),
             report: Report::default(),
             setup,
         };
@@ -187,6 +210,8 @@ impl Cluster {
         self.plan_trouble();
         self.plan_administration();
         self.plan_deeds();
+        self.plan_changes();
+        self.plan_growth();
         self.clock.at(SECOND, Happening::Tend);
         self.clock.at(self.setup.heal_at, Happening::Heal);
     }
@@ -246,6 +271,8 @@ impl Cluster {
             Happening::Trouble(trouble) => self.trouble(trouble),
             Happening::Administration(administration) => self.administration(administration),
             Happening::Deed(node, deed) => self.deed(node, *deed),
+            Happening::Change(change) => self.change(change),
+            Happening::Growth(growth) => self.growth(growth),
             Happening::Tend => self.tend(),
             Happening::Heal => self.heal(),
         }
@@ -290,7 +317,10 @@ fn make_node(setup: &Setup, n: usize, images: Vec<Image>, sizes: &[Sector]) -> N
     let node = &setup.nodes[n];
     let volumes = images.into_iter().enumerate().map(|(v, image)| {
         let first = if setup.born_in_sync { 0 } else { n as u64 };
-        let content: Vec<Tag> = (0..image.capacity.0).map(|s| super::beginning(first, s)).collect();
+        let end = sizes[v].0;
+        let of = |s: u64| if s < end || setup.grows_clean { first } else { n as u64 };
+        let sectors = image.sectors_at_most().0;
+        let content: Vec<Tag> = (0..sectors).map(|s| super::beginning(of(s), s)).collect();
         let meta = image.create(setup, n, setup.born_in_sync.then_some(sizes[v]));
         let make = |content, meta| {
             let mut disk = Disk::new(content, meta);

@@ -14,15 +14,15 @@ use drbd_core::metadata::{BitmapArea, Geometry, Index, Layout, Place};
 pub(crate) struct Image {
     index: Index,
     geometry: Geometry,
-    layout: Layout,
-    /// Bytes of the device the metadata is on, and of the data device.
-    meta_device_bytes: u64,
-    data_device_bytes: u64,
+    /// Sizes the devices had, the present one last.
+    sizes: Vec<DeviceBytes>,
+    /// So much larger may they become.
+    room_bytes: u64,
     /// First byte of the area on its device.
     base: u64,
     /// Bytes of the area.
     pub(crate) bytes: u64,
-    /// Sectors for data.
+    /// Sectors for data at the beginning.
     pub(crate) capacity: Sector,
 }
 
@@ -30,8 +30,8 @@ pub(crate) struct Image {
 const BORN: u64 = 0x1234_5678_9abc_def0;
 
 impl Image {
-    /// The place for a volume of at least that many sectors.
-    pub(crate) fn plan(node: &NodeSetup, sectors: Sector) -> Image {
+    /// The place for a volume of at least that many sectors, whose device may grow by that much.
+    pub(crate) fn plan(node: &NodeSetup, sectors: Sector, room_bytes: u64) -> Image {
         let max_peers = if node.format == Format::V08 { 1 } else { node.max_peers };
         let geometry = Geometry::usual(max_peers);
         let (index, meta_device_bytes, data_device_bytes) = if node.external {
@@ -42,16 +42,18 @@ impl Image {
         };
         let layout = Layout::new(index, meta_device_bytes, &geometry).expect("a device large enough");
         let base = if node.external { 0 } else { layout.bitmap_offset_bytes() };
-        let end =
-            if node.external { meta_device_bytes } else { layout.super_block_offset_bytes + BLOCK as u64 };
+        let end = if node.external {
+            meta_device_bytes
+        } else {
+            layout.super_block_offset_bytes + BLOCK as u64 + room_bytes
+        };
         let capacity = layout.usable_sectors(index, &geometry).min(data_device_bytes / Sector::BYTES);
         let capacity = Sector(capacity);
         Image {
             index,
             geometry,
-            layout,
-            meta_device_bytes,
-            data_device_bytes,
+            sizes: vec![DeviceBytes { data: data_device_bytes, metadata: meta_device_bytes }],
+            room_bytes,
             base,
             bytes: end - base,
             capacity,
@@ -61,7 +63,8 @@ impl Image {
     /// The bytes create-md leaves; with a size, those of a volume that is in sync.
     pub(crate) fn create(&self, setup: &Setup, node: usize, born: Option<Sector>) -> Vec<u8> {
         let mut area = vec![0; self.bytes as usize];
-        let mut super_block = SuperBlock::fresh(setup.nodes[node].format, &self.layout, &self.geometry);
+        let layout = self.layout();
+        let mut super_block = SuperBlock::fresh(setup.nodes[node].format, &layout, &self.geometry);
         super_block.device_uuid = 0xdead_0000 + node as u64;
         if let Some(size) = born {
             super_block.current_uuid = BORN;
@@ -74,17 +77,49 @@ impl Image {
                 peer.flags |= peer_flag::NODE_EXISTS | peer_flag::DEVICE_SEEN;
             }
         }
-        self.write_super_block(&mut area, &super_block);
-        self.initialise_log(&mut area);
+        self.write_super_block(&mut area, layout.super_block_offset_bytes, &super_block);
+        self.initialise_log(&mut area, layout.log_offset_bytes());
         area
+    }
+
+    /// The device becomes larger, if there is room for that: nobody is told.
+    pub(crate) fn grow(&mut self, bytes: u64) -> bool {
+        let (first, last) = (self.sizes[0], self.device_bytes());
+        if last.data + bytes > first.data + self.room_bytes {
+            return false;
+        }
+        let metadata = if self.index.is_internal() { last.metadata + bytes } else { last.metadata };
+        self.sizes.push(DeviceBytes { data: last.data + bytes, metadata });
+        true
+    }
+
+    /// Sectors of the data device once it has grown as far as it may, metadata or not.
+    pub(crate) fn sectors_at_most(&self) -> Sector {
+        Sector(self.capacity.0 + self.room_bytes / Sector::BYTES)
+    }
+
+    /// Where create-md would put things now.
+    fn layout(&self) -> Layout {
+        Layout::new(self.index, self.device_bytes().metadata, &self.geometry).expect("a device large enough")
+    }
+
+    /// The super block, as whoever opens the device finds it: at its end, or where its end was before it grew, as
+    /// `drbdmeta check-resize` does.
+    fn found(&self, area: &[u8]) -> Result<(SuperBlock, DeviceBytes, u64), MetadataError> {
+        for bytes in self.sizes.iter().rev() {
+            let at = self.index.super_block_offset_bytes(bytes.metadata).expect("large enough");
+            let block = &area[self.within(at)..][..BLOCK];
+            if let Some(found) = SuperBlock::decode(block.first_chunk().expect("the area holds it"))? {
+                return Ok((found, *bytes, at));
+            }
+        }
+        unreachable!("a super block survives everything")
     }
 
     /// Reads the metadata as an attach does.
     pub(crate) fn load(&self, area: &[u8]) -> Result<Loaded, MetadataError> {
-        let at = self.super_block_at();
-        let block = area[at..at + BLOCK].first_chunk::<BLOCK>().expect("the area holds it");
-        let super_block = SuperBlock::decode(block)?.expect("a super block survives everything");
-        let place = Place::of(&super_block, self.index, self.meta_device_bytes, self.data_device_bytes)?;
+        let (super_block, bytes, _) = self.found(area)?;
+        let place = Place::of(&super_block, self.index, bytes.metadata, bytes.data)?;
         let log = &area[(place.log_offset_bytes - self.base) as usize..][..place.log_bytes as usize];
         let bitmap = &area[(place.bitmap_offset_bytes - self.base) as usize..][..place.bitmap_bytes as usize];
         load(super_block, &place, log, bitmap)
@@ -96,17 +131,19 @@ impl Image {
         if !loaded.super_block.is_unclean() {
             return Ok(0);
         }
+        let (_, _, at) = self.found(disk.meta())?;
+        let place = self.place(disk.meta())?;
         let applied = apply_log(&mut loaded)?;
         let area = BitmapArea { slots: self.geometry.max_peers, bits: self.geometry.bits(loaded.capacity) };
-        let bitmap_at = (self.layout.bitmap_offset_bytes() - self.base) as usize;
+        let bitmap_at = self.within(place.bitmap_offset_bytes);
         disk.rewrite_meta(|bytes| {
             for block in 0..area.blocks() {
                 let mut out = [0; BLOCK];
                 area.encode_block(&loaded.bitmaps, block, &mut out);
                 bytes[bitmap_at + block as usize * BLOCK..][..BLOCK].copy_from_slice(&out);
             }
-            self.initialise_log(bytes);
-            self.write_super_block(bytes, &loaded.super_block);
+            self.initialise_log(bytes, place.log_offset_bytes);
+            self.write_super_block(bytes, at, &loaded.super_block);
         });
         Ok(applied.extents.len())
     }
@@ -123,31 +160,25 @@ impl Image {
 
     /// Where the parts are.
     pub(crate) fn place(&self, area: &[u8]) -> Result<Place, MetadataError> {
-        let at = self.super_block_at();
-        let block = area[at..at + BLOCK].first_chunk::<BLOCK>().expect("the area holds it");
-        let super_block = SuperBlock::decode(block)?.expect("a super block survives everything");
-        Place::of(&super_block, self.index, self.meta_device_bytes, self.data_device_bytes)
+        let (super_block, bytes, _) = self.found(area)?;
+        Place::of(&super_block, self.index, bytes.metadata, bytes.data)
     }
 
     /// How large the devices are.
     pub(crate) fn device_bytes(&self) -> DeviceBytes {
-        DeviceBytes { data: self.data_device_bytes, metadata: self.meta_device_bytes }
+        *self.sizes.last().expect("a size from the beginning on")
     }
 
-    fn super_block_at(&self) -> usize {
-        (self.layout.super_block_offset_bytes - self.base) as usize
-    }
-
-    fn write_super_block(&self, area: &mut [u8], super_block: &SuperBlock) {
+    fn write_super_block(&self, area: &mut [u8], offset_bytes: u64, super_block: &SuperBlock) {
         let mut block = [0; BLOCK];
         super_block.encode(&mut block);
-        area[self.super_block_at()..][..BLOCK].copy_from_slice(&block);
+        area[self.within(offset_bytes)..][..BLOCK].copy_from_slice(&block);
     }
 
-    fn initialise_log(&self, area: &mut [u8]) {
+    fn initialise_log(&self, area: &mut [u8], offset_bytes: u64) {
         let mut block = [0; BLOCK];
         encode_initialised(&mut block);
-        let log = (self.layout.log_offset_bytes() - self.base) as usize;
+        let log = self.within(offset_bytes);
         for n in 0..self.geometry.log_blocks() as usize {
             area[log + n * BLOCK..][..BLOCK].copy_from_slice(&block);
         }

@@ -7,18 +7,21 @@
 //! Code map: `cluster` is the world and its loop, `setup` what a seed makes of it, `shell` carries out what an engine
 //! commands (as the daemon does), `node`, `disk`, `image` and `network` are what it is carried out on,
 //! `application` and `workload` the user of the device, `operator` the administrator, `injection` the bringer of faults, `watch` asks the
-//! checkers. `trouble`, `administered`, `two_primaries` and `upkeep` are other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
+//! checkers. `trouble`, `administered`, `two_primaries`, `upkeep`, `changes` and `growth` are other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
 //! makes a failing run smaller.
 
 pub mod administered;
 mod application;
+pub mod changes;
 mod checkers;
 mod clock;
 mod cluster;
 mod disk;
 mod faults;
+pub mod growth;
 mod image;
 mod injection;
+mod integrity;
 mod network;
 mod node;
 mod operator;
@@ -124,12 +127,14 @@ thread_local! {
 }
 
 /// The kinds of runs: name and first seed.
-pub const KINDS: [(&str, u64); 5] = [
+pub const KINDS: [(&str, u64); 7] = [
     ("one-primary", 0),
     ("trouble", trouble::FIRST_SEED),
     ("two-primaries", two_primaries::FIRST_SEED),
     ("administered", administered::FIRST_SEED),
     ("upkeep", upkeep::FIRST_SEED),
+    ("changes", changes::FIRST_SEED),
+    ("growth", growth::FIRST_SEED),
 ];
 
 /// Runs one seed.

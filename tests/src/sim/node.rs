@@ -67,6 +67,9 @@ pub(crate) struct Endpoint {
     pub(crate) side: usize,
     pub(crate) version: u32,
     pub(crate) framer: Framer,
+    /// Bulk travels behind a digest of it (data-integrity-alg), in that direction.
+    pub(crate) sends_digest: bool,
+    pub(crate) receives_digest: bool,
     /// Arrived and not yet read.
     pub(crate) input: VecDeque<Piece>,
     /// A packet whose bulk is still arriving: the packet, bytes missing, the bulk.
@@ -176,6 +179,8 @@ impl Daemon {
 pub(crate) enum Step {
     /// `drbdsetup new-minor`.
     NewMinor(usize),
+    /// `drbdsetup del-minor`.
+    DelMinor(usize),
     /// `drbdmeta apply-al` and `drbdsetup attach`; `recovery`: what a restarted daemon does by itself.
     Attach {
         /// Which volume.

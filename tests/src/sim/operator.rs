@@ -51,7 +51,9 @@ impl Cluster {
         if self.nodes[node].wants_connected {
             daemon.script.push_back(Step::Connect { discard: false });
         }
+        self.agreement.is_over(node);
         self.nodes[node].daemon = Some(daemon);
+        self.tell_foreign(node);
         self.advance(node);
     }
 
@@ -96,6 +98,7 @@ impl Cluster {
                 volume: number(volume),
                 options: DeviceOptions::from(&OptionSet::default()),
             },
+            Step::DelMinor(volume) => AdminRequest::DelMinor { volume: number(volume) },
             Step::Attach { volume, recovery } => {
                 AdminRequest::Attach(self.attach_request(node, volume, recovery)?)
             }
@@ -171,7 +174,7 @@ impl Cluster {
             volume: VolumeNumber(volume as u16),
             backing_dev: format!("/dev/sim{volume}"),
             disk: DiskLimits {
-                capacity: disks.image.capacity,
+                capacity: place.capacity,
                 max_bio_bytes: 1 << 20,
                 logical_block_size: 512,
                 physical_block_size: 512,
@@ -183,6 +186,7 @@ impl Cluster {
             place,
             options: DiskOptions {
                 size_sectors: if self.setup.born_in_sync { 0 } else { self.sizes[volume].0 },
+                resync_after: self.setup.resync_after(volume),
                 ..self.setup.nodes[node].disk.clone()
             },
             recovery,
@@ -253,6 +257,9 @@ impl Cluster {
     /// A node became Primary: its data is the data now.
     pub(crate) fn promoted(&mut self, node: usize) {
         for volume in 0..self.sizes.len() {
+            if !self.has_volume(node, volume) {
+                continue;
+            }
             let nodes = &self.nodes;
             let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
             let claims = self.claims(node, volume);
@@ -534,6 +541,7 @@ impl Cluster {
         self.note(None, "heal", format_args!(""));
         self.healed_at = Some(self.clock.now());
         self.network.heal();
+        self.changes_are_over();
         self.adjust();
         for node in 0..self.nodes.len() {
             self.nodes[node].refuses_until = 0;

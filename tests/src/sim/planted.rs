@@ -1,9 +1,9 @@
 //! Bugs put into the engine on purpose, chosen before looking at which of them the simulator finds. Each is one
 //! `if self.planted(Bug::…)` in the engine, compiled in only with the feature `planted-bugs` of `drbd-core`, which
-//! nothing but the tests of this crate asks for. Every one must be found within 2,000 seeds, but for those of
-//! [`BUGS_NOT_FOUND`].
+//! nothing but the tests of this crate asks for. Every one must be found within 2,000 seeds, but for the one
+//! that is [`HARMLESS`] and the one of [`BUGS_NOT_FOUND`].
 
-use super::{administered, two_primaries, upkeep};
+use super::{administered, changes, growth, two_primaries, upkeep};
 use drbd_core::engine::planted::Bug as CoreBug;
 use drbd_core::engine::Resource;
 
@@ -124,15 +124,9 @@ pub const BUGS_OF_A_KNOWN_SEED: [Row; 1] = [(
 )];
 const KNOWN_SEED: u64 = 549_755_814_643;
 
-/// Chosen with the others, and found by none of the first hundred seeds that are administered (the first four) or of the
-/// first 400 of upkeep (the last four): what has to come together for them is rare, or another rule makes them harmless.
-/// Nothing is claimed of them.
-pub const BUGS_NOT_FOUND: [Row; 8] = [
-    (
-        CoreBug::ThawedEpochsOpen,
-        "thaw",
-        "what is sent again is not divided into the epochs of before, nor is the last one closed",
-    ),
+/// Those of [changes], found by seeds of that kind. Chosen with the others, and found by none of the first hundreds of seeds
+/// of the older kinds: what has to come together for them is rare, and is what the themes of this kind bring together.
+pub const BUGS_OF_CHANGES: [Row; 6] = [
     (CoreBug::ProbeWithoutTurn, "full disk", "the write that looks for space does not wait for its turn"),
     (CoreBug::FencedWhateverItSays, "fencing", "whatever fence-peer answers, the peer counts as Outdated"),
     (
@@ -147,11 +141,39 @@ pub const BUGS_NOT_FOUND: [Row; 8] = [
     ),
     (CoreBug::OutdatedNotKept, "state", "that a disk is Outdated is shown and not kept in its metadata"),
     (CoreBug::RefusedWriteAcked, "resync", "a write that the peer's disk failed is acknowledged as written"),
+];
+
+/// Chosen with the others, and not found within 2,000 seeds of any kind. What must come together for it: the log of a lost
+/// connection holds only writes that were reported and are not stable at the peer, requests are frozen, the peer comes back
+/// and is sent them again, and nothing is written ever after. The theme `Silence` of [changes] is about that, and meets it too
+/// rarely.
+pub const BUGS_NOT_FOUND: [Row; 1] = [(
+    CoreBug::ThawedEpochsOpen,
+    "thaw",
+    "what is sent again is not divided into the epochs of before, nor is the last one closed",
+)];
+
+/// Chosen with the others, and harmless, because another rule makes it so: a node answers the reads of its peer only while
+/// its own disk is UpToDate (`a_read_is_answered_by_good_data_only` of the engine's tests).
+pub const HARMLESS: [Row; 1] = [(
+    CoreBug::ReadFromAnyPeer,
+    "reads",
+    "a read that this node cannot serve is asked of any peer, whatever its disk",
+)];
+
+/// Those of [growth], found by seeds of that kind; each also by the enumeration of every write in the engine's tests.
+pub const BUGS_OF_GROWTH: [Row; 3] = [
     (
-        CoreBug::ReadFromAnyPeer,
-        "reads",
-        "a read that this node cannot serve is asked of any peer, whatever its disk",
+        CoreBug::MovedWithoutInterim,
+        "resize",
+        "metadata that moves over itself does not say first that nothing of it counts",
     ),
+    (
+        CoreBug::SizeBeforeBits,
+        "resize",
+        "the super block tells the new size before the bits of the new part are kept",
+    ),
+    (CoreBug::NewPartNotMarked, "resize", "the new part of a device is not marked"),
 ];
 
 /// Those of [upkeep], found by seeds of that kind.
@@ -182,11 +204,13 @@ pub struct Planted {
 
 /// All that are found.
 pub fn all() -> Vec<Planted> {
-    let kinds: [(&[Row], u64); 5] = [
+    let kinds: [(&[Row], u64); 7] = [
         (&BUGS, 0),
         (&BUGS_OF_TWO, two_primaries::FIRST_SEED),
         (&BUGS_OF_TROUBLE, administered::FIRST_SEED),
         (&BUGS_OF_UPKEEP, upkeep::FIRST_SEED),
+        (&BUGS_OF_CHANGES, changes::FIRST_SEED),
+        (&BUGS_OF_GROWTH, growth::FIRST_SEED),
         (&BUGS_OF_A_KNOWN_SEED, KNOWN_SEED),
     ];
     let bugs = kinds.into_iter().flat_map(|(bugs, first)| bugs.iter().map(move |bug| (*bug, first)));

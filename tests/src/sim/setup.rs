@@ -1,9 +1,10 @@
 //! What a seed makes of the world before anything happens: devices, metadata, options, dialects.
 
+use super::changes::Theme;
 use super::clock::{NodeClock, SECOND};
 use super::prng::Prng;
 use drbd_core::config::{DiskOptions, NetOptions, OptionSet, PeerDeviceOptions};
-use drbd_core::ids::Sector;
+use drbd_core::ids::{Minor, Sector};
 use drbd_core::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use drbd_core::metadata::Format;
 use drbd_core::states::Protocol;
@@ -56,6 +57,14 @@ pub(crate) struct Setup {
     pub(crate) suspend_without_data: bool,
     /// on-suspended-primary-outdated force-secondary.
     pub(crate) outdated_gives_way: bool,
+    /// What a seed of another kind is about.
+    pub(crate) themes: Vec<Theme>,
+    /// By volume: whose resync comes first.
+    pub(crate) resync_after: Vec<Option<Minor>>,
+    /// So much larger may the disks of a volume become.
+    pub(crate) room_bytes: u64,
+    /// What they become larger by is alike on both nodes, and need not be copied.
+    pub(crate) grows_clean: bool,
 }
 
 impl Setup {
@@ -100,6 +109,10 @@ impl Setup {
             heal_at,
             suspend_without_data: false,
             outdated_gives_way: false,
+            themes: Vec::new(),
+            resync_after: Vec::new(),
+            room_bytes: 0,
+            grows_clean: false,
         }
     }
 }

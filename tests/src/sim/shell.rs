@@ -3,6 +3,7 @@
 use super::clock::{Time, MS, US};
 use super::cluster::{Cluster, Happening};
 use super::disk::{Change, Operation, BLOCK};
+use super::integrity::{digest_of, toy_hmac};
 use super::network::{Connection, End, Flow, Party, PartyState, Piece};
 use super::node::{Daemon, Endpoint, Job};
 use super::trouble::FULL;
@@ -110,7 +111,9 @@ impl Cluster {
                     self.clock.after(0, Happening::Deliver { connection, side });
                 }
             }
-            Command::SetIntegrity { .. } => unreachable!("no simulated cluster has data-integrity-alg"),
+            Command::SetIntegrity { socket, direction, algorithm } => {
+                self.set_integrity(node, socket, direction, !algorithm.is_empty());
+            }
             Command::Close { socket } => self.close(node, socket),
             Command::Dial { peer, link } => self.dial(node, peer, link.dial_timeout_ms),
             Command::CancelDial { peer } => {
@@ -132,9 +135,7 @@ impl Cluster {
                 self.post(node, US, Event::Hmac { peer, purpose, digest });
             }
             Command::Digest { job, payload, .. } => {
-                let tags = self.daemon(node).payloads.tags(payload);
-                let message: Vec<u8> = format!("{tags:?}").into_bytes();
-                let digest = Some(toy_hmac("", &message));
+                let digest = Some(digest_of(&self.daemon(node).payloads.tags(payload)));
                 self.post(node, 20 * US, Event::Digest { job, digest });
             }
             Command::RunHandler { handler, call } => {
@@ -179,7 +180,7 @@ impl Cluster {
             "disk",
             format_args!("io {} {:?} volume {} {first}+{count} fua {}", io.io, io.op, io.volume, io.fua),
         );
-        let size = self.nodes[node].volumes[usize::from(io.volume.0)].image.capacity.0;
+        let size = self.nodes[node].volumes[usize::from(io.volume.0)].image.sectors_at_most().0;
         if first + count > size || io.bytes % 512 != 0 {
             self.fail("contract", format!("a disk operation beyond the end or not in sectors: {io:?}"));
             return;
@@ -303,11 +304,15 @@ impl Cluster {
             wire::Packet::InitialMeta => endpoint.framer.set_stream(wire::Stream::Control),
             _ => {}
         }
-        let mut bytes = Vec::new();
-        wire::encode(frame, endpoint.version, &mut bytes);
         let bulk = frame.packet.bulk_bytes() as usize;
-        let (connection, side) = (endpoint.connection, endpoint.side);
+        let (connection, side, version) = (endpoint.connection, endpoint.side, endpoint.version);
+        let has_digest = endpoint.sends_digest && bulk > 0;
         let tags = (bulk > 0).then(|| daemon.payloads.tags(payload));
+        let digest = tags.as_ref().filter(|_| has_digest).map(|tags| digest_of(tags));
+        let mut bytes = Vec::new();
+        wire::encode_with_integrity(frame, version, digest.as_deref().unwrap_or_default(), &mut bytes);
+        self.note_agreement(node, &frame.packet);
+        let tags = tags.map(|tags| self.on_the_way(tags, has_digest));
         let flow = &mut self.network.connections[connection].flows[side];
         flow.push(Piece::Bytes(bytes));
         if let Some(tags) = tags {
@@ -399,6 +404,7 @@ impl Cluster {
         }
         party.state = PartyState::Closed;
         let (node, run, socket) = (party.node, party.run, party.socket);
+        self.agreement.is_over(node);
         let flow = &mut self.network.connections[connection].flows[side];
         flow.lose();
         if !flow.void {
@@ -417,11 +423,21 @@ impl Cluster {
             let Some(endpoint) = daemon.sockets.get_mut(&socket) else { return };
             match next_frame(endpoint) {
                 Ok(None) => return,
+                Ok(Some((_, Some(tags)))) if !endpoint.is_intact(&tags) => {
+                    let why = SocketLoss::Malformed("the data of a packet arrived changed".into());
+                    let (connection, side) = (endpoint.connection, endpoint.side);
+                    self.lose_socket(connection, side, why);
+                }
                 Ok(Some((frame, bulk))) => {
                     let payload = match bulk {
                         Some(tags) => daemon.payloads.take(tags, 1),
                         None => PayloadId::NONE,
                     };
+                    if let wire::Packet::StateChangeReply(_) | wire::Packet::ConnStateChangeReply(_) =
+                        frame.packet
+                    {
+                        self.agreement.is_over(node);
+                    }
                     if let wire::Packet::NegAck(ack) = &frame.packet {
                         self.write_refused(node, ack);
                     }
@@ -438,6 +454,7 @@ impl Cluster {
     fn close(&mut self, node: usize, socket: SocketId) {
         self.note(Some(node), "close", format_args!("{socket}"));
         let Some(endpoint) = self.daemon(node).sockets.remove(&socket.0) else { return };
+        self.agreement.is_over(node);
         let reset = self.dice.network.chance(200);
         self.end_side(endpoint.connection, endpoint.side, reset);
     }
@@ -530,6 +547,8 @@ impl Cluster {
             side,
             version: 80,
             framer: Framer::new(),
+            sends_digest: false,
+            receives_digest: false,
             input: Default::default(),
             awaiting: None,
         };
@@ -588,16 +607,6 @@ fn next_frame(endpoint: &mut Endpoint) -> Result<Option<(Frame, Bulk)>, String> 
             endpoint.awaiting = Some((frame, bulk, Rc::new(Vec::new())));
         }
     }
-}
-
-/// Not an HMAC: only something that depends on all of key and message.
-fn toy_hmac(key: &str, message: &[u8]) -> Box<[u8]> {
-    let mut state = 0x1234_5678_u64;
-    for byte in key.bytes().chain(message.iter().copied()) {
-        state = (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(7);
-    }
-    // All of the state is in it: blocks that differ are not to have the same digest.
-    state.to_le_bytes().into_iter().cycle().take(20).collect()
 }
 
 /// The beginning of a value's Debug form.

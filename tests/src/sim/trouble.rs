@@ -13,6 +13,8 @@
 //! on-io-error passes errors on.
 
 use super::administered::{self, Answer};
+use super::changes;
+use super::checkers::Claims;
 use super::clock::{Time, MS, SECOND};
 use super::cluster::{Cluster, Happening};
 use super::node::Step;
@@ -21,7 +23,7 @@ use super::setup::Setup;
 use drbd_core::config::ResourceOptions;
 use drbd_core::engine::{AdminRequest, Command, Event, Resource, UpperResult};
 use drbd_core::ids::{HandlerId, VolumeNumber};
-use drbd_core::states::Protocol;
+use drbd_core::states::{DiskState, Protocol};
 use std::ops::Range;
 
 /// Seeds from here on are of this kind, as many as there are of each kind.
@@ -66,9 +68,9 @@ pub(crate) enum Trouble {
     },
 }
 
-/// It is a seed of this kind, or of the one that has all this, too.
+/// It is a seed of this kind, or of one that has all this, too.
 pub(crate) fn is_wanted(seed: u64) -> bool {
-    SEEDS.contains(&seed) || administered::is_wanted(seed)
+    SEEDS.contains(&seed) || administered::is_wanted(seed) || changes::is_wanted(seed)
 }
 
 impl Setup {
@@ -198,6 +200,11 @@ impl Cluster {
             return false;
         }
         let run = self.nodes[node].run;
+        if self.fencing_is_broken() {
+            let broken = Trouble::FencedAs { node, run, handler, answer: Answer::Honest(1) };
+            self.clock.after(20 * MS, Happening::Trouble(broken));
+            return true;
+        }
         if let Some((delay, answer)) = self.fencing_of_another_kind(node) {
             let ends = Trouble::FencedAs { node, run, handler, answer };
             self.clock.after(delay, Happening::Trouble(ends));
@@ -231,9 +238,22 @@ impl Cluster {
     }
 
     fn fence_peer_says(&mut self, node: usize, run: u32, handler: HandlerId, status: i32) {
-        if self.is_run(node, run) {
-            self.note(Some(node), "fenced", format_args!("n{}: {status}", 1 - node));
-            self.handle(node, Event::HandlerExited { handler, status });
+        if !self.is_run(node, run) {
+            return;
+        }
+        self.note(Some(node), "fenced", format_args!("n{}: {status}", 1 - node));
+        let fenced = |cluster: &Cluster, v: usize| {
+            let old = |c: Claims| matches!(c.peer_disk, DiskState::Inconsistent | DiskState::Outdated);
+            cluster.claims(node, v).is_some_and(old)
+        };
+        let volumes = 0..self.sizes.len();
+        let before: Vec<bool> = volumes.clone().map(|v| fenced(self, v)).collect();
+        let forced = self.daemon(node).waiting.is_some_and(|(_, s)| s == Step::Primary { force: true });
+        self.handle(node, Event::HandlerExited { handler, status });
+        let after: Vec<bool> = volumes.map(|v| fenced(self, v)).collect();
+        if !matches!(status, 3 | 4 | 5 | 7) && !forced && before != after {
+            let text = format!("fence-peer of n{node} said {status}, and the peer's disks count as old");
+            self.fail("fencing", text);
         }
     }
 

@@ -6,8 +6,9 @@ use super::cluster::Cluster;
 use super::disk::Tag;
 use super::faults::Kind;
 use drbd_core::ids::VolumeNumber;
-use drbd_core::metadata::{peer_flag, Format, UUID_JUST_CREATED};
+use drbd_core::metadata::{device_flag, peer_flag, Format, UUID_JUST_CREATED};
 use drbd_core::states::{ConnectionState, DiskState, ReplicationState, Role};
+use drbd_core::wire;
 
 impl Cluster {
     /// What a node's engine says of a volume; `None` while it has no such volume, or no peer.
@@ -61,6 +62,7 @@ impl Cluster {
             return;
         }
         self.check_holds();
+        self.look_at_sizes();
         for volume in 0..self.sizes.len() {
             let claims = [self.claims(0, volume), self.claims(1, volume)];
             if !self.setup.net.two_primaries {
@@ -112,11 +114,34 @@ impl Cluster {
             let number = VolumeNumber(volume as u16);
             let bits = daemon.resource.out_of_sync_words(number).unwrap_or_default().to_vec();
             let extents = daemon.resource.hot_extents(number);
+            // Whoever meets the peer, or has not answered who asked for it, may be about to keep it.
+            let resting = daemon.aside.is_empty() && !daemon.jobs.values().any(|job| job.volume == volume);
+            let alone = |c: Claims| c.replication == ReplicationState::Off && c.disk == DiskState::Outdated;
+            let good = super_block.flags & device_flag::WAS_UP_TO_DATE != 0;
+            if resting && good && claims.is_some_and(alone) {
+                return Err(format!(
+                    "n{node} shows volume {volume} as Outdated, and its metadata does not say so"
+                ));
+            }
             return Ok(Cover { bits, extents, everything });
         }
         let slot = usize::try_from(record.bitmap_index).ok();
         let bits = slot.and_then(|slot| loaded.bitmaps.get(slot)).cloned().unwrap_or_default();
         Ok(Cover { bits, extents: loaded.hot_extents, everything })
+    }
+
+    /// What one node asks the other, and its answer.
+    pub(crate) fn note_agreement(&mut self, node: usize, packet: &wire::Packet) {
+        match packet {
+            wire::Packet::StateChangeRequest { .. } | wire::Packet::ConnStateChangeRequest { .. } => {
+                self.agreement.asks(node);
+            }
+            wire::Packet::StateChangeReply(code) | wire::Packet::ConnStateChangeReply(code) => {
+                let verdict = self.agreement.answers(node, *code >= 1);
+                self.judge("agreement", verdict);
+            }
+            _ => {}
+        }
     }
 
     /// Nothing is under way: no request, no disk operation, no packet, no write the peer has not made stable.

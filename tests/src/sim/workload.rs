@@ -55,6 +55,12 @@ impl Workload {
         }
     }
 
+    /// A volume has become larger: the application is busy in its new part, too.
+    pub(crate) fn grow(&mut self, volume: usize, size: u64, place: u64) {
+        self.sizes[volume] = size;
+        self.places[volume].push(place);
+    }
+
     /// The next request.
     pub(crate) fn next(&self, dice: &mut Prng) -> Wish {
         let volume = dice.below(self.sizes.len() as u64) as usize;

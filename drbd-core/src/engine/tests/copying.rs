@@ -343,6 +343,28 @@ fn outdated_data_are_not_promoted_until_they_were_compared() {
     lab.check_buffers();
 }
 
+/// Before the nodes have compared what they have nobody knows what it is worth. Told to be Outdated then, it would count as
+/// UpToDate at once, for it is connected to good data.
+#[test]
+fn a_disk_that_is_being_attached_is_not_outdated() {
+    let mut lab = Lab::running("C");
+    lab.detach(1).expect("the Primary has good data");
+    lab.write(0, 3, 33);
+    lab.hold_packets(0);
+    lab.nodes[1].disk_closed = false;
+    let request = lab.nodes[1].attach_request(true, false);
+    lab.begin(1, AdminRequest::Attach(request));
+    assert_eq!(lab.disk(1), DiskState::Negotiating);
+    let ticket = lab.begin(1, AdminRequest::Outdate { volume: VOLUME });
+    assert_eq!(lab.disk(1), DiskState::Negotiating);
+    let refused = lab.nodes[1].replies[&ticket].as_ref().map_err(|r| r.reason);
+    assert_eq!(refused, Err(Reason::LowerThanOutdated));
+    lab.let_packets_go(0);
+    lab.wait("in sync", Lab::is_in_sync);
+    assert_eq!(lab.nodes[1].disk.get(&3), Some(&33));
+    lab.check_alike();
+}
+
 // ---- new-current-uuid --------------------------------------------------------------------------------------------
 
 fn new_uuid(clear_bitmap: bool) -> AdminRequest {

@@ -244,3 +244,18 @@ fn a_diskless_primary_takes_no_other_data_for_its_own() {
     (word.role, word.disk) = (Role::Secondary, DiskState::UpToDate);
     assert!(matches!(engine.state_received(0, word.to_bits(), &mut out), Err(Fault::Fatal(_))));
 }
+
+/// Whoever asks: a node whose disk is not UpToDate answers no read. That makes `ReadFromAnyPeer`, planted on purpose, harmless:
+/// the question is refused, and the read fails as if it had never been asked.
+#[test]
+fn a_read_is_answered_by_good_data_only() {
+    for disk in [DiskState::Inconsistent, DiskState::Outdated, DiskState::Consistent] {
+        let mut lab = working_on_the_peers_disk();
+        lab.nodes[0].engine.plant(crate::engine::planted::Bug::ReadFromAnyPeer);
+        lab.nodes[1].engine.devices[0].disk = disk;
+        lab.nodes[0].engine.connection.as_mut().expect("a peer").peer_devices[0].peer_disk = disk;
+        let tag = lab.read(0, 2);
+        lab.pass_ms(100);
+        assert_eq!(lab.result(0, tag), Some(UpperResult::IoError), "{disk}");
+    }
+}

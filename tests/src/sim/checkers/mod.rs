@@ -1,6 +1,7 @@
 //! What must be true of every run. Each checker is told what happened and looks at the disks themselves, never at
 //! what the engine believes, except to learn what it *claims*.
 
+pub(crate) mod agreement;
 pub(crate) mod bitmap_covers;
 pub(crate) mod convergence;
 pub(crate) mod durability;

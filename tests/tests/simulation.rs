@@ -162,6 +162,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1099511681261, "a write turned away let go of the log before it was done again"),
     (1099511685517, "the simulator did not discard what was written after it was told to"),
     (1099511693788, "the checker expected of a flush what its node had given up for its peer's data"),
+    (2199023255708, "a super block that had waited for space said what the bitmap before it did not yet"),
     (2199023256402, "metadata without space cost the last good copy"),
     (2199023256524, "the questions of a resync that broke off were answered in the next one"),
     (2199023275763, "outdate made connected Inconsistent data UpToDate"),

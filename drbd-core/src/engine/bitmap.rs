@@ -181,6 +181,11 @@ impl Bitmap {
         self.dirty[(block / 64) as usize] &= !(1 << (block % 64));
     }
 
+    /// A block that was to be written was not.
+    pub(super) fn dirty(&mut self, block: u32) {
+        self.dirty[(block / 64) as usize] |= 1 << (block % 64);
+    }
+
     /// The blocks that hold the bits of an activity-log extent, `first..=last`.
     pub(super) fn blocks_of_extent(&self, extent: u32) -> (u32, u32) {
         let per_extent = EXTENT_SECTORS / SECTORS_PER_BIT;

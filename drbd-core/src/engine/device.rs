@@ -201,8 +201,7 @@ impl Device {
 
     /// Something that was begun goes on as soon as a full disk has space.
     pub(super) fn waits_for_space(&self) -> bool {
-        let running = self.backing.as_deref().and_then(|b| b.jobs.running.as_ref());
-        !self.unwritten.is_empty() || running.is_some_and(|r| !r.unwritten.is_empty())
+        !self.unwritten.is_empty() || self.backing.as_deref().is_some_and(|b| b.jobs.waits_for_space())
     }
 
     /// Something waits to be started.

@@ -146,6 +146,19 @@ pub(super) struct Running {
     pub(super) issued: bool,
     /// Blocks the full disk had no space for, and whether each is a barrier; they count as under way.
     pub(super) unwritten: Vec<(MetaOp, bool)>,
+    /// It is done again because of that.
+    pub(super) again: bool,
+}
+
+impl Running {
+    /// Goes on with that step. Nothing of another one is under way.
+    pub(super) fn begin_at(&mut self, step: Step) {
+        self.step = step;
+        self.in_flight = 0;
+        self.issued = false;
+        self.cursor = 0;
+        self.within = None;
+    }
 }
 
 /// The jobs of one device.
@@ -189,9 +202,15 @@ impl MetaJobs {
                 within: None,
                 issued: false,
                 unwritten: Vec::new(),
+                again: false,
             });
         }
         self.running.is_some()
+    }
+
+    /// The job under way found no space for something.
+    pub(super) fn waits_for_space(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.unwritten.is_empty())
     }
 
     /// Forgets everything; what waited is returned.

@@ -107,7 +107,7 @@ impl Resource {
 
     fn next_step(&mut self, d: usize) {
         let running = self.running(d);
-        running.step = match running.step {
+        let step = match running.step {
             Step::Resize => Step::FlushData,
             Step::FlushData => Step::Interim,
             Step::Interim => Step::InterimSealed,
@@ -118,9 +118,7 @@ impl Resource {
             Step::Sealed => Step::EraseOld,
             Step::EraseOld | Step::Done => Step::Done,
         };
-        running.issued = false;
-        running.cursor = 0;
-        running.within = None;
+        running.begin_at(step);
     }
 
     /// True while the step is under way; issues its one operation if `wanted` and not yet issued.
@@ -130,7 +128,7 @@ impl Resource {
             running.issued = true;
             running.in_flight += 1;
             match op {
-                Some(op) => self.meta_io(d, op, true, false, out),
+                Some(op) => self.meta_io(d, op, true, out),
                 None => {
                     let owner = IoOwner::Job(JobIo::Flush);
                     self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
@@ -152,7 +150,7 @@ impl Resource {
             let Some(block) = self.next_block(d) else { break };
             self.running(d).in_flight += 1;
             self.devices[d].counters.bitmap_writes += 1;
-            self.meta_io(d, MetaOp::BitmapBlock { block }, false, false, out);
+            self.meta_io(d, MetaOp::BitmapBlock { block }, false, out);
         }
         self.running(d).in_flight > 0
     }
@@ -209,7 +207,7 @@ impl Resource {
             self.running(d).in_flight += 1;
             // The bitmap is stable before the log forgets. One after the other, a damaged one first and then from
             // the newest back: a loss of power may tear one block only, and what is left can be read.
-            self.meta_io(d, MetaOp::LogInitialise { block }, true, false, out);
+            self.meta_io(d, MetaOp::LogInitialise { block }, true, out);
         }
         self.running(d).in_flight > 0
     }
@@ -273,8 +271,8 @@ impl Resource {
             return self.disk_is_full(d, out);
         }
         running.in_flight -= 1;
-        let space_is_back = matches!(io, JobIo::Write { again: true, .. }) && running.unwritten.is_empty();
-        if space_is_back && result == IoResult::Done {
+        let written = matches!(io, JobIo::Write { .. }) && result == IoResult::Done;
+        if written && running.unwritten.is_empty() && std::mem::take(&mut running.again) {
             self.space_is_back(d, out);
         }
         if let (IoResult::Failed(errno), false) = (result, ignored) {
@@ -286,14 +284,33 @@ impl Resource {
         self.run_jobs(d, out);
     }
 
-    /// Writes again what there was no space for. True if there was something.
+    /// Does a job again that found no space; true if there is one. From its beginning: its blocks are made of what memory
+    /// says now, and the super block may say more than it did, for which the bitmap has to be on disk first.
     pub(super) fn write_metadata_again(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
-        let running = self.devices[d].backing.as_deref_mut().and_then(|b| b.jobs.running.as_mut());
-        let unwritten = running.map(|r| std::mem::take(&mut r.unwritten)).unwrap_or_default();
-        for &(op, barrier) in &unwritten {
-            self.meta_io(d, op, barrier, true, out);
+        let backing = self.devices[d].backing.as_deref_mut();
+        let Some(backing) = backing.filter(|b| b.jobs.waits_for_space()) else { return false };
+        let running = backing.jobs.running.as_mut().expect("what waits is running");
+        if running.in_flight > running.unwritten.len() as u32 {
+            return true;
         }
-        !unwritten.is_empty()
+        let unwritten = std::mem::take(&mut running.unwritten);
+        running.again = true;
+        if running.job.resize.is_some() {
+            for (op, barrier) in unwritten {
+                self.meta_io(d, op, barrier, out);
+            }
+            return true;
+        }
+        for (op, _) in &unwritten {
+            if let MetaOp::BitmapBlock { block } = op {
+                backing.bitmap.dirty(*block);
+            }
+        }
+        running.job.flush_data = true;
+        running.job.blocks = Blocks::Dirty;
+        running.begin_at(Step::FlushData);
+        self.run_jobs(d, out);
+        true
     }
 
     fn carry_on(&mut self, d: usize, then: Then, out: &mut Vec<Command>) {

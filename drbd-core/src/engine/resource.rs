@@ -89,8 +89,8 @@ pub(super) enum IoOwner {
 pub(super) enum JobIo {
     /// The data disk is flushed.
     Flush,
-    /// A block is written. `again`: there was no space for it before.
-    Write { op: MetaOp, barrier: bool, again: bool },
+    /// A block is written.
+    Write { op: MetaOp, barrier: bool },
 }
 
 /// Who waits for a handler.
@@ -176,15 +176,8 @@ impl Resource {
         DiskIoId(self.ios.insert(Io { owner, device: d, since: self.now }))
     }
 
-    pub(super) fn meta_io(
-        &mut self,
-        d: usize,
-        op: MetaOp,
-        barrier: bool,
-        again: bool,
-        out: &mut Vec<Command>,
-    ) {
-        let io = self.begin_io(d, IoOwner::Job(JobIo::Write { op, barrier, again }));
+    pub(super) fn meta_io(&mut self, d: usize, op: MetaOp, barrier: bool, out: &mut Vec<Command>) {
+        let io = self.begin_io(d, IoOwner::Job(JobIo::Write { op, barrier }));
         let device = &mut self.devices[d];
         let backing = device.backing.as_deref().expect("an attached disk");
         let offset_bytes = backing.offset_of(op);

@@ -91,6 +91,7 @@ fn attach_request() -> AttachRequest {
             logical_block_size: 512,
             physical_block_size: 4096,
             discard_zeroes: true,
+            discard_granularity: 0,
             external_metadata: false,
         },
         metadata: Box::new(metadata),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
 /// Seeds of one CI run, by kind: 5,000.
-const SEEDS: [u64; KINDS.len()] = [2000, 500, 500, 500, 400, 700, 400];
+const SEEDS: [u64; KINDS.len()] = [2000, 500, 500, 500, 400, 700, 300, 100];
 
 /// So many seeds of its kind find a planted bug.
 const FOUND_WITHIN: u64 = 2000;

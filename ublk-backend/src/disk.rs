@@ -166,6 +166,7 @@ fn read_metadata(
         logical_block_size: data.facts.logical_block_bytes,
         physical_block_size: data.facts.physical_block_bytes,
         discard_zeroes: data.facts.discard_zeroes,
+        discard_granularity: data.facts.discard_granularity,
         external_metadata: metadata.is_some(),
     };
     let disk = OpenDisk { data, metadata, place };

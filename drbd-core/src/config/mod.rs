@@ -171,6 +171,8 @@ pub struct DiskOptions {
     pub al_updates: bool,
     /// read-balancing.
     pub read_balancing: ReadBalancing,
+    /// rs-discard-granularity in bytes; 0 = what the disk says of itself.
+    pub rs_discard_granularity: u32,
 }
 
 impl From<&OptionSet> for DiskOptions {
@@ -189,6 +191,7 @@ impl From<&OptionSet> for DiskOptions {
             al_extents: set.unsigned("al-extents") as u32,
             al_updates: set.boolean("al-updates"),
             read_balancing: ReadBalancing::from_option(set.text("read-balancing")),
+            rs_discard_granularity: set.unsigned("rs-discard-granularity") as u32,
         }
     }
 }

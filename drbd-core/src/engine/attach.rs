@@ -66,6 +66,7 @@ impl Resource {
         out.push(Command::Device { volume, size, writable });
         let text = format!("size = {} KB", size.0 / 2);
         self.log("size", Level::Info, self.device_subject(d), text, out);
+        self.tell_discard_granularity(d, out);
         self.log_generations(d, "attached to UUIDs", out);
         let job = Job {
             resize: None,

@@ -10,6 +10,7 @@ use super::planted::Bug;
 use super::resource::Resource;
 use super::senseless::Senseless;
 use super::session::Fault;
+use super::thin_resync::ONLY_ZEROES;
 use super::write_path::peer_request::{PeerOp, PeerRequest};
 use crate::ids::{DigestId, PayloadId};
 use crate::wire::{BlockAck, BlockRequest, DigestRequest, Packet};
@@ -28,10 +29,11 @@ impl Resource {
         let request = self.peer_requests[key];
         let options = &self.connection.as_deref().expect("a session").options;
         let algorithm = match request.op {
-            PeerOp::VerifyRead | PeerOp::VerifyCompare => &options.verify_alg,
-            _ => &options.csums_alg,
+            PeerOp::VerifyRead | PeerOp::VerifyCompare => options.verify_alg.as_str(),
+            PeerOp::ThinRead => ONLY_ZEROES,
+            _ => options.csums_alg.as_str(),
         };
-        let algorithm = algorithm.as_str().into();
+        let algorithm = algorithm.into();
         let job = DigestId(self.digests.insert(DigestJob { request: key, payload }));
         out.push(Command::Digest { job, algorithm, payload, bytes: request.bytes });
     }
@@ -72,13 +74,16 @@ impl Resource {
             PeerOp::VerifyRead => self.answer_verify(&request, digest, out),
             PeerOp::VerifyCompare => self.block_compared(&request, equal, out),
             PeerOp::ChecksumOwn => self.ask_by_checksum(&request, digest, out),
+            PeerOp::ThinRead if self.is_deallocated(digest.as_deref()) => {
+                self.answer_deallocated(&request, out);
+            }
             PeerOp::ChecksumRead if equal || self.planted(Bug::ChecksumsAlwaysEqual) => {
                 self.answer_equal(&request, out);
             }
-            PeerOp::ChecksumRead if payload != PayloadId::NONE => {
+            PeerOp::ChecksumRead | PeerOp::ThinRead if payload != PayloadId::NONE => {
                 return self.answer_read(&request, IoResult::Done, payload, out);
             }
-            PeerOp::ChecksumRead => self.refuse_read(&request, out),
+            PeerOp::ChecksumRead | PeerOp::ThinRead => self.refuse_read(&request, out),
             PeerOp::Write
             | PeerOp::Trim
             | PeerOp::Zeroes { .. }

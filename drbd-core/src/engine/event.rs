@@ -364,6 +364,8 @@ pub struct DiskLimits {
     pub physical_block_size: u32,
     /// Discards work and read back as zeroes.
     pub discard_zeroes: bool,
+    /// What discards had better be multiples of, in bytes; 0: not known, or they give no space back.
+    pub discard_granularity: u32,
     /// Metadata lives on another device, with a volatile cache of its own.
     pub external_metadata: bool,
 }

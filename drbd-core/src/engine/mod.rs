@@ -57,6 +57,7 @@ mod slab;
 mod state;
 mod status;
 mod thaw;
+mod thin_resync;
 mod verify;
 mod write_path;
 
@@ -69,6 +70,7 @@ pub use command::*;
 pub use event::*;
 pub use request_limits::{RequestLimits, RequestPart};
 pub use resource::Resource;
+pub use thin_resync::ONLY_ZEROES;
 
 use crate::control::{HelperObject, Kind};
 use crate::ids::{DiskIoId, HandlerId, Instant, PayloadId, VolumeNumber};

@@ -213,10 +213,15 @@ impl Resource {
                 self.peer_reads(d, PeerOp::Read, &block, out);
                 Ok(())
             }
-            Packet::RsDataRequest(block) | Packet::RsThinRequest(block) => {
+            Packet::RsDataRequest(block) => {
                 self.peer_reads(d, PeerOp::ResyncRead, &block, out);
                 Ok(())
             }
+            Packet::RsThinRequest(block) => {
+                self.peer_reads(d, PeerOp::ThinRead, &block, out);
+                Ok(())
+            }
+            Packet::RsDeallocated(extent) => self.resync_deallocated(d, &extent, out),
             Packet::CsumRsRequest(request) => {
                 self.checksum_asked(d, *request, out);
                 Ok(())

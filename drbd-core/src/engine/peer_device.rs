@@ -139,6 +139,14 @@ impl PeerDevice {
         self.stray_answer(sector).map(|()| false)
     }
 
+    /// Likewise where it says that there are only zeroes.
+    pub(super) fn answers_thin(&mut self, sector: Sector, bytes: u32) -> Result<bool, Senseless> {
+        if self.resync.as_deref_mut().is_some_and(|resync| resync.answered_thin(sector, bytes)) {
+            return Ok(true);
+        }
+        self.stray_answer(sector).map(|()| false)
+    }
+
     /// An answer to no open question of the resync or verify at hand.
     pub(super) fn stray_answer(&self, sector: Sector) -> Result<(), Senseless> {
         if self.strays {

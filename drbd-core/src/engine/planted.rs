@@ -51,6 +51,8 @@ pub enum Bug {
     FencedWhateverItSays,
     ThawWithoutMarks,
     OneVolumesDataResumesAll,
+    DeallocatedUnread,
+    DeallocatedKept,
 }
 
 impl Resource {

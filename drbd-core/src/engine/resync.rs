@@ -12,7 +12,7 @@ use super::senseless::Senseless;
 use crate::config::PeerDeviceOptions;
 use crate::control::FinishedResync;
 use crate::ids::{Instant, Sector};
-use crate::limits::{BYTES_PER_BIT, SECTORS_PER_BIT};
+use crate::limits::{BYTES_PER_BIT, REQUEST_BYTES_MAX, SECTORS_PER_BIT};
 use crate::states::ReplicationState;
 use crate::wire::{BlockAck, BlockRequest, Packet, BLOCK_ID_RESYNC};
 
@@ -39,6 +39,8 @@ enum AskedStage {
     Digesting,
     /// The source was asked.
     Sent,
+    /// The source was asked, and may say that there are only zeroes.
+    SentThin,
     /// The answer is there, and being written.
     Answered,
 }
@@ -142,7 +144,16 @@ impl Resync {
 
     /// The source answered exactly that; false if it was not asked.
     pub(super) fn answered(&mut self, sector: Sector, bytes: u32) -> bool {
-        let asked = self.asked_exactly(sector, bytes, AskedStage::Sent);
+        self.answered_at(sector, bytes, AskedStage::Sent) || self.answered_thin(sector, bytes)
+    }
+
+    /// The source answered exactly that, and was asked so that it may say that there are only zeroes.
+    pub(super) fn answered_thin(&mut self, sector: Sector, bytes: u32) -> bool {
+        self.answered_at(sector, bytes, AskedStage::SentThin)
+    }
+
+    fn answered_at(&mut self, sector: Sector, bytes: u32, stage: AskedStage) -> bool {
+        let asked = self.asked_exactly(sector, bytes, stage);
         asked.map(|a| a.stage = AskedStage::Answered).is_some()
     }
 
@@ -237,6 +248,8 @@ impl Resource {
         let Some(connection) = self.connection.as_mut() else { return false };
         let rate = configured_rate(&connection.peer_devices[d].options);
         let version = connection.session().map_or(0, |s| s.version);
+        let pieces = self.thin_pieces(d, thin_bytes_max(version));
+        let connection = self.connection.as_mut().expect("just found");
         let peer_device = &mut connection.peer_devices[d];
         if peer_device.replication != ReplicationState::SyncTarget {
             return false;
@@ -255,15 +268,23 @@ impl Resource {
         let Some(backing) = device.backing.as_deref() else { return false };
         let from = resync.position;
         let Some(first) = next_unasked(backing, resync, slot, from) else { return false };
-        let max_bytes = resync.pace.request_bytes().min(max_bytes(version));
+        let by_checksum = resync.by_checksum;
+        let pieces = pieces.filter(|_| !by_checksum);
+        let usual_bytes = resync.pace.request_bytes().min(max_bytes(version));
+        let max_bytes = pieces.map_or(usual_bytes, |pieces| pieces.request_bytes(usual_bytes));
         let (sector, bytes) = run_from(backing, resync, slot, first, max_bytes, device.size);
+        let bytes = pieces.map_or(bytes, |pieces| pieces.cut(sector, bytes));
+        let thin = pieces.is_some_and(|pieces| pieces.has(sector, bytes));
         if device.conflicts.would_wait(sector, bytes, true) {
             // Being written by somebody right now; that write may even settle it. Look again when it is done.
             return false;
         }
-        let by_checksum = resync.by_checksum;
         let by_checksum = by_checksum && has_room;
-        let stage = if by_checksum { AskedStage::Digesting } else { AskedStage::Sent };
+        let stage = match by_checksum {
+            true => AskedStage::Digesting,
+            false if thin => AskedStage::SentThin,
+            false => AskedStage::Sent,
+        };
         resync.asked.push(Asked { sector, bytes, at: self.now, stage });
         resync.in_flight_bytes += u64::from(bytes);
         resync.budget_bytes = resync.budget_bytes.saturating_sub(i64::from(bytes));
@@ -272,6 +293,8 @@ impl Resource {
         let volume = self.devices[d].volume;
         if by_checksum {
             self.read_for_checksum(d, &block, out);
+        } else if thin {
+            self.send(volume, Packet::RsThinRequest(block), out);
         } else {
             self.send(volume, Packet::RsDataRequest(block), out);
         }
@@ -427,6 +450,14 @@ fn max_bytes(version: u32) -> u64 {
     match version {
         0..=94 => 32 << 10,
         _ => 128 << 10,
+    }
+}
+
+/// Largest request for a piece that may be zeroes: its answer is large only if it is not.
+fn thin_bytes_max(version: u32) -> u64 {
+    match version {
+        0..=99 => max_bytes(version),
+        _ => REQUEST_BYTES_MAX.into(),
     }
 }
 

@@ -14,6 +14,7 @@ use super::network::Network;
 use super::node::{Node, VolumeDisks};
 use super::prng::Prng;
 use super::setup::Setup;
+use super::thin;
 use super::trace::Trace;
 use super::trouble::{self, Trouble};
 use super::two_primaries;
@@ -140,6 +141,9 @@ impl Cluster {
         }
         if changes::is_wanted(seed) {
             setup.expect_changes(changes::has_volumes(seed), &mut Prng::new(seed, 12));
+        }
+        if thin::is_wanted(seed) {
+            setup.make_thin(&mut Prng::new(seed, 12));
         }
         let images: Vec<Vec<Image>> = setup
             .nodes

@@ -7,7 +7,7 @@
 //! Code map: `cluster` is the world and its loop, `setup` what a seed makes of it, `shell` carries out what an engine
 //! commands (as the daemon does), `node`, `disk`, `image` and `network` are what it is carried out on,
 //! `application` and `workload` the user of the device, `operator` the administrator, `injection` the bringer of faults, `watch` asks the
-//! checkers. `trouble`, `administered`, `two_primaries`, `upkeep`, `changes` and `growth` are other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
+//! checkers. `trouble`, `administered`, `two_primaries`, `upkeep`, `changes`, `growth` and `thin` are other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
 //! makes a failing run smaller.
 
 pub mod administered;
@@ -31,6 +31,7 @@ mod prng;
 mod setup;
 mod shell;
 mod shrink;
+pub mod thin;
 mod trace;
 pub mod trouble;
 pub mod two_primaries;
@@ -127,7 +128,7 @@ thread_local! {
 }
 
 /// The kinds of runs: name and first seed.
-pub const KINDS: [(&str, u64); 7] = [
+pub const KINDS: [(&str, u64); 8] = [
     ("one-primary", 0),
     ("trouble", trouble::FIRST_SEED),
     ("two-primaries", two_primaries::FIRST_SEED),
@@ -135,6 +136,7 @@ pub const KINDS: [(&str, u64); 7] = [
     ("upkeep", upkeep::FIRST_SEED),
     ("changes", changes::FIRST_SEED),
     ("growth", growth::FIRST_SEED),
+    ("thin", thin::FIRST_SEED),
 ];
 
 /// Runs one seed.

@@ -179,6 +179,7 @@ impl Cluster {
                 logical_block_size: 512,
                 physical_block_size: 512,
                 discard_zeroes: true,
+                discard_granularity: self.setup.nodes[node].discard_granularity,
                 external_metadata: disks.meta.is_some(),
             },
             metadata,

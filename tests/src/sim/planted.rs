@@ -3,7 +3,7 @@
 //! nothing but the tests of this crate asks for. Every one must be found within 2,000 seeds, but for the one
 //! that is [`HARMLESS`] and the one of [`BUGS_NOT_FOUND`].
 
-use super::{administered, changes, growth, two_primaries, upkeep};
+use super::{administered, changes, growth, thin, two_primaries, upkeep};
 use drbd_core::engine::planted::Bug as CoreBug;
 use drbd_core::engine::Resource;
 
@@ -189,6 +189,16 @@ pub const BUGS_OF_UPKEEP: [Row; 9] = [
     (CoreBug::SilenceNotNoticed, "link", "a ping that is not answered is waited for for ever"),
 ];
 
+/// Those of [discard-aware resync](thin), found by seeds of that kind.
+pub const BUGS_OF_THIN: [Row; 2] = [
+    (CoreBug::DeallocatedUnread, "resync", "the source says that there are only zeroes without looking"),
+    (
+        CoreBug::DeallocatedKept,
+        "resync",
+        "the target that hears of zeroes calls the piece in sync and keeps what it has",
+    ),
+];
+
 /// A bug that is found.
 #[derive(Clone, Copy, Debug)]
 pub struct Planted {
@@ -204,13 +214,14 @@ pub struct Planted {
 
 /// All that are found.
 pub fn all() -> Vec<Planted> {
-    let kinds: [(&[Row], u64); 7] = [
+    let kinds: [(&[Row], u64); 8] = [
         (&BUGS, 0),
         (&BUGS_OF_TWO, two_primaries::FIRST_SEED),
         (&BUGS_OF_TROUBLE, administered::FIRST_SEED),
         (&BUGS_OF_UPKEEP, upkeep::FIRST_SEED),
         (&BUGS_OF_CHANGES, changes::FIRST_SEED),
         (&BUGS_OF_GROWTH, growth::FIRST_SEED),
+        (&BUGS_OF_THIN, thin::FIRST_SEED),
         (&BUGS_OF_A_KNOWN_SEED, KNOWN_SEED),
     ];
     let bugs = kinds.into_iter().flat_map(|(bugs, first)| bugs.iter().map(move |bug| (*bug, first)));

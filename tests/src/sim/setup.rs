@@ -28,6 +28,8 @@ pub(crate) struct NodeSetup {
     pub(crate) tears_at: u64,
     /// Usual time of a disk operation.
     pub(crate) disk_latency: u64,
+    /// What its disks discard in, in bytes; 0: they give no space back.
+    pub(crate) discard_granularity: u32,
     /// Options of its disks.
     pub(crate) disk: DiskOptions,
 }
@@ -142,6 +144,7 @@ impl NodeSetup {
             write_through,
             tears_at: dice.pick(&[1, 8]),
             disk_latency: dice.pick(&[50_000, 300_000, 3_000_000]),
+            discard_granularity: 0,
             disk,
         }
     }

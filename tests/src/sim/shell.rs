@@ -7,7 +7,7 @@ use super::integrity::{digest_of, toy_hmac};
 use super::network::{Connection, End, Flow, Party, PartyState, Piece};
 use super::node::{Daemon, Endpoint, Job};
 use super::trouble::FULL;
-use drbd_core::engine::{Command, DiskIo, DiskOp, Event, IoResult, MetaIo, MetaOp, SocketLoss};
+use drbd_core::engine::{Command, DiskIo, DiskOp, Event, IoResult, MetaIo, MetaOp, SocketLoss, ONLY_ZEROES};
 use drbd_core::ids::{Instant, NodeId, PayloadId, SocketId};
 use drbd_core::states::DiskState;
 use drbd_core::wire::{self, Frame, Framer};
@@ -134,8 +134,13 @@ impl Cluster {
                 let digest = (&*algorithm != "unknown").then(|| toy_hmac(&key, &message));
                 self.post(node, US, Event::Hmac { peer, purpose, digest });
             }
-            Command::Digest { job, payload, .. } => {
-                let digest = Some(digest_of(&self.daemon(node).payloads.tags(payload)));
+            Command::Digest { job, payload, algorithm, .. } => {
+                let tags = self.daemon(node).payloads.tags(payload);
+                let digest = Some(if &*algorithm == ONLY_ZEROES {
+                    [u8::from(tags.iter().all(|tag| *tag == 0))].into()
+                } else {
+                    digest_of(&tags)
+                });
                 self.post(node, 20 * US, Event::Digest { job, digest });
             }
             Command::RunHandler { handler, call } => {

@@ -27,6 +27,8 @@ pub(crate) struct BlockFacts {
     pub(crate) alignment_bytes: u32,
     /// A hole reads as zeroes and can be made.
     pub(crate) discard_zeroes: bool,
+    /// What holes had better be multiples of, in bytes; 0: there are none.
+    pub(crate) discard_granularity: u32,
     /// Whoever hands in an operation may be held until a server elsewhere answers (FUSE, NFS, what is not known).
     pub(crate) may_block: bool,
 }
@@ -48,12 +50,15 @@ impl BlockFacts {
             let _ = ioctl::physical_block_bytes(file.as_raw_fd(), &raw mut physical);
         }
         let logical_block_bytes = u32::try_from(logical).unwrap_or(512).max(512);
+        let discard_zeroes =
+            queue_limit(number, "write_zeroes_max_bytes") > 0 && queue_limit(number, "discard_max_bytes") > 0;
+        let granularity = queue_limit(number, "discard_granularity");
         BlockFacts {
             logical_block_bytes,
             physical_block_bytes: physical.max(logical_block_bytes),
             alignment_bytes: logical_block_bytes,
-            discard_zeroes: queue_limit(number, "write_zeroes_max_bytes") > 0
-                && queue_limit(number, "discard_max_bytes") > 0,
+            discard_zeroes,
+            discard_granularity: if discard_zeroes { granularity.min(1 << 30) as u32 } else { 0 },
             may_block: false,
         }
     }
@@ -70,6 +75,7 @@ impl BlockFacts {
             physical_block_bytes: 4096,
             alignment_bytes,
             discard_zeroes: punched == 0,
+            discard_granularity: if punched == 0 { 4096 } else { 0 },
             may_block: !nix::sys::statfs::fstatfs(file)
                 .is_ok_and(|f| NEVER_BLOCKING.contains(&f.filesystem_type())),
         }

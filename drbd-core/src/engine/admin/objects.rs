@@ -9,6 +9,7 @@ use crate::engine::connection::{Connection, Link, Path};
 use crate::engine::peer_device::PeerDevice;
 use crate::engine::resource::Resource;
 use crate::engine::state::Mode;
+use crate::engine::thin_resync::Pieces;
 use crate::ids::{Instant, NodeId, Ticket, VolumeNumber};
 use crate::limits::NODES_MAX;
 use crate::refusal::{Reason, Refusal};
@@ -100,6 +101,7 @@ impl Resource {
         {
             info.push("al-extents and al-updates take effect at the next attach".to_owned());
         }
+        info.extend(Pieces::remark(&backing.limits, &options));
         let keep = (backing.options.al_extents, backing.options.al_updates);
         backing.options = DiskOptions { al_extents: keep.0, al_updates: keep.1, ..options };
         Ok(Done { changed: true, info, ..Done::default() })

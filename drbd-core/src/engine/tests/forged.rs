@@ -242,11 +242,8 @@ fn blocks() -> Vec<Forgery> {
     list.push((Stream::Data, Packet::RsDataReply(data(40, 4096, BLOCK_ID_RESYNC)), Ends("sector")));
     list.push((Stream::Data, Packet::RsDataReply(data(BLOCK * 8, 512, BLOCK_ID_RESYNC)), Ends("sector")));
     list.push((Stream::Data, Packet::OvReply(digest(40, 4096, 4)), Ends("sector")));
-    list.push((
-        Stream::Data,
-        Packet::RsDeallocated(Extent { sector: Sector(8), bytes: 4096 }),
-        Ends("command"),
-    ));
+    let zeroes = Extent { sector: Sector(8), bytes: 4096 };
+    list.push((Stream::Data, Packet::RsDeallocated(zeroes), Ends("sector")));
     // A read that cannot be served is refused, one that can is: no harm in either.
     list.push((Stream::Data, Packet::DataRequest(request(8, 4096)), Either));
     list.push((Stream::Data, Packet::RsDataRequest(request(8, 4096)), Either));

@@ -276,6 +276,16 @@ impl Lab {
         self.upper(n, UpperOp::Read, block, Some(vec![0; blocks]), false)
     }
 
+    pub(super) fn discard(&mut self, n: usize, block: u64, blocks: u32) -> UpperTag {
+        self.next += 1;
+        let (tag, volume, sector, bytes) = (UpperTag(self.next), VOLUME, Sector(block * 8), blocks * 4096);
+        let (op, payload) = (UpperOp::Discard, PayloadId::NONE);
+        let request = UpperRequest { tag, volume, op, sector, bytes, payload, fua: false };
+        self.events.push_back((n, Event::Upper(request)));
+        self.run();
+        tag
+    }
+
     pub(super) fn flush(&mut self, n: usize) -> UpperTag {
         self.upper(n, UpperOp::Flush, 0, None, false)
     }
@@ -519,7 +529,11 @@ impl Lab {
                     !self.honest || contents.len() as u32 * 4096 == bytes.next_multiple_of(4096),
                     "{bytes} bytes of {contents:?}"
                 );
-                let digest = contents.iter().flat_map(|c| c.to_be_bytes()).collect();
+                let digest: Box<[u8]> = if &*algorithm == crate::engine::ONLY_ZEROES {
+                    Box::new([u8::from(contents.iter().all(|c| *c == 0))])
+                } else {
+                    contents.iter().flat_map(|c| c.to_be_bytes()).collect()
+                };
                 let digest = (&*algorithm != "unknown").then_some(digest);
                 let event = (n, Event::Digest { job, digest });
                 if self.hold_digests {

@@ -29,6 +29,7 @@ mod resync_order;
 mod roles;
 mod scenario;
 mod split_brain;
+mod thin_resync;
 mod two_primaries;
 mod verifying;
 mod volumes;

@@ -38,6 +38,10 @@ impl Pending {
         matches!(self, Pending::Disk(DiskIo { op: DiskOp::Read, .. }))
     }
 
+    pub(super) fn is_discard(&self) -> bool {
+        matches!(self, Pending::Disk(DiskIo { op: DiskOp::Discard, .. }))
+    }
+
     pub(super) fn is_flush(&self) -> bool {
         matches!(self, Pending::Disk(DiskIo { op: DiskOp::Flush, .. }))
     }
@@ -70,6 +74,7 @@ pub(super) struct Node {
     pub(super) unstable: Vec<(u64, Option<Box<[u8; BLOCK_BYTES]>>)>,
     /// What the disk says of itself.
     pub(super) logical_block_size: u32,
+    pub(super) discard_granularity: u32,
     /// Disks of volumes 1 and up, internal metadata at their end; their blocks are in `disk` from number × 2^32 on, their
     /// metadata in `meta` from number × 2^48 on.
     pub(super) further: u16,
@@ -167,6 +172,7 @@ impl Node {
             meta_bytes: 1 << 20,
             unstable: Vec::new(),
             logical_block_size: 512,
+            discard_granularity: 0,
             further: 0,
             pending: Vec::new(),
             holds: None,
@@ -292,6 +298,7 @@ impl Node {
         self.device_bytes.clone_from(&other.device_bytes);
         self.meta_bytes = other.meta_bytes;
         self.logical_block_size = other.logical_block_size;
+        self.discard_granularity = other.discard_granularity;
         self.disk = other.disk.clone();
     }
 
@@ -357,6 +364,7 @@ impl Node {
                 logical_block_size: self.logical_block_size,
                 physical_block_size: 4096,
                 discard_zeroes: true,
+                discard_granularity: self.discard_granularity,
                 external_metadata: !self.index.is_internal(),
             },
             metadata: Box::new(metadata),

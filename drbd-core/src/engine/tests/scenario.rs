@@ -44,6 +44,7 @@ transcripts! {
     freezing "freezing.txt",
     verifying "verify.txt",
     links "links.txt",
+    thin_disks "thin.txt",
     reads "reads.txt",
     split_brains "split-brain.txt",
     both_primary "two-primaries.txt",

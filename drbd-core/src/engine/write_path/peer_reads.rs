@@ -33,8 +33,7 @@ impl Resource {
         let mut request = PeerRequest::read(d, session, op, block);
         let serves = self.devices[d].disk == DiskState::UpToDate && self.room_for_peer() > 0;
         // Copies are counted until the target has written them, by the resync they are for.
-        let copies = matches!(op, PeerOp::ResyncRead | PeerOp::ChecksumRead);
-        if !serves || (copies && !self.is_resync_source(d)) {
+        if !serves || (op.copies() && !self.is_resync_source(d)) {
             self.refuse_read(&request, out);
             return;
         }
@@ -45,9 +44,8 @@ impl Resource {
     /// A question of a resync that broke off while it waited. In the next one the target asks anew, and could not tell the
     /// answers apart.
     pub(in crate::engine) fn asks_no_more(&self, request: &PeerRequest) -> bool {
-        let copies = matches!(request.op, PeerOp::ResyncRead | PeerOp::ChecksumRead);
         let another = request.attempt != self.resync_attempt(request.device);
-        copies && another && self.is_resync_source(request.device)
+        request.op.copies() && another && self.is_resync_source(request.device)
     }
 
     fn resync_attempt(&self, d: usize) -> u32 {
@@ -81,21 +79,25 @@ impl Resource {
             flags: 0,
             bytes: request.bytes,
         };
-        let packet = match request.op {
-            PeerOp::ResyncRead | PeerOp::ChecksumRead => Packet::RsDataReply(data),
-            _ => Packet::DataReply(data),
-        };
+        let copies = request.op.copies();
+        let packet = if copies { Packet::RsDataReply(data) } else { Packet::DataReply(data) };
         let volume = self.devices[d].volume;
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         peer_device.counters.sent_sectors += u64::from(request.bytes) / 512;
-        if matches!(request.op, PeerOp::ResyncRead | PeerOp::ChecksumRead) {
-            match &mut peer_device.resync {
-                Some(resync) => resync.copy_sent(request.sector, request.bytes),
-                None => peer_device.strays = true,
-            }
+        if copies {
+            self.count_copy(request);
         }
         self.send_bulk(volume, packet, bytes, out);
         Resource::release(bytes, out);
+    }
+
+    /// As source: what is on its way to the target is counted until that has written it.
+    pub(in crate::engine) fn count_copy(&mut self, request: &PeerRequest) {
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[request.device];
+        match &mut peer_device.resync {
+            Some(resync) => resync.copy_sent(request.sector, request.bytes),
+            None => peer_device.strays = true,
+        }
     }
 
     pub(in crate::engine) fn refuse_read(&mut self, request: &PeerRequest, out: &mut Vec<Command>) {
@@ -108,9 +110,10 @@ impl Resource {
             bytes: request.bytes,
             seq: peer_device.next_sequence(),
         };
-        let packet = match request.op {
-            PeerOp::ResyncRead | PeerOp::VerifyRead | PeerOp::ChecksumRead => Packet::NegRsDreply(ack),
-            _ => Packet::NegDreply(ack),
+        let packet = if request.op.copies() || request.op == PeerOp::VerifyRead {
+            Packet::NegRsDreply(ack)
+        } else {
+            Packet::NegDreply(ack)
         };
         self.send_control(volume, packet, out);
     }

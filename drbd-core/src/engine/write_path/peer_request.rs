@@ -29,7 +29,9 @@ pub(in crate::engine) enum PeerOp {
     Read,
     /// A resync target reads.
     ResyncRead,
-    /// A resync source answered us.
+    /// A resync target reads, and would rather hear that there are only zeroes.
+    ThinRead,
+    /// A resync source answered us; without bytes: with zeroes.
     ResyncWrite,
     /// The node that verifies wants a digest.
     VerifyRead,
@@ -42,10 +44,19 @@ pub(in crate::engine) enum PeerOp {
 }
 
 impl PeerOp {
+    /// What is read is for the disk of a resync target.
+    pub(in crate::engine) fn copies(self) -> bool {
+        matches!(self, PeerOp::ResyncRead | PeerOp::ThinRead | PeerOp::ChecksumRead)
+    }
+
     /// The shell digests what was read.
     pub(in crate::engine) fn wants_digest(self) -> bool {
         match self {
-            PeerOp::VerifyRead | PeerOp::VerifyCompare | PeerOp::ChecksumRead | PeerOp::ChecksumOwn => true,
+            PeerOp::VerifyRead
+            | PeerOp::VerifyCompare
+            | PeerOp::ThinRead
+            | PeerOp::ChecksumRead
+            | PeerOp::ChecksumOwn => true,
             PeerOp::Write
             | PeerOp::Trim
             | PeerOp::Zeroes { .. }
@@ -330,6 +341,7 @@ impl Resource {
             }
             PeerOp::Read
             | PeerOp::ResyncRead
+            | PeerOp::ThinRead
             | PeerOp::VerifyRead
             | PeerOp::VerifyCompare
             | PeerOp::ChecksumRead
@@ -361,10 +373,17 @@ impl Resource {
         let op = match op {
             PeerOp::Trim => DiskOp::Discard,
             PeerOp::Zeroes { unmap } => DiskOp::WriteZeroes { unmap },
+            PeerOp::ResyncWrite if payload == PayloadId::NONE && !self.planted(Bug::DeallocatedKept) => {
+                DiskOp::Discard
+            }
+            PeerOp::ResyncWrite if payload == PayloadId::NONE => {
+                return self.peer_disk_done(key, IoResult::Done, PayloadId::NONE, out);
+            }
             PeerOp::Write
             | PeerOp::ResyncWrite
             | PeerOp::Read
             | PeerOp::ResyncRead
+            | PeerOp::ThinRead
             | PeerOp::VerifyRead
             | PeerOp::VerifyCompare
             | PeerOp::ChecksumRead
@@ -418,8 +437,7 @@ impl Resource {
             self.drop_answer(&request, bytes_read, out);
         }
         self.peer_request_over(key, out);
-        let for_resync = matches!(request.op, PeerOp::ResyncRead | PeerOp::ChecksumRead);
-        if for_resync && current && result != IoResult::Done && self.disk_is_good(d) {
+        if request.op.copies() && current && result != IoResult::Done && self.disk_is_good(d) {
             // The target counts the block as failed and would end without it.
             self.resync_anew(d);
         }

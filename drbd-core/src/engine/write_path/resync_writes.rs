@@ -5,7 +5,7 @@ use super::transfer::Ack;
 use crate::engine::command::Command;
 use crate::engine::resource::Resource;
 use crate::engine::senseless::Senseless;
-use crate::ids::PayloadId;
+use crate::ids::{PayloadId, Sector};
 use crate::wire::{Data, BLOCK_ID_RESYNC};
 
 impl Resource {
@@ -17,10 +17,22 @@ impl Resource {
         payload: PayloadId,
         out: &mut Vec<Command>,
     ) -> Result<(), Senseless> {
-        let session = self.session_number().expect("packets come in a session");
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         peer_device.counters.received_sectors += u64::from(data.bytes) / 512;
         let asked = peer_device.answers_resync(data.sector, data.bytes);
+        self.write_resynced(d, asked, (data.sector, data.bytes), payload, out)
+    }
+
+    /// Writes what the source answered to a question of the resync, if it was `asked`; zeroes if there is no payload.
+    pub(in crate::engine) fn write_resynced(
+        &mut self,
+        d: usize,
+        asked: Result<bool, Senseless>,
+        (sector, bytes): (Sector, u32),
+        payload: PayloadId,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Senseless> {
+        let session = self.session_number().expect("packets come in a session");
         if !matches!(asked, Ok(true)) {
             Resource::release(payload, out);
         }
@@ -28,8 +40,8 @@ impl Resource {
             device: d,
             session,
             op: PeerOp::ResyncWrite,
-            sector: data.sector,
-            bytes: data.bytes,
+            sector,
+            bytes,
             block_id: BLOCK_ID_RESYNC,
             flags: 0,
             payload,

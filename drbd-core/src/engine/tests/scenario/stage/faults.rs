@@ -6,6 +6,7 @@
 //! | `NODE: power fails` | with everything its disk had not carried out; configured again, nothing attached |
 //! | `NODE: disk holds KIND`, `answers`, `answers one [with EIO]` | operations that are not answered, and when they are |
 //! | `NODE: disk fails KIND with EIO`, `is well` | KIND: reads, writes, flushes, data, metadata, log, super-block, everything |
+//! | `NODE: disk discards in units of 4096` | bytes; known from the next attach on |
 //! | `NODE: loses what its disk holds` | unanswered operations never happened |
 //! | `NODE: block 5 rots` | other bytes, and nobody noticed |
 //! | `NODE: had 5..7 = 1` | on its disk before DRBD had it |
@@ -98,6 +99,9 @@ impl Stage {
             ["had", span, "=", value] => {
                 let value = super::content(value);
                 self.lab().nodes[n].disk.extend(blocks(span).map(|block| (block, value)));
+            }
+            ["disk", "discards", "in", "units", "of", bytes] => {
+                self.lab().nodes[n].discard_granularity = bytes.parse().expect("a number of bytes");
             }
             ["takes", "a", "snapshot"] => {
                 self.snapshots[n] = Some(Node::with_disk_of(&self.lab().nodes[n], n as u8, 0));

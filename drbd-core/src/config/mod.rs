@@ -159,6 +159,8 @@ pub struct DiskOptions {
     pub disk_timeout_ds: u64,
     /// disk-flushes.
     pub disk_flushes: bool,
+    /// disk-barrier.
+    pub disk_barrier: bool,
     /// disk-drain.
     pub disk_drain: bool,
     /// md-flushes.
@@ -182,6 +184,7 @@ impl From<&OptionSet> for DiskOptions {
             on_io_error: set.text("on-io-error").to_owned(),
             disk_timeout_ds: set.unsigned("disk-timeout"),
             disk_flushes: set.boolean("disk-flushes"),
+            disk_barrier: set.boolean("disk-barrier"),
             disk_drain: set.boolean("disk-drain"),
             md_flushes: set.boolean("md-flushes"),
             resync_after: match set.value("resync-after") {

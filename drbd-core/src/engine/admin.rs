@@ -195,7 +195,7 @@ impl Resource {
                 Ok(done(true))
             }
             AdminRequest::NetOptions { peer, options } => self.net_options(peer, options, out),
-            AdminRequest::DiskOptions { volume, options } => self.disk_options(volume, options),
+            AdminRequest::DiskOptions { volume, options } => self.disk_options(volume, options, out),
             AdminRequest::PeerDeviceOptions { peer, volume, options } => {
                 self.peer_device_options(peer, volume, options, out)
             }

@@ -118,6 +118,7 @@ impl Resource {
             name: backing_dev,
             limits: disk,
             options,
+            cannot_flush: false,
             super_block,
             index,
             place,

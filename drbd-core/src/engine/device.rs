@@ -109,6 +109,8 @@ pub(super) struct Backing {
     pub(super) name: String,
     pub(super) limits: DiskLimits,
     pub(super) options: DiskOptions,
+    /// It said so when it was to flush.
+    pub(super) cannot_flush: bool,
     pub(super) super_block: SuperBlock,
     pub(super) index: Index,
     /// Where the metadata is.

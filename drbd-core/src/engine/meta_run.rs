@@ -46,9 +46,7 @@ impl Resource {
         let job = Job {
             resize: None,
             // With internal metadata the transaction's own barrier covers the data.
-            flush_data: backing.limits.external_metadata
-                && !evicted.is_empty()
-                && backing.options.disk_flushes,
+            flush_data: backing.limits.external_metadata && !evicted.is_empty() && backing.flushes(),
             blocks: if evicted.is_empty() || !bitmap_first {
                 Blocks::None
             } else {
@@ -140,7 +138,7 @@ impl Resource {
     }
 
     fn step_flush_data(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
-        let flushes = self.devices[d].backing.as_ref().is_some_and(|b| b.options.disk_flushes);
+        let flushes = self.devices[d].backing.as_ref().is_some_and(|b| b.flushes());
         let wanted = self.running(d).job.flush_data && flushes;
         self.one_operation(d, wanted, None, out)
     }

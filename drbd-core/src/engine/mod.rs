@@ -59,6 +59,7 @@ mod status;
 mod thaw;
 mod thin_resync;
 mod verify;
+mod write_ordering;
 mod write_path;
 
 #[cfg(test)]
@@ -154,6 +155,7 @@ impl Resource {
     fn disk_done(&mut self, io: DiskIoId, result: IoResult, payload: PayloadId, out: &mut Vec<Command>) {
         let Io { owner, device: d, .. } = self.ios.remove(io.0);
         self.devices[d].counters.lower_pending -= 1;
+        let result = self.judge_flush(d, owner, result, out);
         match owner {
             IoOwner::Request(key) => self.request_or_read_done(key, result, out),
             IoOwner::Peer(key) => self.peer_disk_done(key, result, payload, out),

@@ -30,21 +30,13 @@ impl Resource {
     }
 
     fn resource_object(&self) -> ResourceObject {
-        let flushes =
-            self.devices.iter().filter_map(|d| d.backing.as_deref()).all(|b| b.options.disk_flushes);
-        let drains = self.devices.iter().filter_map(|d| d.backing.as_deref()).all(|b| b.options.disk_drain);
-        let ordering = match (flushes, drains) {
-            (true, _) => "flush",
-            (false, true) => "drain",
-            (false, false) => "none",
-        };
         ResourceObject {
             name: self.name.clone(),
             node_id: self.node_id,
             role: self.role,
             suspended: self.suspended,
             force_io_failures: self.force_io_failures,
-            write_ordering: ordering.to_owned(),
+            write_ordering: self.write_ordering().name().to_owned(),
             may_promote: self.may_promote(),
             promotion_score: self.promotion_score(),
             last_decision: self.last_decision.clone(),

@@ -90,7 +90,9 @@ impl Resource {
         &mut self,
         volume: VolumeNumber,
         options: DiskOptions,
+        out: &mut Vec<Command>,
     ) -> Result<Done, Refusal> {
+        let ordering = self.write_ordering();
         let Some(d) = self.device_index(volume) else { return Err(Reason::MinorInvalid.into()) };
         self.check_resync_after(d, &options)?;
         self.admin.state_changed = true;
@@ -104,6 +106,8 @@ impl Resource {
         info.extend(Pieces::remark(&backing.limits, &options));
         let keep = (backing.options.al_extents, backing.options.al_updates);
         backing.options = DiskOptions { al_extents: keep.0, al_updates: keep.1, ..options };
+        backing.cannot_flush = false;
+        self.tell_write_ordering(ordering, out);
         Ok(Done { changed: true, info, ..Done::default() })
     }
 

@@ -501,7 +501,7 @@ impl Node {
                 }
                 let epoch = self.contract.epochs.pop_front().expect("an epoch");
                 let cached = self.engine.devices[0].backing.as_deref();
-                if cached.is_some_and(|backing| !backing.options.disk_flushes) {
+                if cached.is_some_and(|backing| !backing.flushes()) {
                     // The administrator says that what is written is stable.
                     self.contract.stable = self.contract.done.len();
                 }

@@ -45,6 +45,7 @@ transcripts! {
     verifying "verify.txt",
     links "links.txt",
     thin_disks "thin.txt",
+    unlike_disks "unlike-disks.txt",
     reads "reads.txt",
     split_brains "split-brain.txt",
     both_primary "two-primaries.txt",

@@ -635,7 +635,7 @@ impl Resource {
             return false;
         }
         let device = &self.devices[d];
-        device.backing.as_ref().is_some_and(|b| b.options.disk_flushes)
+        device.backing.as_ref().is_some_and(|b| b.flushes())
     }
 
     /// A disk is flushed for the epochs of a session.

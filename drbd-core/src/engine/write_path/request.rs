@@ -493,7 +493,7 @@ impl Resource {
         let d = self.requests[key].device;
         self.requests[key].submitted = true;
         self.flush_peer(key, out);
-        if self.devices[d].usable().is_some_and(|b| b.options.disk_flushes) {
+        if self.devices[d].usable().is_some_and(|b| b.flushes()) {
             self.requests[key].local = Local::Pending;
             let nothing = (Sector(0), 0);
             self.disk_io(d, IoOwner::Request(key), DiskOp::Flush, nothing, PayloadId::NONE, false, out);

@@ -4,14 +4,14 @@
 //! | --- | --- |
 //! | `in sync` | both UpToDate and Established, nothing marked |
 //! | `connected`, `apart` | both replicate; neither does |
-//! | `NODE KEY:VALUE…` | role, peer-role, connection, replication, disk, peer-disk, suspended, resync-suspended; marks (how many) |
+//! | `NODE KEY:VALUE…` | role, peer-role, connection, replication, disk, peer-disk, suspended, resync-suspended; marks (how many), blocks (of the device), write-ordering |
 //! | `NODE marked 5..7 9`, `nothing` | exactly these blocks are out of sync |
 //! | `NODE holds 5 = 1` | its disk does |
 //! | `NODE copied 5..7 9`, `nothing`, `everything` | sent for a resync since this was last asked (or since the beginning) |
 //! | `NODE sent [N] P_NAME`, `NODE sent no P_NAME` | since the beginning |
 //! | `NODE waits for the write of 1` | or another request: neither done nor failed |
 //! | `NODE ended the write of 1` | it did |
-//! | `NODE logged WORDS`, `called HANDLER`, `did not call HANDLER` | |
+//! | `NODE logged WORDS`, `did not log WORDS`, `called HANDLER`, `did not call HANDLER` | |
 //! | `NODE decides` | about writes of two Primaries that meet |
 //! | `one generation`, `two generations` | of both disks |
 
@@ -39,7 +39,7 @@ pub(super) enum Condition {
     Copied(usize, Vec<u64>),
     Sent(usize, Option<usize>, String),
     Waits(usize, UpperTag, bool),
-    Logged(usize, String),
+    Logged(usize, String, bool),
     Called(usize, String, bool),
     Decides(usize),
 }
@@ -95,7 +95,8 @@ impl Condition {
             ["sent", count, packet] => Condition::Sent(n, Some(count.parse().ok()?), (*packet).to_owned()),
             ["waits", "for", what @ ..] => Condition::Waits(n, request(n, &what.join(" "))?, true),
             ["ended", what @ ..] => Condition::Waits(n, request(n, &what.join(" "))?, false),
-            ["logged", text @ ..] => Condition::Logged(n, text.join(" ")),
+            ["logged", text @ ..] => Condition::Logged(n, text.join(" "), true),
+            ["did", "not", "log", text @ ..] => Condition::Logged(n, text.join(" "), false),
             ["decides"] => Condition::Decides(n),
             ["called", handler] => Condition::Called(n, (*handler).to_owned(), true),
             ["did", "not", "call", handler] => Condition::Called(n, (*handler).to_owned(), false),
@@ -137,9 +138,9 @@ impl Condition {
                 let result = lab.result(*n, *tag);
                 (result.is_none() == *waits, format!("{result:?}"))
             }
-            Condition::Logged(n, text) => {
+            Condition::Logged(n, text, wanted) => {
                 let lines = &lab.nodes[*n].log_lines;
-                (lines.iter().any(|line| line.contains(text)), lines.join("\n"))
+                (lines.iter().any(|line| line.contains(text)) == *wanted, lines.join("\n"))
             }
             Condition::Decides(n) => {
                 let session = lab.nodes[*n].engine.connection.as_ref().and_then(|c| c.session());
@@ -179,6 +180,8 @@ fn field(lab: &Lab, n: usize, volume: usize, key: &str) -> String {
         "peer-disk" => s.peer_disk.to_string(),
         "suspended" => s.suspended.to_string(),
         "resync-suspended" => s.resync_suspended.to_string(),
+        "blocks" => (engine.devices[volume].size.0 / 8).to_string(),
+        "write-ordering" => engine.status().resource.write_ordering,
         "marks" => lab.out_of_sync(n).len().to_string(),
         _ => panic!("a node has no {key}"),
     }

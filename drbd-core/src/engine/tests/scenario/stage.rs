@@ -19,7 +19,8 @@
 //! | `end` | how it looks; promises and disks are checked |
 //!
 //! With `option volumes 2` there are two; blocks of the second are written `1:5..7`, a node's view of it `alpha/1`, its
-//! name `r0/1`. `option metadata v08` makes disks as DRBD 8.4 does.
+//! name `r0/1`. `option metadata v08` makes disks as DRBD 8.4 does. `option NODE: disk-bytes 16777216`, `disk-blocks-of
+//! 4096` and `disk-discards-in 4096` tell what its disk is like, all in bytes.
 
 use super::super::lab::Lab;
 use super::super::node::{net, options, Node, VOLUME};
@@ -30,7 +31,7 @@ use super::telling::{Teller, Wanted};
 use crate::config::{DiskOptions, OptionSet, OptionSpec, PeerDeviceOptions, ResourceOptions, Section};
 use crate::engine::{AdminRequest, Event, UpperOp, UpperRequest, UpperResult};
 use crate::ids::{Minor, NodeId, PayloadId, Sector, UpperTag, VolumeNumber};
-use crate::metadata::Format;
+use crate::metadata::{Format, Index};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -195,9 +196,25 @@ impl Stage {
         self.lab().ask(n, request).expect("a minor nobody has");
     }
 
+    /// A node with a fresh disk as the story has it.
+    fn node_with_disk(&self, n: usize) -> Node {
+        let mut node = Node::new(n as u8, self.format(), 100 * (n as u64 + 1));
+        let told = |wanted: &str| {
+            let told = self.options[n].iter().find(|(name, _)| name == wanted);
+            told.map(|(_, bytes)| bytes.parse::<u32>().expect("a number of bytes"))
+        };
+        if let Some(bytes) = told("disk-bytes") {
+            node.device_bytes = vec![bytes.into()];
+            node.create_metadata(self.format(), Index::Internal);
+        }
+        node.logical_block_size = told("disk-blocks-of").unwrap_or(node.logical_block_size);
+        node.discard_granularity = told("disk-discards-in").unwrap_or(node.discard_granularity);
+        node
+    }
+
     fn begin(&mut self, how: &[&str]) {
         let nets = [0, 1].map(|n| net(&self.of(n, Section::Net)));
-        let mut lab = Lab::with(nets, self.format());
+        let mut lab = Lab::of([0, 1].map(|n| self.node_with_disk(n)), nets);
         lab.journal = Some(super::super::lab::journal::Journal::default());
         self.lab = Some(lab);
         for n in 0..2 {

@@ -6,7 +6,6 @@
 //! | `NODE: power fails` | with everything its disk had not carried out; configured again, nothing attached |
 //! | `NODE: disk holds KIND`, `answers`, `answers one [with EIO]` | operations that are not answered, and when they are |
 //! | `NODE: disk fails KIND with EIO`, `is well` | KIND: reads, writes, flushes, data, metadata, log, super-block, everything |
-//! | `NODE: disk discards in units of 4096` | bytes; known from the next attach on |
 //! | `NODE: loses what its disk holds` | unanswered operations never happened |
 //! | `NODE: block 5 rots` | other bytes, and nobody noticed |
 //! | `NODE: had 5..7 = 1` | on its disk before DRBD had it |
@@ -26,11 +25,13 @@ use crate::wire::Stream;
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
+const EOPNOTSUPP: i32 = 95;
 
 fn errno(word: &str) -> i32 {
     match word {
         "EIO" => EIO,
         "ENOSPC" => ENOSPC,
+        "EOPNOTSUPP" => EOPNOTSUPP,
         _ => panic!("{word} is no error"),
     }
 }
@@ -70,6 +71,7 @@ fn failing(word: &str, error: i32) -> fn(&Pending) -> Option<i32> {
         ("writes", EIO) => |op| op.is_write().then_some(EIO),
         ("writes", ENOSPC) => |op| op.is_write().then_some(ENOSPC),
         ("flushes", EIO) => |op| op.is_flush().then_some(EIO),
+        ("flushes", EOPNOTSUPP) => |op| op.is_flush().then_some(EOPNOTSUPP),
         ("discards", EIO) => |op| is_discard(op).then_some(EIO),
         ("data", EIO) => |op| is_data(op).then_some(EIO),
         ("metadata", EIO) => |op| is_meta(op).then_some(EIO),
@@ -99,9 +101,6 @@ impl Stage {
             ["had", span, "=", value] => {
                 let value = super::content(value);
                 self.lab().nodes[n].disk.extend(blocks(span).map(|block| (block, value)));
-            }
-            ["disk", "discards", "in", "units", "of", bytes] => {
-                self.lab().nodes[n].discard_granularity = bytes.parse().expect("a number of bytes");
             }
             ["takes", "a", "snapshot"] => {
                 self.snapshots[n] = Some(Node::with_disk_of(&self.lab().nodes[n], n as u8, 0));

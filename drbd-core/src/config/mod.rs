@@ -1,8 +1,10 @@
 //! What an administrator can say: the option table, and typed options for the engine.
 
+mod fencing;
 pub mod options;
 mod read_balancing;
 
+pub use fencing::FencingPolicy;
 pub use options::{OptionError, OptionSet, OptionSpec, OptionValue, Section};
 pub use read_balancing::ReadBalancing;
 
@@ -74,7 +76,7 @@ pub struct NetOptions {
     /// rr-conflict.
     pub rr_conflict: String,
     /// fencing.
-    pub fencing: String,
+    pub fencing: FencingPolicy,
     /// use-rle.
     pub compress_bitmap: bool,
     /// max-buffers, in 4 KiB pages.
@@ -120,7 +122,7 @@ impl From<&OptionSet> for NetOptions {
             after_sb_2pri: set.text("after-sb-2pri").to_owned(),
             always_asbp: set.boolean("always-asbp"),
             rr_conflict: set.text("rr-conflict").to_owned(),
-            fencing: set.text("fencing").to_owned(),
+            fencing: FencingPolicy::from_option(set.text("fencing")),
             compress_bitmap: set.boolean("use-rle"),
             max_buffers: set.unsigned("max-buffers") as u32,
             on_congestion: match set.text("on-congestion") {

@@ -10,7 +10,7 @@ use super::meta_jobs::{Blocks, Job, MetaJobs, Then};
 use super::planted::Bug;
 use super::resource::Resource;
 use super::state::Mode;
-use super::state_change::{found_at_attach, FencingPolicy};
+use super::state_change::found_at_attach;
 use crate::control::Done;
 use crate::ids::{Sector, Ticket};
 use crate::metadata::{apply_log, device_flag, peer_flag, Format, Loaded, SuperBlock, UUID_JUST_CREATED};
@@ -106,7 +106,8 @@ impl Resource {
         let record = self.assign_slot(&mut metadata)?;
         let Loaded { mut super_block, bitmaps, log_initialise_from, .. } = metadata;
         super_block.node_id = i32::from(self.node_id.0);
-        let found = found_at_attach(super_block.flags, super_block.peers[record].flags, self.fencing());
+        let found =
+            found_at_attach(super_block.flags, super_block.peers[record].flags, self.fencing_policy());
         let size = Sector(super_block.effective_size);
         let mut bitmap = Bitmap::new(bitmaps, size);
         if replayed.0 > 0 {
@@ -153,12 +154,6 @@ impl Resource {
     fn log_slots_max(&self, block: &SuperBlock) -> u32 {
         let blocks = u64::from(block.al_stripes) * u64::from(block.al_stripe_size_4k);
         ((blocks - 1) * crate::limits::TRANSACTION_CONTEXT as u64).min(65_534) as u32
-    }
-
-    fn fencing(&self) -> FencingPolicy {
-        self.connection
-            .as_ref()
-            .map_or(FencingPolicy::DontCare, |c| FencingPolicy::from_option(&c.options.fencing))
     }
 
     /// Which peer record, with a bitmap slot: slot 0 belongs to the first configured peer.

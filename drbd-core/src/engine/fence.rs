@@ -9,10 +9,9 @@ use super::state_change::FencingPolicy;
 use crate::states::{ConnectionState, DiskState, Role};
 
 impl Resource {
-    fn fencing_policy(&self) -> FencingPolicy {
-        self.connection
-            .as_ref()
-            .map_or(FencingPolicy::DontCare, |c| FencingPolicy::from_option(&c.options.fencing))
+    /// What is configured; nothing without a peer.
+    pub(super) fn fencing_policy(&self) -> FencingPolicy {
+        self.connection.as_ref().map_or(FencingPolicy::DontCare, |c| c.options.fencing)
     }
 
     fn best_own_disk(&self) -> u8 {

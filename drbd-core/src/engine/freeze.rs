@@ -46,9 +46,7 @@ impl Resource {
 
     /// Writes keep their bytes until the peer has them on stable storage, because they may have to be sent again.
     pub(super) fn may_freeze(&self) -> bool {
-        let stonith = |word: &str| FencingPolicy::from_option(word) == FencingPolicy::ResourceAndStonith;
-        self.options.suspend_without_data
-            || self.connection.as_ref().is_some_and(|c| stonith(&c.options.fencing))
+        self.options.suspend_without_data || self.fencing_policy() == FencingPolicy::ResourceAndStonith
     }
 
     /// Completions of a device have to wait.

@@ -4,7 +4,7 @@ use super::command::{Command, Level};
 use super::connection::Link;
 use super::planted::Bug;
 use super::resource::Resource;
-use super::state_change::{judge_local, settle, Context, FencingPolicy, Snapshot, Verdict};
+use super::state_change::{judge_local, settle, Context, Snapshot, Verdict};
 use crate::ids::Sector;
 use crate::metadata::device_flag;
 use crate::refusal::Reason;
@@ -62,8 +62,7 @@ impl Resource {
         Context {
             two_primaries: connection.is_some_and(|c| c.options.two_primaries)
                 || self.planted(Bug::BothMayBePrimary),
-            fencing: connection
-                .map_or(FencingPolicy::DontCare, |c| FencingPolicy::from_option(&c.options.fencing)),
+            fencing: self.fencing_policy(),
             suspend_without_data: self.options.suspend_without_data,
             has_net_config: configured,
             verify_alg: connection.is_some_and(|c| !c.options.verify_alg.is_empty()),

@@ -21,7 +21,7 @@ use super::cluster::{Cluster, Happening};
 use super::node::Step;
 use super::prng::Prng;
 use super::setup::Setup;
-use drbd_core::config::{DiskOptions, NetOptions, OnCongestion, ResourceOptions};
+use drbd_core::config::{DiskOptions, FencingPolicy, NetOptions, OnCongestion, ResourceOptions};
 use drbd_core::engine::{AdminRequest, Event};
 use drbd_core::ids::{NodeId, Sector, Ticket, VolumeNumber};
 use drbd_core::states::{ConnectionState, DiskState, Protocol, ReplicationState};
@@ -108,7 +108,7 @@ impl Setup {
             Protocol::A => &["dont-care", "resource-only"],
             Protocol::B | Protocol::C => &["dont-care", "resource-only", "resource-and-stonith"],
         };
-        net.fencing = dice.pick(fencing).to_owned();
+        net.fencing = FencingPolicy::from_option(dice.pick(fencing));
         net.max_epoch_size = dice.pick(&[1, 4, 20, 2048]);
         net.ko_count = dice.pick(&[0, 2, 7]);
         net.timeout_ds = dice.pick(&[10, 60]);

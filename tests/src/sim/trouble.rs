@@ -20,7 +20,7 @@ use super::cluster::{Cluster, Happening};
 use super::node::Step;
 use super::prng::Prng;
 use super::setup::Setup;
-use drbd_core::config::ResourceOptions;
+use drbd_core::config::{FencingPolicy, ResourceOptions};
 use drbd_core::engine::{AdminRequest, Command, Event, Resource, UpperResult};
 use drbd_core::ids::{HandlerId, VolumeNumber};
 use drbd_core::states::{DiskState, Protocol};
@@ -78,8 +78,8 @@ impl Setup {
     pub(crate) fn invite_trouble(&mut self, dice: &mut Prng) {
         self.suspend_without_data = dice.chance(700);
         let fencing = ["dont-care", "resource-only", "resource-and-stonith", "resource-and-stonith"];
-        self.net.fencing = dice.pick(&fencing).to_owned();
-        if self.net.fencing == "resource-and-stonith" && self.net.protocol == Protocol::A {
+        self.net.fencing = FencingPolicy::from_option(dice.pick(&fencing));
+        if self.net.fencing == FencingPolicy::ResourceAndStonith && self.net.protocol == Protocol::A {
             self.net.protocol = Protocol::C;
         }
         for node in &mut self.nodes {

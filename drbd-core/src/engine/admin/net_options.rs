@@ -213,7 +213,7 @@ pub(super) fn check_net_options(options: &NetOptions) -> Result<(), Refusal> {
     if options.two_primaries && options.protocol != Protocol::C {
         return Err(Reason::NotProtocolC.into());
     }
-    let stonith = FencingPolicy::from_option(&options.fencing) == FencingPolicy::ResourceAndStonith;
+    let stonith = options.fencing == FencingPolicy::ResourceAndStonith;
     if stonith && options.protocol == Protocol::A {
         return Err(Reason::StonithAndProtocolA.into());
     }

@@ -1,5 +1,6 @@
 //! The visible state of one volume towards one peer as one plain value, and what else the rules ask about.
 
+pub use crate::config::FencingPolicy;
 use crate::states::{Conn84, ConnectionState, DiskState, ReplicationState, ResyncSuspended, Role, Suspended};
 
 /// State of one volume towards one peer. `role` and `suspended` are shared by the whole resource, `connection` and
@@ -67,29 +68,6 @@ impl Snapshot {
     /// Neither disk is UpToDate.
     pub(super) const fn lacks_good_data(&self) -> bool {
         self.disk.rank() < DiskState::UpToDate.rank() && self.peer_disk.rank() < DiskState::UpToDate.rank()
-    }
-}
-
-/// `fencing`, weakest first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub enum FencingPolicy {
-    /// No fencing.
-    #[default]
-    DontCare,
-    /// The fence-peer handler is called.
-    ResourceOnly,
-    /// And upper requests are held until it has answered.
-    ResourceAndStonith,
-}
-
-impl FencingPolicy {
-    /// The policy as the configuration spells it; anything unknown is `dont-care`.
-    pub fn from_option(word: &str) -> FencingPolicy {
-        match word {
-            "resource-only" => FencingPolicy::ResourceOnly,
-            "resource-and-stonith" => FencingPolicy::ResourceAndStonith,
-            _ => FencingPolicy::DontCare,
-        }
     }
 }
 

@@ -318,7 +318,6 @@ impl Resource {
             self.requests[key].local = Local::Pending;
             self.disk_io(d, IoOwner::Request(key), disk_op(op), (sector, bytes), payload, fua, out);
         }
-        self.drop_needless_bytes(key, out);
         self.progress(key, out);
     }
 
@@ -342,6 +341,9 @@ impl Resource {
     /// The shell holds what it still needs; what may have to be done again needs its bytes until then.
     fn drop_needless_bytes(&mut self, key: u32, out: &mut Vec<Command>) {
         let request = &self.requests[key];
+        if request.payload == PayloadId::NONE {
+            return;
+        }
         let disk = !request.completed && matches!(request.local, Local::Pending | Local::Failed);
         let peer = request.shared && matches!(request.peer, PeerProgress::Sent | PeerProgress::Postponed);
         let again = disk || peer;
@@ -372,11 +374,8 @@ impl Resource {
             self.mark_request(key);
             let what = if op == UpperOp::Flush { Trouble::Flush } else { Trouble::Write };
             self.local_io_error(d, what, errno, out);
-        } else {
-            if probe {
-                self.space_is_back(d, out);
-            }
-            self.drop_needless_bytes(key, out);
+        } else if probe {
+            self.space_is_back(d, out);
         }
         self.progress(key, out);
     }
@@ -388,7 +387,7 @@ impl Resource {
         if !request.submitted {
             return;
         }
-        if request.payload != PayloadId::NONE && request.is_write() {
+        if request.is_write() {
             self.drop_needless_bytes(key, out);
         }
         let peer_settled = match request.shared {

@@ -20,10 +20,9 @@ impl Resource {
 
     /// The peer is lost: a Primary that does not know it to be harmless has it fenced.
     pub(super) fn call_fence_peer(&mut self, out: &mut Vec<Command>) {
-        let unknown = (0..self.devices.len()).any(|d| self.peer_disk(d).rank() >= DiskState::DUnknown.rank());
         if self.fencing_policy() == FencingPolicy::DontCare
             || self.role != Role::Primary
-            || !unknown
+            || self.peer_is_fenced()
             || self.freeze.fencing
         {
             return;
@@ -32,6 +31,10 @@ impl Resource {
             // Nothing here that could go on without the peer.
             return self.force(&|_, s| s.suspended.fencing = false, out);
         }
+        self.run_fence_peer(out);
+    }
+
+    fn run_fence_peer(&mut self, out: &mut Vec<Command>) {
         let sessions = self.connection.as_ref().map_or(0, |c| c.sessions);
         self.freeze.fencing = true;
         self.run_handler("fence-peer", None, HandlerOwner::FencePeer { sessions }, out);
@@ -45,9 +48,7 @@ impl Resource {
             return false;
         }
         if !self.freeze.fencing {
-            let sessions = self.connection.as_ref().map_or(0, |c| c.sessions);
-            self.freeze.fencing = true;
-            self.run_handler("fence-peer", None, HandlerOwner::FencePeer { sessions }, out);
+            self.run_fence_peer(out);
         }
         true
     }

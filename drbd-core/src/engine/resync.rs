@@ -242,7 +242,16 @@ impl Resource {
         self.finish_if_done(d, out);
     }
 
+    fn is_sync_target(&self, d: usize) -> bool {
+        let peer_device = self.connection.as_deref().map(|c| &c.peer_devices[d]);
+        peer_device.is_some_and(|p| p.replication == ReplicationState::SyncTarget)
+    }
+
     fn request_block(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+        // Asked first: this is called for each request.
+        if !self.is_sync_target(d) {
+            return false;
+        }
         let Some(slot) = self.peer_slot(d) else { return false };
         let has_room = self.room_for_peer() > 0;
         let Some(connection) = self.connection.as_mut() else { return false };
@@ -251,9 +260,6 @@ impl Resource {
         let pieces = self.thin_pieces(d, thin_bytes_max(version));
         let connection = self.connection.as_mut().expect("just found");
         let peer_device = &mut connection.peer_devices[d];
-        if peer_device.replication != ReplicationState::SyncTarget {
-            return false;
-        }
         let Some(resync) = peer_device.resync.as_deref_mut() else { return false };
         let settings = Settings::new(&connection.options, &peer_device.options);
         resync.pace.observe(self.devices[d].last_application, settings, self.now);

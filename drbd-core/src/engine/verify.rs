@@ -52,6 +52,8 @@ pub(super) struct Verify {
     left_bits: u64,
     /// Source: asked for, not yet compared. Else: answered, and no verdict yet.
     open: Vec<Open>,
+    /// What they sum up to.
+    open_bytes: u64,
     /// Source: how much may be under way.
     pace: Pace,
     skipped_sectors: u64,
@@ -91,6 +93,7 @@ impl Verify {
             total_bits: bits,
             left_bits: bits,
             open: Vec::with_capacity(WINDOW),
+            open_bytes: 0,
             pace: Pace::new(settings, now),
             skipped_sectors: 0,
             stretch: None,
@@ -118,8 +121,9 @@ impl Verify {
         self.open.len()
     }
 
-    fn open_bytes(&self) -> u64 {
-        self.open.iter().map(|open| u64::from(open.bytes)).sum()
+    fn open(&mut self, sector: Sector, bytes: u32, since: Instant) {
+        self.open.push(Open { sector, bytes, since });
+        self.open_bytes += u64::from(bytes);
     }
 
     /// The peer owes an answer.
@@ -130,8 +134,9 @@ impl Verify {
     /// A block is over; false if it was not open.
     fn close(&mut self, sector: Sector, bytes: u32, now: Instant) -> bool {
         let Some(at) = self.open.iter().position(|open| open.is(sector, bytes)) else { return false };
-        let in_flight_bytes = self.open_bytes();
+        let in_flight_bytes = self.open_bytes;
         let open = self.open.swap_remove(at);
+        self.open_bytes -= u64::from(bytes);
         let answer = Answer { asked_at: open.since, bytes: u64::from(bytes), in_flight_bytes };
         self.pace.answered(&answer, now);
         self.left_bits = self.left_bits.saturating_sub(1);
@@ -309,16 +314,17 @@ impl Resource {
     fn ask_for_digest(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
         let Some(connection) = self.connection.as_deref_mut() else { return false };
         let peer_device = &mut connection.peer_devices[d];
-        let limited = super::resync::configured_rate(&peer_device.options).is_some();
-        let settings = Settings::new(&connection.options, &peer_device.options);
+        // Asked first: this is called for each request.
         if peer_device.replication != ReplicationState::VerifyS {
             return false;
         }
+        let limited = super::resync::configured_rate(&peer_device.options).is_some();
+        let settings = Settings::new(&connection.options, &peer_device.options);
         let Some(verify) = peer_device.verify.as_deref_mut() else { return false };
         verify.pace.observe(self.devices[d].last_application, settings, self.now);
         if verify.position >= verify.end
             || verify.open.len() >= WINDOW
-            || verify.open_bytes() >= verify.pace.window_bytes()
+            || verify.open_bytes >= verify.pace.window_bytes()
             || (limited && verify.budget_blocks == 0)
         {
             return false;
@@ -333,7 +339,7 @@ impl Resource {
         }
         verify.position += sectors;
         verify.budget_blocks = verify.budget_blocks.saturating_sub(1);
-        verify.open.push(Open { sector, bytes, since: self.now });
+        verify.open(sector, bytes, self.now);
         let block = BlockRequest { sector, block_id: BLOCK_ID_RESYNC, bytes };
         let volume = device.volume;
         self.send(volume, Packet::OvRequest(block), out);
@@ -506,7 +512,7 @@ impl Resource {
             None => return self.refuse_read(request, out),
         };
         verify.digest_bytes = digest.len();
-        verify.open.push(Open { sector, bytes, since: now });
+        verify.open(sector, bytes, now);
         let block = BlockRequest { sector, block_id, bytes };
         self.send(volume, Packet::OvReply(Box::new(DigestRequest { block, digest })), out);
     }

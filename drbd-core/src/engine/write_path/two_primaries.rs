@@ -183,17 +183,20 @@ impl Resource {
 
     /// Goes on with the data stream as far as the acknowledgements that are here allow.
     pub(in crate::engine) fn go_on_with_stream(&mut self, out: &mut Vec<Command>) -> Result<(), Fault> {
+        let session = self.connection.as_ref().and_then(|c| c.session());
+        if session.is_none_or(|s| s.held_stream.packets.is_empty() && s.held_stream.deadline.is_none()) {
+            return Ok(());
+        }
         let number = self.session_number();
         let mut moved = false;
         while self.session_number() == number {
-            let session = self.connection.as_ref().and_then(|c| c.session());
-            let Some((frame, _)) = session.and_then(|s| s.held_stream.packets.front()) else { break };
-            let frame = frame.clone();
-            if self.stream_waits_for_size() || self.misses_acks(&frame) {
-                break;
-            }
             let (_, Some(session)) = self.stream_deadline() else { break };
             let Some((frame, payload)) = session.held_stream.packets.pop_front() else { break };
+            if self.stream_waits_for_size() || self.misses_acks(&frame) {
+                let (_, session) = self.stream_deadline();
+                session.expect("just found").held_stream.packets.push_front((frame, payload));
+                break;
+            }
             moved = true;
             self.data_packet(frame, payload, out)?;
         }

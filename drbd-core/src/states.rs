@@ -270,6 +270,11 @@ impl Conn84 {
         }
     }
 
+    /// SyncSource to PausedSyncT: a resync or verify runs or is held.
+    pub const fn copies_or_compares(self) -> bool {
+        matches!(self.0, 16..=21)
+    }
+
     /// Splits into the two states of DRBD 9; `None` above 23.
     pub fn split(self) -> Option<(ConnectionState, ReplicationState)> {
         if self.0 < 9 {

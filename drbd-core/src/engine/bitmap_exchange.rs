@@ -465,9 +465,7 @@ impl Resource {
 
     /// P_OUT_OF_SYNC: a block the peer will not send.
     pub(super) fn peer_marks(&mut self, d: usize, extent: &Extent) {
-        if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].backing.as_deref_mut()) {
-            backing.bitmap.set_out_of_sync(slot, extent.sector, extent.bytes);
-        }
+        self.mark_blocks(d, extent.sector, extent.bytes);
     }
 }
 

@@ -148,7 +148,8 @@ impl Resource {
         self.connection.as_ref().is_some_and(|c| c.transfer_log.contains(&key))
     }
 
-    fn forget_request(&mut self, key: u32, out: &mut Vec<Command>) {
+    /// Its place, its turn and its log extents are free.
+    pub(super) fn forget_request(&mut self, key: u32, out: &mut Vec<Command>) {
         self.freeze.probe.take_if(|probe| *probe == key);
         let Request { device: d, sector, bytes, conflict, logged, .. } = self.requests.remove(key);
         if let Some(id) = conflict {

@@ -286,9 +286,7 @@ impl Resource {
         if self.planted(Bug::DifferenceNotMarked) {
             return;
         }
-        if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].backing.as_deref_mut()) {
-            backing.bitmap.set_out_of_sync(slot, sector, bytes);
-        }
+        self.mark_blocks(d, sector, bytes);
         let connection = self.connection.as_deref_mut();
         let verify = connection.and_then(|c| c.peer_devices[d].verify.as_deref_mut());
         let before = verify.and_then(|verify| verify.found(sector, bytes));

@@ -6,11 +6,6 @@ use crate::engine::state_change::Snapshot;
 use crate::states::{DiskState, ReplicationState, Role};
 
 impl Resource {
-    /// This node has its way where both are alike.
-    pub(super) fn decides(&self) -> bool {
-        self.connection.as_ref().and_then(|c| c.session()).is_some_and(|s| s.resolve_conflicts)
-    }
-
     fn leads(&self, role: Role, peer_role: Role) -> bool {
         if role == peer_role {
             self.decides()

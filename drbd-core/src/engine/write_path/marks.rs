@@ -46,8 +46,12 @@ impl Resource {
         if !self.requests[key].is_write() {
             return;
         }
-        let Some(slot) = self.peer_slot(d) else { return };
-        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+        self.mark_blocks(d, sector, bytes);
+    }
+
+    /// Marks blocks that differ, or may.
+    pub(in crate::engine) fn mark_blocks(&mut self, d: usize, sector: Sector, bytes: u32) {
+        if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].backing.as_deref_mut()) {
             backing.bitmap.set_out_of_sync(slot, sector, bytes);
         }
     }

@@ -13,7 +13,7 @@ use crate::engine::resource::{IoOwner, Resource};
 use crate::engine::senseless::{senseless, Senseless};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
-use crate::states::{Conn84, Protocol};
+use crate::states::{Conn84, ConnectionState, Protocol};
 use crate::wire::{data_flag, BlockAck, BlockRequest, Packet, Trim};
 use std::collections::VecDeque;
 
@@ -185,7 +185,7 @@ impl Resource {
         }
         if alone {
             // This node keeps the books, and the log, for both: from now on, for the peer may attach before it is written.
-            self.mark_peer_write(&request);
+            self.mark_blocks(d, request.sector, request.bytes);
             self.begin_generation_if_written(d, out);
         }
         self.enter_peer_request(request, true, out);
@@ -416,7 +416,7 @@ impl Resource {
             if self.devices[d].usable().is_some() {
                 let writes = request.is_mirrored_write() || request.op == PeerOp::ResyncWrite;
                 if writes {
-                    self.mark_peer_write(&request);
+                    self.mark_blocks(d, request.sector, request.bytes);
                 }
                 let what = if writes { Trouble::Write } else { Trouble::Read };
                 self.local_io_error(d, what, errno, out);
@@ -491,18 +491,10 @@ impl Resource {
         self.peer_requests.iter().any(|(_, r)| r.is_mirrored_write() && session != Some(r.session))
     }
 
-    pub(super) fn mark_peer_write(&mut self, request: &PeerRequest) {
-        let d = request.device;
-        if let (Some(slot), Some(backing)) = (self.peer_slot(d), self.devices[d].backing.as_deref_mut()) {
-            backing.bitmap.set_out_of_sync(slot, request.sector, request.bytes);
-        }
-    }
-
     fn peer_write_done(&mut self, request: &PeerRequest, written: bool, out: &mut Vec<Command>) {
         let d = request.device;
         let replication = self.connection.as_ref().expect("a session").peer_devices[d].replication;
-        let resyncing =
-            (16..=21).contains(&Conn84::of(crate::states::ConnectionState::Connected, replication).0);
+        let resyncing = Conn84::of(ConnectionState::Connected, replication).copies_or_compares();
         let asked = request.flags & data_flag::SEND_WRITE_ACK != 0;
         // What reached a disk that was given up since was never made stable.
         let written = written && self.devices[d].usable().is_some() || self.planted(Bug::RefusedWriteAcked);

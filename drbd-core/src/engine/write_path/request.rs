@@ -323,18 +323,10 @@ impl Resource {
 
     /// Nothing of a write was done, and the peer cannot be sent it like that: the front end is to take it apart.
     fn hand_back(&mut self, key: u32, out: &mut Vec<Command>) {
-        let request = self.requests[key];
-        let Request { device: d, sector, bytes, tag, payload, .. } = request;
-        self.freeze.probe.take_if(|probe| *probe == key);
-        self.requests.remove(key);
+        let Request { device: d, tag, payload, .. } = self.requests[key];
         self.devices[d].counters.upper_pending -= 1;
         out.push(Command::Complete { tag, result: UpperResult::Split, payload });
-        if let Some(id) = request.conflict {
-            self.leave_conflicts(d, id, out);
-        }
-        if request.logged {
-            self.end_log(d, sector, bytes, out);
-        }
+        self.forget_request(key, out);
         self.start_held(d, out);
     }
 

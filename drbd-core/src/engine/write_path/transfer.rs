@@ -495,7 +495,7 @@ impl Resource {
 }
 
 fn flags_of(request: &Request, conn: Conn84) -> u32 {
-    let resyncing = (16..=21).contains(&conn.0);
+    let resyncing = conn.copies_or_compares();
     let mut flags = data_flag::SYNC;
     if resyncing {
         flags |= data_flag::SEND_WRITE_ACK;

@@ -97,10 +97,14 @@ impl Resource {
         self.two_primaries_allowed() && self.requests.iter().any(|(_, r)| sent(r) && !r.shared)
     }
 
+    /// This node has its way where both are alike.
+    pub(in crate::engine) fn decides(&self) -> bool {
+        self.connection.as_ref().and_then(|c| c.session()).is_some_and(|s| s.resolve_conflicts)
+    }
+
     /// This node decides about concurrent writes.
     fn decides_conflicts(&self) -> bool {
-        self.two_primaries_allowed()
-            && self.connection.as_ref().and_then(|c| c.session()).is_some_and(|s| s.resolve_conflicts)
+        self.two_primaries_allowed() && self.decides()
     }
 
     /// allow-two-primaries was switched, or a volume is new: who goes first among overlapping operations follows it.
@@ -253,7 +257,7 @@ impl Resource {
         session.turned_away.push((own, theirs.epoch));
         if !contained && session.version < 100 {
             // Before 100 there is no retry: what the own write does not cover differs.
-            self.mark_peer_write(theirs);
+            self.mark_blocks(theirs.device, theirs.sector, theirs.bytes);
         }
     }
 

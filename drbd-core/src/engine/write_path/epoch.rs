@@ -66,14 +66,40 @@ pub(in super::super) struct ReceivedEpochs {
     /// When complete epochs are flushed although nobody waits.
     flush_at: Option<Instant>,
     /// A planted bug: epochs count as complete with their barrier.
-    pub(in super::super) early: bool,
+    #[cfg(feature = "planted-bugs")]
+    early: bool,
 }
 
 impl ReceivedEpochs {
     pub(in super::super) fn new() -> ReceivedEpochs {
         let mut queue = VecDeque::with_capacity(PEER_REQUESTS_MAX + 1);
         queue.push_back(ReceivedEpoch::default());
-        ReceivedEpochs { first: 0, queue, flushing: None, urged_for: 0, flush_at: None, early: false }
+        ReceivedEpochs {
+            first: 0,
+            queue,
+            flushing: None,
+            urged_for: 0,
+            flush_at: None,
+            #[cfg(feature = "planted-bugs")]
+            early: false,
+        }
+    }
+
+    /// Puts the planted bug in.
+    #[cfg(feature = "planted-bugs")]
+    pub(in super::super) fn answer_early(&mut self, early: bool) {
+        self.early = early;
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    fn is_early(&self) -> bool {
+        self.early
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    #[allow(clippy::unused_self)]
+    const fn is_early(&self) -> bool {
+        false
     }
 
     /// A write arrived; returns the number of its epoch for [`ReceivedEpochs::write_done`].
@@ -104,7 +130,7 @@ impl ReceivedEpochs {
 
     /// A write is done (or was refused).
     pub(in super::super) fn write_done(&mut self, epoch: u64) {
-        if self.early && epoch < self.first {
+        if self.is_early() && epoch < self.first {
             return;
         }
         self.queue[(epoch - self.first) as usize].active -= 1;
@@ -139,15 +165,18 @@ impl ReceivedEpochs {
         if self.flushing.is_some() {
             return None;
         }
-        let complete =
-            self.queue.iter().take_while(|e| e.barrier.is_some() && (self.early || e.active == 0)).count();
+        let complete = self
+            .queue
+            .iter()
+            .take_while(|e| e.barrier.is_some() && (self.is_early() || e.active == 0))
+            .count();
         (complete > 0).then(|| self.first + complete as u64)
     }
 
     /// As [`ReceivedEpochs::flush_due`], but only when somebody waits, enough is waiting, or enough time has passed.
     pub(in super::super) fn flush_due_at(&mut self, now: Instant) -> Option<u64> {
         let first = self.queue.front().expect("an open epoch");
-        if self.flushing.is_some() || first.barrier.is_none() || (first.active > 0 && !self.early) {
+        if self.flushing.is_some() || first.barrier.is_none() || (first.active > 0 && !self.is_early()) {
             return None;
         }
         let at = *self.flush_at.get_or_insert(now.plus_ms(FLUSH_DELAY_MS));

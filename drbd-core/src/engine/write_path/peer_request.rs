@@ -549,10 +549,12 @@ impl Resource {
         barrier: u32,
         out: &mut Vec<Command>,
     ) -> Result<(), Senseless> {
+        #[cfg(feature = "planted-bugs")]
         let early = self.planted(Bug::BarrierAckedEarly);
         let session =
             self.connection.as_mut().and_then(|c| c.session_mut()).expect("packets come in a session");
-        session.received_epochs.early = early;
+        #[cfg(feature = "planted-bugs")]
+        session.received_epochs.answer_early(early);
         if session.received_epochs.is_full() {
             return senseless("number", EPOCHS_MAX as u64 + 1, "more than may be unacknowledged");
         }

@@ -505,7 +505,11 @@ impl Resource {
             let late = resize.ticket.is_some() && resize.give_up_at <= self.now;
             match resize.stage {
                 Stage::Draining(_) if !late => self.go_on_with_resize(d, out),
-                Stage::Draining(_) | Stage::Measuring if late => {
+                Stage::Measuring if late => {
+                    let info = "the backing devices have not been measured in time: try again";
+                    self.resize_refused(d, Refusal::because(Reason::InTransientState, info), out);
+                }
+                Stage::Draining(_) if late => {
                     let info = "requests under way do not end, the activity log cannot be moved: try again when they do";
                     self.resize_refused(d, Refusal::because(Reason::InTransientState, info), out);
                 }

@@ -52,9 +52,7 @@ impl Resource {
         }
         Ok(())
     }
-}
 
-impl Resource {
     /// Whether a peer may write at all. Its role as last told does not decide: a state that DRBD 9 sends may be older
     /// than what it was promised. But nobody writes to a Primary that allows no second one: what a peer sent before it
     /// stepped down arrives before the state that lets this node become Primary.

@@ -110,7 +110,7 @@ impl Resource {
         };
         let log_empty = self.connection.as_ref().is_none_or(|c| c.transfer_log.is_empty());
         let quiet =
-            log_empty && self.devices.iter().all(|d| d.log_waiters.is_empty()) && self.no_upper_writes();
+            log_empty && self.devices.iter().all(|d| d.log_waiters.is_empty()) && self.no_upper_requests();
         if !quiet {
             return;
         }
@@ -119,7 +119,7 @@ impl Resource {
         self.write_role(ticket, out);
     }
 
-    fn no_upper_writes(&self) -> bool {
+    fn no_upper_requests(&self) -> bool {
         self.requests.len() == 0
     }
 

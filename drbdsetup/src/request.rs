@@ -105,8 +105,8 @@ fn not_done_yet(line: &CommandLine) -> Refusal {
     let command = line.command.name;
     if line.command.verb == Verb::Resize {
         let info =
-            "the activity log of a disk in use keeps its size: back the data up, and make new metadata \
-                    (drbdadm create-md --al-stripes=..); nothing was changed";
+            "the activity log of a disk in use keeps its layout: detach the disk, then write its metadata anew \
+                    (drbdmeta dump-md, and restore-md with --al-stripes and --al-stripe-size-kB); nothing was changed";
         return Refusal::because(Reason::PacketNumber, info);
     }
     Refusal::because(

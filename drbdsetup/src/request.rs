@@ -106,7 +106,7 @@ fn not_done_yet(line: &CommandLine) -> Refusal {
     if line.command.verb == Verb::Resize {
         let info =
             "the activity log of a disk in use keeps its layout: detach the disk, then write its metadata anew \
-                    (drbdmeta dump-md, and restore-md with --al-stripes and --al-stripe-size-kB); nothing was changed";
+                    (drbdmeta apply-al, dump-md, and restore-md with --al-stripes and --al-stripe-size-kB); nothing was changed";
         return Refusal::because(Reason::PacketNumber, info);
     }
     Refusal::because(

@@ -279,6 +279,7 @@ impl Resource {
     }
 
     fn refuse(&mut self, ticket: Ticket, want: Want, reason: Reason, out: &mut Vec<Command>) {
+        self.stay_after_all(want, out);
         let info = match (reason, want) {
             (Reason::DeviceInUse, _) => {
                 let open: u32 = self.devices.iter().map(|d| d.open_count).sum();

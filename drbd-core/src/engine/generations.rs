@@ -186,7 +186,7 @@ impl Resource {
 
     /// As above, with a flag that says more about them.
     pub(super) fn send_uuids_with(&mut self, d: usize, more: u64, out: &mut Vec<Command>) {
-        if self.connection.as_mut().and_then(|c| c.established()).is_none() {
+        if self.connection.as_mut().and_then(|c| c.established()).is_none() || self.is_leaving(d) {
             return;
         }
         let disk = self.devices[d].disk;

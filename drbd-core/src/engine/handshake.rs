@@ -17,6 +17,10 @@ use crate::states::{Conn84, ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::state_word::StateWord;
 use crate::wire::{feature, header, uuid_flag, Packet, QueueLimits, Sizes, Uuids};
 
+/// A volume was made and attached while the nodes were connected, and each heard of the other's before there was a disk.
+const UNCOMPARED: &str =
+    "A volume met the peer's before their data were compared: the connection begins again";
+
 impl Resource {
     // ---- telling -------------------------------------------------------------------------------------------------
 
@@ -30,6 +34,9 @@ impl Resource {
         let device = &self.devices[d];
         let attached =
             device.backing.as_deref().filter(|_| device.disk.rank() >= DiskState::Negotiating.rank());
+        if self.is_leaving(d) {
+            return;
+        }
         let Some(session) = self.connection.as_mut().and_then(|c| c.established()) else { return };
         let limits = attached.map(|b| b.limits);
         let sizes = Sizes {
@@ -60,7 +67,7 @@ impl Resource {
 
     /// P_STATE.
     pub(super) fn send_state(&mut self, d: usize, out: &mut Vec<Command>) {
-        if self.connection.as_mut().and_then(|c| c.established()).is_none() {
+        if self.connection.as_mut().and_then(|c| c.established()).is_none() || self.is_leaving(d) {
             return;
         }
         let word = self.state_word(d).to_bits();
@@ -216,6 +223,11 @@ impl Resource {
             && old.disk.rank() >= DiskState::Negotiating.rank();
         peer_device.consider_resync = false;
         let uuids = peer_device.uuids;
+        let appeared = conn == Conn84::CONNECTED && old.peer_disk.rank() < DiskState::Negotiating.rank();
+        let unheard = conn < Conn84::CONNECTED && uuids.is_none();
+        if both_have_disks && (unheard || appeared && !due) {
+            return Err(Fault::Retry(UNCOMPARED.to_owned()));
+        }
         let mut peer_disk = peer_disk;
         if due && both_have_disks {
             if let Some(uuids) = uuids {

@@ -8,7 +8,8 @@ use super::session::Fault;
 use super::write_path::peer_request::PeerOp;
 use super::write_path::transfer::Ack;
 use crate::ids::{PayloadId, SocketId, VolumeNumber};
-use crate::states::{ConnectionState, ReplicationState};
+use crate::states::{Conn84, ConnectionState, ReplicationState};
+use crate::wire::state_word::{conn_of, field};
 use crate::wire::{data_flag, feature, BlockAck, Frame, Packet, Trim, BLOCK_ID_RESYNC};
 
 impl Resource {
@@ -134,6 +135,12 @@ impl Resource {
                 self.log("unknown-volume", super::command::Level::Warning, self.peer_subject(), text, out);
                 Ok(())
             }
+            // It asks to let go of what this node has let go of itself.
+            &Packet::StateChangeRequest { mask, val } if asks_to_leave(mask, val) => {
+                let nothing_to_do = Packet::StateChangeReply(2);
+                self.send_control(volume, nothing_to_do, out);
+                Ok(())
+            }
             other => Err(wrong_volume(volume, other)),
         }
     }
@@ -151,6 +158,11 @@ impl Resource {
             return Err(senseless.in_packet(name));
         }
         match packet {
+            Packet::SyncParam(_) | Packet::Sizes(_) | Packet::Uuids(_) | Packet::State(_)
+                if self.has_left(d) =>
+            {
+                Ok(())
+            }
             Packet::SyncParam(param) => self.sync_param_received(d, &param, out),
             Packet::Sizes(sizes) => self.sizes_received(d, *sizes, out),
             Packet::Uuids(uuids) => self.uuids_received(d, *uuids, out),
@@ -293,4 +305,9 @@ fn untimely(name: &str, now: &str) -> Fault {
 fn wrong_volume(volume: VolumeNumber, packet: &Packet) -> Fault {
     let why = "which is not configured here";
     Senseless { field: "volume", got: volume.0.into(), why }.in_packet(packet.name())
+}
+
+/// The question of a node that is about to delete a volume.
+fn asks_to_leave(mask: u32, val: u32) -> bool {
+    mask == field::CONN && conn_of(val) == Some(Conn84::WF_REPORT_PARAMS)
 }

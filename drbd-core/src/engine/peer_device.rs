@@ -49,6 +49,9 @@ pub(super) struct PeerDevice {
     pub(super) full_sync_ticket: Option<Ticket>,
     /// The volume was made while the nodes were connected: the peer may not have had it yet when it was told of it.
     pub(super) made_in_session: bool,
+    /// The volume is about to be deleted here, and the peer was asked: nothing more is said of it, and once the peer let it
+    /// go, nothing is heard any more. What was on its way would bring it back there, and here.
+    pub(super) leaving: bool,
     /// This node discards its data if the generations conflict.
     pub(super) discard_my_data: bool,
     /// Both were Inconsistent and the peer became Primary: look at the generations again.
@@ -98,6 +101,7 @@ impl PeerDevice {
             early_sync_uuid: None,
             full_sync_ticket: None,
             made_in_session: false,
+            leaving: false,
             discard_my_data: false,
             consider_resync: false,
             gated: false,

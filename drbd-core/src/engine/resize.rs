@@ -377,6 +377,11 @@ impl Resource {
             return Ok(());
         }
         if !self.is_replicating(d) {
+            if let Some(resize) = self.devices[d].resize.as_deref_mut() {
+                // Asked for here before the two met: its own steps end first.
+                resize.next = Some(sizes);
+                return Ok(());
+            }
             return self.sizes_in_handshake(d, session, &sizes, out);
         }
         let decides = self.decides();

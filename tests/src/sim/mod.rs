@@ -135,6 +135,7 @@ pub const KINDS: [(&str, u64); 8] = [
     ("administered", administered::FIRST_SEED),
     ("upkeep", upkeep::FIRST_SEED),
     ("changes", changes::FIRST_SEED),
+    ("volumes", changes::FIRST_SEED_OF_VOLUMES),
     ("growth", growth::FIRST_SEED),
     ("thin", thin::FIRST_SEED),
 ];

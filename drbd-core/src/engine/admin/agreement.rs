@@ -86,6 +86,9 @@ impl Resource {
             | Want::DelMinor { device } => {
                 let volume = self.devices[device].volume;
                 self.send(volume, Packet::StateChangeRequest { mask: change.mask, val: change.val }, out);
+                if matches!(asking.want, Want::DelMinor { .. }) {
+                    self.say_nothing_more(device);
+                }
             }
             Want::Primary { .. } | Want::Secondary { .. } => {
                 let volume = self.devices[asking.next_device].volume;
@@ -131,6 +134,7 @@ impl Resource {
             let text =
                 Reason::from_number(code).map_or_else(|| format!("code {code}"), |r| r.text().to_owned());
             let refusal = Refusal::because(Reason::FailedByPeer, format!("the peer says: {text}"));
+            self.stay_after_all(asking.want, out);
             if Resource::is_step(asking.ticket) {
                 self.down_refused(&refusal, out);
             } else {

@@ -139,6 +139,36 @@ impl Resource {
         }
     }
 
+    /// The peer was asked to let go of it.
+    pub(super) fn say_nothing_more(&mut self, d: usize) {
+        if let Some(connection) = self.connection.as_deref_mut() {
+            connection.peer_devices[d].leaving = true;
+        }
+    }
+
+    pub(in crate::engine) fn is_leaving(&self, d: usize) -> bool {
+        self.connection.as_deref().is_some_and(|c| c.peer_devices[d].leaving)
+    }
+
+    /// The peer let go of it, and what it still says was on its way.
+    pub(in crate::engine) fn has_left(&self, d: usize) -> bool {
+        self.is_leaving(d) && !self.is_replicating(d)
+    }
+
+    /// A volume is not deleted: the peer is told what it was not told meanwhile, or of the volume as of a new one.
+    pub(super) fn stay_after_all(&mut self, want: Want, out: &mut Vec<Command>) {
+        let Want::DelMinor { device: d } = want else { return };
+        let Some(connection) = self.connection.as_deref_mut() else { return };
+        let leaving = connection.peer_devices.get_mut(d).is_some_and(|p| std::mem::take(&mut p.leaving));
+        if !leaving {
+            return;
+        }
+        if !self.is_replicating(d) {
+            self.send_sizes(d, out);
+        }
+        self.send_state(d, out);
+    }
+
     /// The next volume, from one on, about which a peer can be asked: it has it, too.
     pub(super) fn next_shared(&self, from: usize) -> Option<usize> {
         (from..self.devices.len()).find(|&d| self.is_replicating(d))

@@ -443,3 +443,23 @@ fn a_resize_that_its_disk_does_not_survive_is_answered() {
     assert_eq!(refusal.reason, Reason::MetaDiskIo);
     assert_eq!(lab.disk(0), DiskState::Diskless);
 }
+
+/// The sizes a peer tells in a handshake wait for what this node is about to keep.
+#[test]
+fn the_nodes_meet_while_one_writes_its_new_size() {
+    let mut lab = running(&[("connect-int", "1"), ("ping-int", "1")]);
+    lab.cut();
+    lab.write(0, 3, 33);
+    grow_both(&mut lab, MIB);
+    resize(&mut lab, 0, 0).expect("its disk is measured");
+    lab.hold(1, |op| matches!(op, Pending::Meta(..)));
+    let ticket = lab.begin(1, request(0, false, false));
+    lab.mend();
+    lab.pass_ms(3000);
+    lab.let_go(1);
+    lab.wait("an answer", |lab| lab.nodes[1].replies.contains_key(&ticket));
+    lab.wait("in sync", Lab::is_in_sync);
+    assert_eq!(size(&lab, 0), size(&lab, 1));
+    assert!(size(&lab, 0) > SECTORS);
+    lab.check_alike();
+}

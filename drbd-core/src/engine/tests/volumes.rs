@@ -152,3 +152,29 @@ fn nothing_is_left_half_deleted_when_the_link_dies() {
     assert_eq!(lab.nodes[1].replies[&ticket], Ok(()));
     assert_eq!(lab.nodes[1].engine.devices.len(), 1);
 }
+
+/// Whose question counts has its way; the other one has nobody left to ask.
+#[test]
+fn both_nodes_delete_it_at_once() {
+    let mut lab = Lab::running("C");
+    for n in 0..2 {
+        new_minor(&mut lab, n, 1);
+    }
+    lab.secondary(0).expect("nobody has it open");
+    let mut tickets = Vec::new();
+    for n in 0..2 {
+        lab.hold_packets(n);
+        tickets.push(lab.begin(n, AdminRequest::DelMinor { volume: SECOND }));
+    }
+    for n in 0..2 {
+        lab.let_packets_go(n);
+    }
+    lab.wait("answers", |lab| (0..2).all(|n| lab.nodes[n].replies.contains_key(&tickets[n])));
+    for n in 0..2 {
+        if lab.nodes[n].engine.devices.len() == 2 {
+            del_minor(&mut lab, n, SECOND).expect("nobody else has it");
+        }
+    }
+    lab.primary(0, false).expect("all its volumes are good");
+    goes_on(&mut lab);
+}

@@ -193,11 +193,13 @@ impl Resource {
     /// Looks at the clocks of the disks.
     pub(super) fn disk_trouble_tick(&mut self, out: &mut Vec<Command>) {
         self.freeze.not_before = self.freeze.not_before.filter(|&at| at > self.now);
+        let due = |at: Option<Instant>, now: Instant| at.is_some_and(|at| at <= now);
+        // A volume may have waited for that to be deleted.
         for d in 0..self.devices.len() {
-            if self.devices[d].full.is_some_and(|at| at <= self.now) {
+            if self.devices.get(d).is_some_and(|device| due(device.full, self.now)) {
                 self.retry_full_disk(d, out);
             }
-            if self.devices[d].disk_check_at.is_some_and(|at| at <= self.now) {
+            if self.devices.get(d).is_some_and(|device| due(device.disk_check_at, self.now)) {
                 self.check_disk_time(d, out);
             }
         }

@@ -30,7 +30,7 @@ use super::node::Step;
 use super::prng::Prng;
 use super::setup::Setup;
 use super::trouble::Trouble;
-use drbd_core::config::OnCongestion;
+use drbd_core::config::{FencingPolicy, OnCongestion};
 use drbd_core::engine::{AdminRequest, Event};
 use drbd_core::ids::{Minor, NodeId, Sector, VolumeNumber};
 use drbd_core::limits::PROTOCOL_MAX;
@@ -167,10 +167,10 @@ impl Setup {
             }
         }
         if has(Theme::Parting) {
-            self.net.fencing = dice.pick(&["resource-only", "resource-and-stonith"]).to_owned();
+            self.net.fencing = dice.pick(&[FencingPolicy::ResourceOnly, FencingPolicy::ResourceAndStonith]);
         }
         if has(Theme::Silence) {
-            self.net.fencing = "resource-and-stonith".to_owned();
+            self.net.fencing = FencingPolicy::ResourceAndStonith;
             self.net.protocol = dice.pick(&[Protocol::B, Protocol::B, Protocol::C]);
             self.net.on_congestion = OnCongestion::Block;
             self.nodes.iter_mut().for_each(|n| n.disk.disk_timeout_ds = 0);
@@ -187,7 +187,7 @@ impl Setup {
         if has(Theme::Wire) {
             self.net.data_integrity_alg = dice.pick(&["crc32c", "sha1"]).to_owned();
         }
-        if self.net.fencing == "resource-and-stonith" && self.net.protocol == Protocol::A {
+        if self.net.fencing == FencingPolicy::ResourceAndStonith && self.net.protocol == Protocol::A {
             self.net.protocol = dice.pick(&[Protocol::B, Protocol::C]);
             self.net.on_congestion = OnCongestion::Block;
         }

@@ -128,7 +128,7 @@ thread_local! {
 }
 
 /// The kinds of runs: name and first seed.
-pub const KINDS: [(&str, u64); 8] = [
+pub const KINDS: [(&str, u64); 9] = [
     ("one-primary", 0),
     ("trouble", trouble::FIRST_SEED),
     ("two-primaries", two_primaries::FIRST_SEED),

@@ -274,10 +274,10 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     r.devices[d].peer_is_behind |= r.disk_going_has_more(d);
     r.devices[d].peer_is_behind &= new.role == Role::Primary && !new.disk.has_data();
     let depended_on = new.is_replicating() && new.peer_role == Role::Primary && !new.peer_disk.has_data();
-    // Who has its disk back was compared with this one, which was ahead then.
-    let back = new.is_replicating() && new.peer_disk.has_data();
+    // It has its disk back, and this one is ahead of that already.
+    let ahead = new.replication.is_source();
     let still_due = |due: &GenerationDue| {
-        new.disk == DiskState::UpToDate && !back && (*due == GenerationDue::WhenWritten || depended_on)
+        new.disk == DiskState::UpToDate && !ahead && (*due == GenerationDue::WhenWritten || depended_on)
     };
     let due = r.devices[d].generation_due;
     r.devices[d].generation_due = due.filter(still_due);

@@ -127,18 +127,6 @@ impl Resource {
         self.wake_log_waiters(d, out);
     }
 
-    /// The Primary that went on without disk attaches one: the generation that says that this copy is ahead of it can wait no
-    /// longer for what was received before.
-    pub(super) fn begin_due_generation(&mut self, d: usize, out: &mut Vec<Command>) {
-        let due = self.devices[d].generation_due == Some(GenerationDue::WhenWritten);
-        if due && self.devices[d].disk == DiskState::UpToDate {
-            self.devices[d].generation_due = None;
-            self.begin_apart(d, out);
-            self.keep_flags(d, out);
-            self.wake_log_waiters(d, out);
-        }
-    }
-
     /// The peer refused a write that only this node's disk has from here on. The generation tells so before the write is
     /// done: this disk may be lost before the peer's state arrives, and come back.
     pub(super) fn be_ahead_of_refusing_peer(&mut self, d: usize, out: &mut Vec<Command>) {

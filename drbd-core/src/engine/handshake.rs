@@ -361,7 +361,6 @@ impl Resource {
         peer: &StateWord,
         out: &mut Vec<Command>,
     ) -> Result<Outcome, Fault> {
-        self.begin_due_generation(d, out);
         let Some(set) = self.generations(d) else { return Ok(Outcome::Go(ReplicationState::Established)) };
         let connection = self.connection.as_deref().expect("packets come from a peer");
         let session = connection.session().expect("packets come in a session");

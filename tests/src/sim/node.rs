@@ -29,6 +29,11 @@ impl VolumeDisks {
         self.meta.as_mut().unwrap_or(&mut self.data)
     }
 
+    /// No write of metadata goes well before that time.
+    pub(crate) fn meta_full_until(&self) -> u64 {
+        self.meta.as_ref().unwrap_or(&self.data).meta_full_until
+    }
+
     /// The metadata area.
     pub(crate) fn meta_area(&self) -> &[u8] {
         self.meta.as_ref().unwrap_or(&self.data).meta()

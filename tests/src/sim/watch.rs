@@ -2,6 +2,7 @@
 
 use super::checkers::bitmap_covers::{self, Cover};
 use super::checkers::{convergence, generation, Claims};
+use super::clock::SECOND;
 use super::cluster::Cluster;
 use super::disk::Tag;
 use super::faults::Kind;
@@ -116,6 +117,9 @@ impl Cluster {
             let extents = daemon.resource.hot_extents(number);
             // Whoever meets the peer, or has not answered who asked for it, may be about to keep it.
             let resting = daemon.aside.is_empty() && !daemon.jobs.values().any(|job| job.volume == volume);
+            // Or wait for space, which it looks for every three seconds.
+            let space_since = disks.meta_full_until().max(self.healed_at.unwrap_or(0));
+            let resting = resting && self.clock.now() > space_since + 4 * SECOND;
             let alone = |c: Claims| c.replication == ReplicationState::Off && c.disk == DiskState::Outdated;
             let good = super_block.flags & device_flag::WAS_UP_TO_DATE != 0;
             if resting && good && claims.is_some_and(alone) {

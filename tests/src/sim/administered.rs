@@ -32,7 +32,7 @@ pub const FIRST_SEED: u64 = 1 << 41;
 const SEEDS: Range<u64> = FIRST_SEED..FIRST_SEED << 1;
 
 /// A handler that hangs for good: longer than anybody waits.
-const FOR_GOOD: Time = 3600 * SECOND;
+const FOR_GOOD: Time = 620 * SECOND;
 /// One that hangs until somebody kills it: a promotion waits for it, and a volume that is to be deleted.
 const FOR_LONG: Time = 60 * SECOND;
 

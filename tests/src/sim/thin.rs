@@ -1,4 +1,4 @@
-//! Another kind of run: [upkeep](super::upkeep) on disks that can give space back, so that resyncs tell of zeroes instead
+//! Another kind of run: [upkeep] on disks that can give space back, so that resyncs tell of zeroes instead
 //! of sending them. Its seeds begin at [`FIRST_SEED`], in the second half of those of upkeep. What it adds to the fault
 //! model of `faults`: disks with a granularity of discards, and `rs-discard-granularity`. Zeroes are what users discard.
 

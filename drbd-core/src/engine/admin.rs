@@ -37,6 +37,8 @@ pub(super) struct Admin {
     waiting: VecDeque<Waiting>,
     /// The one the peer is being asked about.
     asking: Option<Asking>,
+    /// What the peer asked, and this node answers later.
+    asked: Option<Asked>,
     /// Since when the peer has been putting it off for a change of its own.
     put_off_since: Option<Instant>,
     /// A new role that is being written.
@@ -95,6 +97,14 @@ struct Asking {
     pinging: bool,
 }
 
+/// The peer asks to replace the data of a volume, and gets its answer when it has all of what was called done.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    device: usize,
+    mask: u32,
+    val: u32,
+}
+
 /// A role that counts when every disk has it written.
 #[derive(Clone, Copy, Debug)]
 struct RoleJob {
@@ -125,11 +135,12 @@ impl Admin {
             |want: Want| matches!(want, Want::FullSync { device, as_target: true, .. } if device == d);
         self.asking.is_some_and(|asking| target(asking.want))
             || self.waiting.iter().any(|waiting| target(waiting.want))
+            || self.asked.is_some_and(|asked| asked.device == d)
     }
 
     /// The peer made something stable: a change may have waited for it.
     pub(super) fn log_drained(&mut self) {
-        self.state_changed |= !self.waiting.is_empty();
+        self.state_changed |= !self.waiting.is_empty() || self.asked.is_some();
     }
 
     /// Something under way, or waiting, is about one volume by its place; deleting one brings the others along.
@@ -141,7 +152,7 @@ impl Admin {
             | Want::Disconnect { .. }
             | Want::DelMinor { .. } => false,
         };
-        !self.is_idle() || self.waiting.iter().any(by_place)
+        !self.is_idle() || self.asked.is_some() || self.waiting.iter().any(by_place)
     }
 
     /// A volume is gone: those behind it have moved up.
@@ -253,6 +264,7 @@ impl Resource {
         let now = self.now;
         if std::mem::take(&mut self.admin.state_changed) || self.admin.deadline().is_some_and(|at| at <= now)
         {
+            self.answer_asked(out);
             self.serve_waiting(out);
             self.continue_down(out);
         }

@@ -1,7 +1,7 @@
 //! Changes both nodes must agree on: asking the peer, and being asked (5.7 of the wire reference).
 
 use super::parting::{Outdates, PeerParts};
-use super::{Asking, Fence, Want, ASK_AGAIN_MS, TRANSIENT_MS};
+use super::{Asked, Asking, Fence, Want, ASK_AGAIN_MS, TRANSIENT_MS};
 use crate::engine::command::Command;
 use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
@@ -13,7 +13,7 @@ use crate::engine::state_change::{
 use crate::ids::{Ticket, VolumeNumber};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{Conn84, ConnectionState, DiskState, ReplicationState, Role};
-use crate::wire::state_word::{disk_of, field, mirror, peer_disk_of, role_of, Change as WireChange};
+use crate::wire::state_word::{conn_of, disk_of, field, mirror, peer_disk_of, role_of, Change as WireChange};
 use crate::wire::Packet;
 
 impl Resource {
@@ -157,6 +157,7 @@ impl Resource {
     /// The session ended while the peer was being asked: decide again without it.
     pub(in crate::engine) fn cluster_change_lost(&mut self, out: &mut Vec<Command>) {
         self.admin.put_off_since = None;
+        self.admin.asked = None;
         let Some(asking) = self.admin.asking.take() else { return };
         match asking.want {
             Want::Disconnect { outdates } => self.part_without_answer(asking.ticket, outdates, out),
@@ -193,20 +194,46 @@ impl Resource {
         out: &mut Vec<Command>,
     ) {
         let parts = peer_parts(mask, val);
-        let code = match parts {
+        let code = match (parts, device) {
             _ if self.comes_first() && !self.planted(Bug::BothChangesGranted) => {
                 Reason::ConcurrentStateChange.number()
             }
-            Some(parts) => self.judge_parting(parts),
-            None => self.judge_peer_change(device, mask, val, out),
+            // It asked for something else, and has not heard of that yet.
+            _ if self.admin.asked.is_some() => Reason::ConcurrentStateChange.number(),
+            (Some(parts), _) => self.judge_parting(parts),
+            (None, Some(device)) if self.drains_before_answer(device, mask, val, out) => {
+                self.admin.asked = Some(Asked { device, mask, val });
+                return;
+            }
+            (None, _) => self.judge_peer_change(device, mask, val, out),
         };
+        self.answer_change(device, code, out);
+        if let Some(parts) = parts.filter(|_| code >= 1) {
+            self.let_peer_part(parts, out);
+        }
+    }
+
+    fn answer_change(&mut self, device: Option<usize>, code: i32, out: &mut Vec<Command>) {
         let (volume, packet) = match device {
             Some(d) => (self.devices[d].volume, Packet::StateChangeReply(code)),
             None => (VolumeNumber(0), Packet::ConnStateChangeReply(code)),
         };
         self.send_control(volume, packet, out);
-        if let Some(parts) = parts.filter(|_| code >= 1) {
-            self.let_peer_part(parts, out);
+    }
+
+    /// The peer asks to replace this node's data while it may lack what was called done (A and B).
+    fn drains_before_answer(&mut self, d: usize, mask: u32, val: u32, out: &mut Vec<Command>) -> bool {
+        let conn = conn_asked(mask, val).map(|conn| self.copying_asked(Some(d), conn));
+        matches!(conn, Some(Ok(Some(ReplicationState::StartingSyncT)))) && self.drains_for_target(d, out)
+    }
+
+    /// Answers what the peer asked once it has what it is to copy here.
+    pub(super) fn answer_asked(&mut self, out: &mut Vec<Command>) {
+        let Some(Asked { device, mask, val }) = self.admin.asked else { return };
+        if !self.drains_before_answer(device, mask, val, out) {
+            self.admin.asked = None;
+            let code = self.judge_peer_change(Some(device), mask, val, out);
+            self.answer_change(Some(device), code, out);
         }
     }
 
@@ -223,6 +250,11 @@ impl Resource {
         val: u32,
         out: &mut Vec<Command>,
     ) -> i32 {
+        let copying = match conn_asked(mask, val).map(|conn| self.copying_asked(device, conn)) {
+            Some(Err(reason)) => return reason.number(),
+            Some(Ok(replication)) => replication,
+            None => None,
+        };
         let (mask, val) = mirror(mask, val);
         let peer_role = (mask & field::PEER != 0).then(|| role_of(val >> 2)).flatten();
         if peer_role == Some(Role::Primary) && self.has_unshared_writes_at_peer() {
@@ -230,12 +262,6 @@ impl Resource {
         }
         let own_disk = (mask & field::DISK != 0).then(|| disk_of(val)).flatten();
         let peer_disk = (mask & field::PEER_DISK != 0).then(|| peer_disk_of(val)).flatten();
-        let conn = (mask & field::CONN != 0).then(|| crate::wire::state_word::conn_of(val)).flatten();
-        let copying = match conn.map(|conn| self.copying_asked(device, conn)) {
-            Some(Err(reason)) => return reason.number(),
-            Some(Ok(replication)) => replication,
-            None => None,
-        };
         let edit = |v: Option<usize>, s: &mut Snapshot| {
             if device.is_some() && v != device {
                 return;
@@ -283,6 +309,12 @@ impl Resource {
         };
         refusal.map_or(Ok(Some(asked)), Err)
     }
+}
+
+/// The state of the link a question asks for, as this node would see it.
+fn conn_asked(mask: u32, val: u32) -> Option<Conn84> {
+    let (mask, val) = mirror(mask, val);
+    (mask & field::CONN != 0).then(|| conn_of(val)).flatten()
 }
 
 /// What a question is about that asks to part.

@@ -352,7 +352,7 @@ impl Resource {
 
     /// Under A and B the peer may not have written yet what was called done, and might never: then only this node has it,
     /// whose data is to be replaced. True while that is so; until then nothing else is called done before the peer has it.
-    fn drains_for_target(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
+    pub(super) fn drains_for_target(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
         let Some(connection) = self.connection.as_deref() else { return false };
         let unknown = connection.transfer_log.iter().any(|&key| {
             let request = &self.requests[key];

@@ -258,7 +258,7 @@ pub(crate) struct Node {
     pub(crate) wants_connected: bool,
     /// Connects are refused before that time.
     pub(crate) refuses_until: u64,
-    /// By volume: its disk was good when it was last told to become Primary.
+    /// By volume: its disk was good from when it was last told to become Primary until it was.
     pub(crate) was_good: Vec<bool>,
     /// By volume: whose good copy it became Primary on, until that is answered.
     pub(crate) promoted_on: Vec<Option<usize>>,

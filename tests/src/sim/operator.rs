@@ -122,9 +122,8 @@ impl Cluster {
             }
             Step::Disconnect { force } => AdminRequest::Disconnect { peer, force },
             Step::Primary { force } => {
-                let good = |c: Claims| matches!(c.disk, DiskState::UpToDate | DiskState::Consistent);
-                let volumes = 0..self.sizes.len();
-                self.nodes[node].was_good = volumes.map(|v| self.claims(node, v).is_some_and(good)).collect();
+                self.nodes[node].was_good = vec![true; self.sizes.len()];
+                self.promotion_goes_on(node);
                 AdminRequest::Primary { force }
             }
             Step::Secondary { force } => AdminRequest::Secondary { force },
@@ -253,6 +252,16 @@ impl Cluster {
         let Some(daemon) = &self.nodes[node].daemon else { return false };
         let asked = matches!(daemon.waiting, Some((_, Step::Primary { .. })));
         asked && daemon.resource.may_open(VolumeNumber(0)).is_err()
+    }
+
+    /// A node is to become Primary, and waits. By force it may use a disk that a handshake makes the target of a resync
+    /// meanwhile.
+    pub(crate) fn promotion_goes_on(&mut self, node: usize) {
+        let good = |c: Claims| matches!(c.disk, DiskState::UpToDate | DiskState::Consistent);
+        for volume in 0..self.sizes.len() {
+            let is_good = self.claims(node, volume).is_some_and(good);
+            self.nodes[node].was_good[volume] &= is_good;
+        }
     }
 
     /// A node became Primary: its data is the data now.

@@ -26,6 +26,9 @@ impl Cluster {
         self.note(Some(node), "event", format_args!("{}", Described(&event)));
         let mut out = Vec::new();
         let promoting = self.is_promoting(node);
+        if promoting {
+            self.promotion_goes_on(node);
+        }
         let frozen = self.is_frozen(node);
         let daemon = self.daemon(node);
         daemon.resource.handle(now, event, &mut out);

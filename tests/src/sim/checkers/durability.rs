@@ -214,7 +214,8 @@ impl Ledger {
             entry.held = held;
             entry.perhaps = perhaps;
             entry.since = [now; 2];
-            entry.due = owing & !held;
+            // Zeroes of an earlier discard hide whether it was written before it was acknowledged.
+            entry.due = owing & !held & !perhaps;
             entry.weak = promise != Promise::Kept || owing != later;
             entry.outrun = promise == Promise::Outrun;
         }
@@ -372,8 +373,9 @@ impl Ledger {
                 }
                 if entry.due & bit != 0 {
                     return Err(format!(
-                        "n{node} is promoted without write {} in sector {sector}, whose receipt it had acknowledged",
-                        entry.write
+                        "n{node} is promoted without write {} in sector {sector}, whose receipt it had acknowledged: it has {}",
+                        entry.write,
+                        self.describe(now),
                     ));
                 }
                 self.diverged = true;

@@ -351,6 +351,7 @@ fn make_node(setup: &Setup, n: usize, images: Vec<Image>, sizes: &[Sector]) -> N
         wants_connected: true,
         refuses_until: 0,
         was_good: Vec::new(),
+        was_torn: Vec::new(),
         promoted_on: vec![None; sizes.len()],
         wrote_alone: vec![false; sizes.len()],
         discards: false,

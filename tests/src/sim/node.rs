@@ -260,6 +260,8 @@ pub(crate) struct Node {
     pub(crate) refuses_until: u64,
     /// By volume: its disk was good from when it was last told to become Primary until it was.
     pub(crate) was_good: Vec<bool>,
+    /// By volume: its disk was Inconsistent just before it became Primary.
+    pub(crate) was_torn: Vec<bool>,
     /// By volume: whose good copy it became Primary on, until that is answered.
     pub(crate) promoted_on: Vec<Option<usize>>,
     /// By volume: its last acknowledged write was without its peer.

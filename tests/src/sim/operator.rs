@@ -123,6 +123,7 @@ impl Cluster {
             Step::Disconnect { force } => AdminRequest::Disconnect { peer, force },
             Step::Primary { force } => {
                 self.nodes[node].was_good = vec![true; self.sizes.len()];
+                self.nodes[node].was_torn = vec![false; self.sizes.len()];
                 self.promotion_goes_on(node);
                 AdminRequest::Primary { force }
             }
@@ -259,8 +260,9 @@ impl Cluster {
     pub(crate) fn promotion_goes_on(&mut self, node: usize) {
         let good = |c: Claims| matches!(c.disk, DiskState::UpToDate | DiskState::Consistent);
         for volume in 0..self.sizes.len() {
-            let is_good = self.claims(node, volume).is_some_and(good);
-            self.nodes[node].was_good[volume] &= is_good;
+            let claims = self.claims(node, volume);
+            self.nodes[node].was_good[volume] &= claims.is_some_and(good);
+            self.nodes[node].was_torn[volume] = claims.is_some_and(|c| c.disk == DiskState::Inconsistent);
         }
     }
 
@@ -281,6 +283,9 @@ impl Cluster {
             let replica = good && claims.is_some_and(|c| c.replication == ReplicationState::Off);
             // Diskless, it serves the peer's data.
             let serves = if has_data { node } else { 1 - node };
+            if has_data && self.nodes[node].was_torn.get(volume) == Some(&true) {
+                self.ledgers[volume].forced(node, &look);
+            }
             let verdict = self.ledgers[volume].promoted(serves, replica, apart, &look);
             self.judge("durability", verdict);
             self.nodes[node].promoted_on[volume] = good.then_some(serves);
@@ -290,7 +295,11 @@ impl Cluster {
     /// A promotion was answered: from here on somebody may rely on it.
     fn promotion_answered(&mut self, node: usize) {
         for volume in 0..self.sizes.len() {
-            if let Some(serves) = self.nodes[node].promoted_on[volume].take() {
+            let serves = self.nodes[node].promoted_on[volume].take();
+            // Its disk may have failed before it was answered: nobody has seen any of it.
+            let serves =
+                serves.filter(|&n| n != node || self.claims(n, volume).is_some_and(|c| c.disk.has_data()));
+            if let Some(serves) = serves {
                 self.ledgers[volume].promotion_answered(serves);
             }
         }

@@ -332,6 +332,21 @@ impl Ledger {
         self.unflushed.retain(|&number| usize::from(writes[number as usize].origin) != node);
     }
 
+    /// The operator made the Inconsistent disk of a node good by force: what it lacks is given up, whoever has it.
+    pub(crate) fn forced(&mut self, node: usize, look: Look<'_>) {
+        for at in 0..self.touched.len() {
+            let sector = self.touched[at];
+            let now = look(node, sector);
+            let head = self.heads[sector as usize] as usize;
+            for at in 0..self.lists[head].len() {
+                if self.is_older(now, sector, self.lists[head][at].write) {
+                    let entry = &mut self.lists[head][at];
+                    entry.given_up |= entry.held;
+                }
+            }
+        }
+    }
+
     /// A promotion on a node's own good copy (not as the target of a resync that the other's return began) was answered:
     /// what the other one had lost must not come back as lost.
     pub(crate) fn promotion_answered(&mut self, node: usize) {

@@ -65,29 +65,73 @@ impl Resource {
             if self.devices[d].disk == DiskState::UpToDate {
                 self.devices[d].generation_owed = false;
                 self.begin_apart_at_once(d, out);
-                self.mark_frozen_log(d, out);
+                self.mark_frozen_log(d, false, out);
             }
         }
     }
 
-    /// A resync is decided: what is frozen becomes part of it, before the bitmap is told.
-    pub(super) fn mark_frozen_log(&mut self, d: usize, out: &mut Vec<Command>) {
+    /// A resync is decided: what is frozen becomes part of it, before the bitmap is told. As its target this node keeps
+    /// what was reported, to be sent again: the peer's copy may be older, if its power failed.
+    pub(super) fn mark_frozen_log(&mut self, d: usize, as_target: bool, out: &mut Vec<Command>) {
         let log = std::mem::take(&mut self.freeze.log);
         let (ours, others): (Vec<u32>, Vec<u32>) =
             log.into_iter().partition(|&key| self.requests[key].device == d && self.requests[key].is_write());
         self.freeze.log = others;
         for &key in &ours {
-            self.mark_request(key);
+            if !(as_target && self.requests[key].completed) {
+                self.mark_request(key);
+            }
         }
         for key in ours {
             if self.requests[key].completed {
-                self.give_up_at_peer(key, out);
+                match as_target {
+                    true => self.freeze.log.push(key),
+                    false => self.give_up_at_peer(key, out),
+                }
             } else {
                 // Marked, and maybe copied before it goes on.
                 self.requests[key].peer = PeerProgress::Lost;
                 self.freeze.log.push(key);
             }
         }
+    }
+
+    /// This node is the target of a resync: what it had reported goes to the source before any block is asked for.
+    pub(super) fn resend_reported(&mut self, d: usize, out: &mut Vec<Command>) {
+        let log = std::mem::take(&mut self.freeze.log);
+        let covered = self.covered(&log).unwrap_or_default();
+        let (ours, others): (Vec<u32>, Vec<u32>) = log.into_iter().partition(|&key| {
+            let request = &self.requests[key];
+            request.device == d && request.is_write() && request.completed
+        });
+        self.freeze.log = others;
+        let mut epoch = None;
+        for &key in &ours {
+            let written_in = self.requests[key].epoch;
+            if epoch.replace(written_in).is_some_and(|e| e != written_in) {
+                self.close_current_epoch();
+            }
+            self.resume_reported(key, &covered, out);
+        }
+        if !ours.is_empty() {
+            self.close_current_epoch();
+            self.send_owed_barrier(out);
+        }
+    }
+
+    /// A write reported before the freeze of which the peer may have nothing.
+    fn resume_reported(&mut self, key: u32, covered: &Covered, out: &mut Vec<Command>) {
+        if covered.wholly.contains(&key) {
+            self.requests[key].in_sync = false;
+            self.requests[key].peer = PeerProgress::Stable;
+            return self.progress(key, out);
+        }
+        // Sent again it would for a moment undo a later one on the peer. Without a disk here no resync helps; what the
+        // peer acknowledged it has, unless its power failed.
+        if covered.partly.contains(&key) || !self.can_resend(key) || self.two_primaries_allowed() {
+            return self.give_up_at_peer(key, out);
+        }
+        self.send_write(key, out);
     }
 
     /// Writes of a volume wait to be sent again.
@@ -150,16 +194,7 @@ impl Resource {
                 _ if request.doomed => self.fail_now(key, out),
                 UpperOp::Flush => self.restart_flush(key, out),
                 _ if !request.completed => self.restart_write(key, again, out),
-                // Sent again it would for a moment undo a later one on the peer. Without a disk here no resync helps; what the
-                // peer acknowledged it has, unless its power failed.
-                _ if covered.partly.contains(&key) => self.give_up_at_peer(key, out),
-                _ if covered.wholly.contains(&key) => {
-                    self.requests[key].in_sync = false;
-                    self.requests[key].peer = PeerProgress::Stable;
-                    self.progress(key, out);
-                }
-                _ if self.can_resend(key) && !self.two_primaries_allowed() => self.send_write(key, out),
-                _ => self.give_up_at_peer(key, out),
+                _ => self.resume_reported(key, &covered, out),
             }
         }
         if resent {

@@ -326,6 +326,9 @@ impl Resource {
         if let Some(connection) = self.connection.as_deref_mut() {
             connection.peer_devices[d].discard_my_data = false;
         }
+        if now.replication == ReplicationState::WFBitMapT {
+            self.resend_reported(d, out);
+        }
         self.begin_as_decided(d, old, &now);
         Ok(())
     }
@@ -477,12 +480,12 @@ impl Resource {
             }
             Action::None => Ok(Outcome::Go(ReplicationState::Established)),
             Action::Source { full } => {
-                self.mark_frozen_log(d, out);
+                self.mark_frozen_log(d, false, out);
                 self.mark_all(d, full);
                 Ok(Outcome::Go(ReplicationState::WFBitMapS))
             }
             Action::Target { full } => {
-                self.mark_frozen_log(d, out);
+                self.mark_frozen_log(d, true, out);
                 self.mark_all(d, full);
                 Ok(Outcome::Go(ReplicationState::WFBitMapT))
             }

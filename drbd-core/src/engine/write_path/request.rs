@@ -354,9 +354,12 @@ impl Resource {
     ) {
         let Request { device: d, op, .. } = self.requests[key];
         let probe = self.freeze.probe.take_if(|probe| *probe == key).is_some();
+        // What a disk took that was given up meanwhile counts no more than what it took before
+        // (`distrust_lost_copies`).
+        let lost = self.requests[key].is_write() && self.devices[d].backing.is_none();
         self.requests[key].local = match result {
-            IoResult::Done => Local::Done,
-            IoResult::Failed(_) => Local::Failed,
+            IoResult::Done if !lost => Local::Done,
+            IoResult::Done | IoResult::Failed(_) => Local::Failed,
         };
         if let IoResult::Failed(errno) = result {
             if op == UpperOp::Read {

@@ -200,6 +200,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (4398046511242, "what a barrier's acknowledgement made room for found the link congested, and let the peer go"),
     (4398046511588, "who was behind counted as UpToDate when the good disk was detached"),
     (4398046512266, "a handshake was decided anew in the middle of a resync's beginning"),
+    (13_194_139_934_696, "parting Outdated a volume without a disk that the peer did not have"),
     (17_592_186_045_183, "the sizes of a handshake took the place of a resize whose metadata was being written"),
 ];
 

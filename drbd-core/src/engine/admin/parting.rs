@@ -31,8 +31,10 @@ pub(super) struct PeerParts {
 }
 
 impl Outdates {
-    /// The state of a volume once the nodes have parted.
+    /// The state of a volume once the nodes have parted. Data that cannot become Outdated is refused, and then they part
+    /// without; that of a volume the peer does not have concerns nobody.
     pub(super) fn edit(self, s: &mut Snapshot) {
+        let shared = s.is_replicating();
         s.connection = ConnectionState::Disconnecting;
         s.replication = ReplicationState::Off;
         match self {
@@ -40,16 +42,21 @@ impl Outdates {
             // What is known to be worse stays so.
             Outdates::Peer if s.peer_disk == DiskState::Inconsistent => {}
             Outdates::Peer => s.peer_disk = DiskState::Outdated,
+            Outdates::This if !shared && !can_be_outdated(s.disk) => {}
             Outdates::This => s.disk = DiskState::Outdated,
         }
     }
+}
+
+fn can_be_outdated(disk: DiskState) -> bool {
+    disk.rank() >= DiskState::Outdated.rank()
 }
 
 impl PeerParts {
     fn edit(self, s: &mut Snapshot) {
         s.connection = ConnectionState::TearDown;
         s.replication = ReplicationState::Off;
-        if self.outdate_this && s.disk.rank() >= DiskState::Outdated.rank() {
+        if self.outdate_this && can_be_outdated(s.disk) {
             s.disk = DiskState::Outdated;
         }
         if self.outdate_peer {
@@ -100,7 +107,13 @@ impl Resource {
 
     /// Both nodes agreed to part.
     pub(super) fn carry_out_parting(&mut self, ticket: Ticket, outdates: Outdates, out: &mut Vec<Command>) {
-        self.force(&|_, s| outdates.edit(s), out);
+        let edit = |_: Option<usize>, s: &mut Snapshot| {
+            // It may have been lost while the peer was asked.
+            let worse = Some(s.disk).filter(|&disk| !can_be_outdated(disk));
+            outdates.edit(s);
+            s.disk = worse.unwrap_or(s.disk);
+        };
+        self.force(&edit, out);
         self.disconnect_now(out);
         self.reply(ticket, Ok(done(true)), out);
     }

@@ -201,7 +201,12 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (4398046511588, "who was behind counted as UpToDate when the good disk was detached"),
     (4398046512266, "a handshake was decided anew in the middle of a resync's beginning"),
     (13_194_139_934_696, "parting Outdated a volume without a disk that the peer did not have"),
+    (13_194_139_933_641, "a write done only on a disk behind the other was overwritten by a resync while frozen"),
+    (13_194_139_933_761, "a disk attached before the answer to its volume's greeting was never compared"),
+    (13_194_139_934_436, "the end of a deleted volume was taken for the greeting of the next"),
+    (13_194_139_934_612, "a new generation of a demotion said that the log counts no more before the bits were kept"),
     (17_592_186_045_183, "the sizes of a handshake took the place of a resize whose metadata was being written"),
+    (17_592_186_444_581, "the operator of the simulator left metadata where a device had ended before it grew"),
 ];
 
 #[test]

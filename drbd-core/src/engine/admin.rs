@@ -7,6 +7,7 @@
 use super::command::Command;
 use super::connection::{Path, PingFor};
 use super::event::AdminRequest;
+use super::meta_jobs::Then;
 use super::resize::ResizeWish;
 use super::resource::Resource;
 use crate::control::Done;
@@ -117,6 +118,11 @@ struct RoleJob {
 }
 
 impl Admin {
+    /// What follows a job on metadata makes a demotion stable.
+    pub(super) fn demotes(&self, then: &[Then]) -> bool {
+        self.role_jobs.iter().any(|job| job.demotion && then.contains(&Then::RoleStable(job.ticket)))
+    }
+
     /// A demotion has not yet reached the disks: the log still counts.
     pub(super) fn is_demoting(&self) -> bool {
         self.role_jobs.iter().any(|job| job.demotion && job.draining)

@@ -135,6 +135,7 @@ impl Resource {
             replayed_bits: replayed.1,
             generations_pending: 0,
             logged_for_peer: false,
+            demotion_unwritten: false,
             old_blocks_known: false,
             outrun: false,
             primary_stable: false,

@@ -81,7 +81,8 @@ impl Resource {
         let writes_for_peer =
             !snapshot.peer_disk.has_data() && snapshot.peer_role == Role::Primary && !generation_due;
         backing.logged_for_peer |= writes_for_peer;
-        let primary = snapshot.role == Role::Primary || demoting || backing.logged_for_peer;
+        let log_counts = demoting || backing.demotion_unwritten || backing.logged_for_peer;
+        let primary = snapshot.role == Role::Primary || log_counts;
         let mut flags = backing.super_block.flags & (device_flag::AL_DISABLED | device_flag::HAVE_QUORUM);
         set(&mut flags, device_flag::CONSISTENT, snapshot.disk.rank() > DiskState::Inconsistent.rank());
         set(&mut flags, device_flag::WAS_UP_TO_DATE, snapshot.disk.rank() > worst_good.rank());
@@ -461,7 +462,7 @@ fn tell_state_after_handshake(
     let in_handshake =
         old.connection == ConnectionState::Connected && old.replication == ReplicationState::Off;
     if in_handshake && new.is_replicating() {
-        r.repeat_greeting(d, new.peer_role, out);
+        r.repeat_greeting(d, new, out);
         r.send_state(d, out);
     }
 }
@@ -498,6 +499,7 @@ fn gate_writes_of_target(r: &mut Resource, d: usize, old: &Snapshot, new: &Snaps
         }
     }
     if !old.replication.is_target() && new.replication.is_target() {
+        r.distrust_own_copies(d);
         if let Some(backing) = r.devices[d].backing.as_deref_mut() {
             backing.old_blocks_known = false;
         }

@@ -135,6 +135,8 @@ pub(super) struct Backing {
     pub(super) generations_pending: u32,
     /// Writes for a Primary without disk were logged here, and not all of their bits are on stable storage yet.
     pub(super) logged_for_peer: bool,
+    /// A demotion has its bits yet to write: what goes out before them must still say that the log counts.
+    pub(super) demotion_unwritten: bool,
     /// Where the data is older than the peer's, a bit is set: an Inconsistent disk may be read where none is.
     pub(super) old_blocks_known: bool,
     /// The peer has begun a generation after this one, as the disk is being let go: it will come back as the older one.

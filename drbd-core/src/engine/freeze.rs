@@ -14,7 +14,7 @@ use super::event::UpperOp;
 use super::planted::Bug;
 use super::resource::Resource;
 use super::state_change::FencingPolicy;
-use super::write_path::request::Local;
+use super::write_path::request::{Local, PeerProgress};
 use crate::ids::Instant;
 use crate::states::{DiskState, ReplicationState, Role};
 
@@ -165,6 +165,26 @@ impl Resource {
         }
         for request in self.requests.values_mut().filter(|r| r.device == d && !r.completed) {
             request.at_good_peer = false;
+        }
+    }
+
+    /// What only this disk has of the frozen requests a resync is about to overwrite: it is done again.
+    pub(super) fn distrust_own_copies(&mut self, d: usize) {
+        if !self.freeze.engaged {
+            return;
+        }
+        for request in self.requests.values_mut().filter(|r| r.device == d && r.is_write() && !r.completed) {
+            let only_here = match request.peer {
+                PeerProgress::NotReplicated
+                | PeerProgress::Frozen
+                | PeerProgress::Postponed
+                | PeerProgress::Failed
+                | PeerProgress::Lost => true,
+                PeerProgress::Sent | PeerProgress::Acknowledged | PeerProgress::Stable => false,
+            };
+            if only_here && request.local == Local::Done {
+                request.local = Local::Failed;
+            }
         }
     }
 

@@ -224,7 +224,7 @@ impl Resource {
         peer_device.consider_resync = false;
         let uuids = peer_device.uuids;
         let appeared = conn == Conn84::CONNECTED && old.peer_disk.rank() < DiskState::Negotiating.rank();
-        let unheard = conn < Conn84::CONNECTED && uuids.is_none();
+        let unheard = (conn < Conn84::CONNECTED || starting && !negotiating) && uuids.is_none();
         if both_have_disks && (unheard || appeared && !due) {
             return Err(Fault::Retry(UNCOMPARED.to_owned()));
         }
@@ -325,6 +325,14 @@ impl Resource {
         }
         if let Some(connection) = self.connection.as_deref_mut() {
             connection.peer_devices[d].discard_my_data = false;
+        }
+        if old.conn84() == Conn84::CONNECTED
+            && peer.conn == Conn84::WF_REPORT_PARAMS
+            && peer.disk == DiskState::Diskless
+        {
+            // The peer made its volume anew, and what this node took for its greeting was the end of the one before.
+            self.greet_again(d, &now, out);
+            self.send_state(d, out);
         }
         if now.replication == ReplicationState::WFBitMapT {
             self.resend_reported(d, out);

@@ -211,7 +211,7 @@ impl Resource {
     }
 
     fn step_super_block(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
-        self.forget_log_before_detach(d);
+        self.forget_log(d);
         let job = &self.running(d).job;
         let op = match (job.super_block, &job.blocks, job.transaction) {
             (true, _, _) if job.resize == Some(Relaying::Apart) => Some(MetaOp::UnsealedSuperBlock),
@@ -245,12 +245,15 @@ impl Resource {
     }
 
     /// A super block that goes out before the bitmap must still say that the log counts: only the last one of a disk that
-    /// is let go, which makes the bitmap before it stable, says that the log has nothing to tell.
-    fn forget_log_before_detach(&mut self, d: usize) {
+    /// is let go, or of a demotion, which makes the bitmap before it stable, says that the log has nothing to tell.
+    fn forget_log(&mut self, d: usize) {
         let backing = self.devices[d].backing.as_deref_mut().expect("a job belongs to a disk");
         let running = backing.jobs.running.as_ref().expect("a job is running");
         if running.job.then.iter().any(|then| matches!(then, Then::Detached(_))) {
             backing.super_block.flags &= !device_flag::PRIMARY_IND;
+        } else if backing.demotion_unwritten && self.admin.demotes(&running.job.then) {
+            backing.demotion_unwritten = false;
+            self.update_flags(d);
         }
     }
 

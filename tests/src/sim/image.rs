@@ -7,7 +7,7 @@ use drbd_core::engine::DeviceBytes;
 use drbd_core::ids::Sector;
 use drbd_core::metadata::{apply_log, encode_initialised, load};
 use drbd_core::metadata::{device_flag, peer_flag, Format, Loaded, MetadataError, SuperBlock};
-use drbd_core::metadata::{BitmapArea, Geometry, Index, Layout, Place};
+use drbd_core::metadata::{BitmapArea, Geometry, Index, Layout, Place, Relayout};
 
 /// Where the metadata of a volume is.
 #[derive(Clone, Debug)]
@@ -146,6 +146,29 @@ impl Image {
             self.write_super_block(bytes, at, &loaded.super_block);
         });
         Ok(applied.extents.len())
+    }
+
+    /// `drbdmeta check-resize`: internal metadata is moved to the end of the device as it is now.
+    pub(crate) fn check_resize(&self, disk: &mut Disk) -> Result<(), MetadataError> {
+        let (super_block, _, at) = self.found(disk.meta())?;
+        let old = self.place(disk.meta())?;
+        let now = self.device_bytes();
+        let new = Relayout::of(&super_block, self.index, now.metadata, now.data)?;
+        if !new.moves_from(&old) {
+            return Ok(());
+        }
+        let moved = SuperBlock { md_size_sect: new.md_size_sect, bm_offset: new.bm_offset, ..super_block };
+        disk.rewrite_meta(|bytes| {
+            let part = |at: u64, count: u64| self.within(at)..self.within(at + count);
+            let log = bytes[part(old.log_offset_bytes, old.log_bytes)].to_vec();
+            let mut bitmap = bytes[part(old.bitmap_offset_bytes, old.bitmap_bytes)].to_vec();
+            bitmap.resize(new.place.bitmap_bytes as usize, 0);
+            bytes[part(at, BLOCK as u64)].fill(0);
+            bytes[part(new.place.bitmap_offset_bytes, new.place.bitmap_bytes)].copy_from_slice(&bitmap);
+            bytes[part(new.place.log_offset_bytes, new.place.log_bytes)].copy_from_slice(&log);
+            self.write_super_block(bytes, new.place.super_block_offset_bytes, &moved);
+        });
+        Ok(())
     }
 
     /// Where in the area that byte of the device is.

@@ -147,10 +147,13 @@ impl Cluster {
             return None;
         }
         self.ledgers[volume].forget_due(node);
+        let healed = self.healed_at.is_some();
         let disks = &mut self.nodes[node].volumes[volume];
         if !recovery {
             let image = disks.image.clone();
-            match image.apply_log(disks.meta_disk()) {
+            // Until then somebody attaches by hand, and the engine has to do with metadata where it was.
+            let moved = if healed { image.check_resize(disks.meta_disk()) } else { Ok(()) };
+            match moved.and_then(|()| image.apply_log(disks.meta_disk())) {
                 Ok(0) => {}
                 Ok(extents) => {
                     self.note(Some(node), "apply-al", format_args!("volume {volume}: {extents} extents"));

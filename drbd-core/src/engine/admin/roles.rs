@@ -135,6 +135,9 @@ impl Resource {
         }
         for d in disks {
             self.mark_role(d);
+            if let Some(backing) = self.devices[d].backing.as_deref_mut() {
+                backing.demotion_unwritten = demotion;
+            }
             self.update_flags(d);
             let job = if demotion { Job::everything(None) } else { Job::super_block(None) };
             self.meta_job(d, Job { then: vec![Then::RoleStable(ticket)], ..job }, out);

@@ -205,6 +205,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (13_194_139_933_761, "a disk attached before the answer to its volume's greeting was never compared"),
     (13_194_139_934_436, "the end of a deleted volume was taken for the greeting of the next"),
     (13_194_139_934_612, "a new generation of a demotion said that the log counts no more before the bits were kept"),
+    (13_194_139_935_123, "a detach dropped a received write that waited for its turn, and wrote later ones"),
     (17_592_186_045_183, "the sizes of a handshake took the place of a resize whose metadata was being written"),
     (17_592_186_444_581, "the operator of the simulator left metadata where a device had ended before it grew"),
 ];

@@ -13,7 +13,7 @@ use crate::engine::resource::{IoOwner, Resource};
 use crate::engine::senseless::{senseless, Senseless};
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
-use crate::states::{Conn84, ConnectionState, Protocol};
+use crate::states::{Conn84, ConnectionState, DiskState, Protocol};
 use crate::wire::{data_flag, BlockAck, BlockRequest, Packet, Trim};
 use std::collections::VecDeque;
 
@@ -365,8 +365,9 @@ impl Resource {
 
     /// Gives a peer's write to the disk.
     pub(in crate::engine) fn submit_peer_write(&mut self, key: u32, out: &mut Vec<Command>) {
-        let PeerRequest { device: d, sector, bytes, op, flags, payload, .. } = self.peer_requests[key];
-        if self.devices[d].usable().is_none() {
+        let request = self.peer_requests[key];
+        let PeerRequest { device: d, sector, bytes, op, flags, payload, .. } = request;
+        if self.devices[d].usable().is_none() && !self.is_owed_to_detaching_disk(&request) {
             self.peer_disk_done(key, IoResult::Failed(0), PayloadId::NONE, out);
             return;
         }
@@ -391,6 +392,16 @@ impl Resource {
         };
         let fua = flags & data_flag::FUA != 0;
         self.disk_io(d, IoOwner::Peer(key), op, (sector, bytes), payload, fua, out);
+    }
+
+    /// A detach waits for what came before it: a write that waited for its turn may be acknowledged as received, and those
+    /// behind it are on the disk.
+    fn is_owed_to_detaching_disk(&self, request: &PeerRequest) -> bool {
+        let device = &self.devices[request.device];
+        device.disk == DiskState::Detaching
+            && device.backing.is_some()
+            && request.is_mirrored_write()
+            && (request.logged || !request.alone)
     }
 
     /// The disk is done with a peer request (or there is none any more).

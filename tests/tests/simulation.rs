@@ -201,6 +201,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (4398046511588, "who was behind counted as UpToDate when the good disk was detached"),
     (4398046512266, "a handshake was decided anew in the middle of a resync's beginning"),
     (13_194_139_934_696, "parting Outdated a volume without a disk that the peer did not have"),
+    (6597070167451, "the simulator waited with its rot for marks to go that an earlier verify had left"),
     (13_194_139_933_641, "a write done only on a disk behind the other was overwritten by a resync while frozen"),
     (13_194_139_933_761, "a disk attached before the answer to its volume's greeting was never compared"),
     (13_194_139_934_436, "the end of a deleted volume was taken for the greeting of the next"),

@@ -236,7 +236,9 @@ impl Cluster {
             }
             Some(_) => return false,
         }
-        let knows = self.setup.nodes.iter().all(|n| n.protocol_max >= VERSION_WITH_VERIFY);
+        // What an earlier verify marked stays marked until somebody reconnects: the rot could not be told from it.
+        let knows =
+            self.is_together() && self.setup.nodes.iter().all(|n| n.protocol_max >= VERSION_WITH_VERIFY);
         if !knows
             || self.setup.net.verify_alg.is_empty()
             || self.setup.net.two_primaries

@@ -343,5 +343,5 @@ const SYNCER_SECTIONS: [Section; 4] = [Section::PeerDevice, Section::Disk, Secti
 
 /// Values whose form only the whole configuration can judge.
 fn goes_unchecked(spec: &OptionSpec, value: &str) -> bool {
-    spec.name == "resync-after" || spec.name.starts_with("after-sb") && value.starts_with("discard-node-")
+    spec.name == "resync-after" || spec.name == "after-sb-0pri" && value.starts_with("discard-node-")
 }

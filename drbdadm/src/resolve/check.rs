@@ -93,6 +93,7 @@ pub fn check(written: &Config, expanded: &Config, sources: &Sources) -> Vec<Diag
         noted.extend(missing(full, sources));
         noted.extend(volumes_everywhere(full, sources));
         noted.extend(mixed_volumes(full, sources));
+        noted.extend(discarding_strangers(full, sources));
     }
     noted.extend(shared_addresses(expanded, sources));
     noted
@@ -251,6 +252,27 @@ fn mixed_volumes(resource: &Resource, sources: &Sources) -> Vec<Diagnostic> {
     }
     let said = format!("in resource {}: you must not mix implicit and explicit volumes", resource.name.value);
     vec![Diagnostic::error(sources, resource.name.at, &said).without_caret()]
+}
+
+/// `after-sb-0pri discard-node-NODENAME` needs a node of the resource.
+fn discarding_strangers(resource: &Resource, sources: &Sources) -> Vec<Diagnostic> {
+    let mut noted: Vec<Diagnostic> = Vec::new();
+    for setting in resource.connections.iter().filter_map(|c| c.net.find("after-sb-0pri")) {
+        let value = setting.value.as_deref().unwrap_or("");
+        let Some(node) = value.strip_prefix("discard-node-") else { continue };
+        if resource.hosts.iter().any(|h| h.is_called(node)) {
+            continue;
+        }
+        let said = format!(
+            "in resource {}:\n\tthe nodename in the '{value}' option is not known.",
+            resource.name.value
+        );
+        let error = Diagnostic::error(sources, setting.at, &said);
+        if !noted.contains(&error) {
+            noted.push(error);
+        }
+    }
+    noted
 }
 
 /// Two connections of the host may not run between the same two endpoints.

@@ -81,6 +81,20 @@ fn old_names_of_nodes_become_local_and_remote() {
 }
 
 #[test]
+fn a_node_to_discard_is_one_of_the_resource() {
+    let hosts = "device minor 1; disk /dev/a; meta-disk internal;
+      on alpha { address 10.0.0.1:1; } on bravo { address 10.0.0.2:1; } }";
+    for place in ["common { net { OPTION } } resource r0 {", "resource r0 { net { OPTION }"] {
+        let with = |option: &str| complaints(&format!("{}\n{hosts}", place.replace("OPTION", option)));
+        assert_eq!(with("after-sb-0pri discard-node-bravo;"), [""; 0]);
+        assert_eq!(
+            with("after-sb-0pri discard-node-charlie;"),
+            ["t.conf:1: in resource r0:\n\tthe nodename in the 'discard-node-charlie' option is not known."]
+        );
+    }
+}
+
+#[test]
 fn resync_after_becomes_a_minor_of_this_host() {
     let text = "resource r0 { disk { resync-after r1/2; } device minor 1; disk /dev/a; meta-disk internal;
       on alpha { address 10.0.0.1:1; } on bravo { address 10.0.0.2:1; } }

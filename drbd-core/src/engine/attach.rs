@@ -465,13 +465,7 @@ impl Resource {
             | Then::GenerationStable
             | Then::PrimaryMarked
             | Then::PeerWritesKept
-            | Then::TargetBitmapStable
-            | Then::SourceBitmapStable
-            | Then::ResyncNamed { .. }
-            | Then::AheadBitmapStable
-            | Then::TargetBegins
-            | Then::TargetCopied
-            | Then::TargetFinished
+            | Then::ResyncGoesOn { .. }
             | Then::Resized => {}
         }
     }

@@ -8,7 +8,7 @@
 use super::command::{Command, Level};
 use super::connection::PingFor;
 use super::generation::ROLE_BIT;
-use super::meta_jobs::{Job, Then};
+use super::meta_jobs::{Job, ResyncStep, Then};
 use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
 use super::senseless::Senseless;
@@ -34,10 +34,39 @@ impl Resource {
         }
     }
 
+    /// For a metadata job: the resync that runs, or is about to begin, goes on afterwards.
+    pub(super) fn when_resync_may(&self, d: usize, step: ResyncStep) -> Option<Then> {
+        let session = self.session_number()?;
+        let attempt = self.connection.as_deref()?.peer_devices[d].resync_attempt;
+        Some(Then::ResyncGoesOn { session, attempt, step })
+    }
+
+    /// What a resync waited for is on stable storage.
+    pub(super) fn resync_goes_on(
+        &mut self,
+        d: usize,
+        (session, attempt): (u32, u32),
+        step: ResyncStep,
+        out: &mut Vec<Command>,
+    ) {
+        if self.when_resync_may(d, step) != Some(Then::ResyncGoesOn { session, attempt, step }) {
+            return;
+        }
+        match step {
+            ResyncStep::TargetBitmapStable => self.target_bitmap_stable(d, out),
+            ResyncStep::SourceBitmapStable => self.source_bitmap_stable(d, out),
+            ResyncStep::Named => self.resync_named(d, out),
+            ResyncStep::AheadBitmapStable => self.ahead_bitmap_stable(d, out),
+            ResyncStep::TargetBegins => self.target_begins(d, out),
+            ResyncStep::TargetCopied => self.target_copied(d, out),
+            ResyncStep::TargetFinished => self.target_finished(d, out),
+        }
+    }
+
     // ---- the bitmaps ---------------------------------------------------------------------------------------------
 
     /// As source: the bits are kept; tell them.
-    pub(super) fn source_bitmap_stable(&mut self, d: usize, out: &mut Vec<Command>) {
+    fn source_bitmap_stable(&mut self, d: usize, out: &mut Vec<Command>) {
         if self.snapshot(Some(d)).replication == ReplicationState::WFBitMapS {
             self.send_bitmap(d, out);
             self.connection.as_mut().expect("a session").peer_devices[d].bitmap_sent = true;
@@ -136,7 +165,10 @@ impl Resource {
         match peer_device.replication {
             ReplicationState::WFBitMapT => {
                 // Ours and the source's bits, and that our data is old, are kept before we answer.
-                let job = Job { flush_data: false, ..Job::everything(Some(Then::TargetBitmapStable)) };
+                let job = Job {
+                    flush_data: false,
+                    ..Job::everything(self.when_resync_may(d, ResyncStep::TargetBitmapStable))
+                };
                 self.meta_job(d, job, out);
             }
             _ => self.both_bitmaps_known(d, out),
@@ -145,7 +177,7 @@ impl Resource {
     }
 
     /// As target: tell our bits, wait for the name of the resync.
-    pub(super) fn target_bitmap_stable(&mut self, d: usize, out: &mut Vec<Command>) {
+    fn target_bitmap_stable(&mut self, d: usize, out: &mut Vec<Command>) {
         if self.snapshot(Some(d)).replication != ReplicationState::WFBitMapT {
             return;
         }
@@ -221,14 +253,13 @@ impl Resource {
         self.keep_generations(d, &set);
         let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
         peer_device.sync_uuid = name;
-        let attempt = peer_device.resync_attempt;
-        let session = self.session_number().unwrap_or(0);
-        self.write_super_block(d, Some(Then::ResyncNamed { session, attempt }), out);
+        let then = self.when_resync_may(d, ResyncStep::Named);
+        self.write_super_block(d, then, out);
     }
 
     /// As source: the name of the resync is kept. The target may learn it, which would be left with a generation that
     /// nobody knows if this node forgot it with its power.
-    pub(super) fn resync_named(&mut self, d: usize, (session, attempt): (u32, u32), out: &mut Vec<Command>) {
+    fn resync_named(&mut self, d: usize, out: &mut Vec<Command>) {
         let replication = self.snapshot(Some(d)).replication;
         let new_area = self.takes_new_area(d);
         let waits = new_area
@@ -237,9 +268,6 @@ impl Resource {
                 ReplicationState::WFBitMapS | ReplicationState::Ahead | ReplicationState::StartingSyncS
             );
         let Some(connection) = self.connection.as_deref().filter(|_| waits) else { return };
-        if self.session_number() != Some(session) || connection.peer_devices[d].resync_attempt != attempt {
-            return;
-        }
         let name = connection.peer_devices[d].sync_uuid;
         let edit = |v: Option<usize>, s: &mut Snapshot| {
             set_replication(s, v == Some(d), ReplicationState::SyncSource);
@@ -294,12 +322,13 @@ impl Resource {
         self.log_generations(d, "updated sync UUID", out);
         // The source has told since of writes it did not send: once it is copied, only our bitmap on disk knows such a
         // block should a power loss take it back.
-        let job = Job { flush_data: false, ..Job::everything(Some(Then::TargetBegins)) };
+        let then = self.when_resync_may(d, ResyncStep::TargetBegins);
+        let job = Job { flush_data: false, ..Job::everything(then) };
         self.meta_job(d, job, out);
     }
 
     /// As target: that our data is Inconsistent is on stable storage; blocks may change.
-    pub(super) fn target_begins(&mut self, d: usize, out: &mut Vec<Command>) {
+    fn target_begins(&mut self, d: usize, out: &mut Vec<Command>) {
         if self.snapshot(Some(d)).replication.is_target() {
             if let Some(resync) =
                 self.connection.as_mut().and_then(|c| c.peer_devices[d].resync.as_deref_mut())
@@ -341,12 +370,12 @@ impl Resource {
             self.end_resync_as_target(d, false, out);
             return;
         }
-        let job = Job { super_block: false, ..Job::everything(None) };
-        self.meta_job(d, Job { then: vec![Then::TargetCopied], ..job }, out);
+        let then = self.when_resync_may(d, ResyncStep::TargetCopied);
+        self.meta_job(d, Job { super_block: false, ..Job::everything(then) }, out);
     }
 
     /// As target: data and bitmap are stable; take the source's generation and call the data UpToDate.
-    pub(super) fn target_copied(&mut self, d: usize, out: &mut Vec<Command>) {
+    fn target_copied(&mut self, d: usize, out: &mut Vec<Command>) {
         let finishing = self.connection.as_ref().is_some_and(|c| {
             let peer_device = &c.peer_devices[d];
             peer_device.replication.is_target() && peer_device.resync.as_ref().is_some_and(|r| r.finishing)
@@ -385,11 +414,12 @@ impl Resource {
                 backing.crashed_primary = false;
             }
         }
-        self.write_super_block(d, Some(Then::TargetFinished), out);
+        let then = self.when_resync_may(d, ResyncStep::TargetFinished);
+        self.write_super_block(d, then, out);
     }
 
     /// As target: everything is kept; tell the source.
-    pub(super) fn target_finished(&mut self, d: usize, out: &mut Vec<Command>) {
+    fn target_finished(&mut self, d: usize, out: &mut Vec<Command>) {
         if self.snapshot(Some(d)).replication.is_target() {
             self.end_resync_as_target(d, true, out);
         }

@@ -7,7 +7,7 @@
 //! Reference: 7.9 of the wire reference.
 
 use super::command::{Command, Level};
-use super::meta_jobs::{Job, Then};
+use super::meta_jobs::{Job, ResyncStep};
 use super::resource::Resource;
 use super::state::Mode;
 use super::state_change::Snapshot;
@@ -102,7 +102,10 @@ impl Resource {
         if peer_device.replication == ReplicationState::Ahead {
             self.get_ahead_of_peer(d, out);
             // Everything marked is kept first, so that a crash of this node leaves no block forgotten.
-            let job = Job { flush_data: false, ..Job::everything(Some(Then::AheadBitmapStable)) };
+            let job = Job {
+                flush_data: false,
+                ..Job::everything(self.when_resync_may(d, ResyncStep::AheadBitmapStable))
+            };
             self.meta_job(d, job, out);
         }
     }

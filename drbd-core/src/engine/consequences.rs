@@ -3,7 +3,7 @@
 
 use super::command::{Command, Level};
 use super::device::GenerationDue;
-use super::meta_jobs::{Job, Then};
+use super::meta_jobs::{Job, ResyncStep, Then};
 use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
 use super::state::Change;
@@ -510,7 +510,8 @@ fn send_bitmap_as_source(r: &mut Resource, d: usize, old: &Snapshot, new: &Snaps
     if old.replication != ReplicationState::WFBitMapS && new.replication == ReplicationState::WFBitMapS {
         r.mark_writes_under_way(d);
         // Everything set is kept first, so that a crash of this node leaves no block forgotten.
-        r.meta_job(d, Job { flush_data: false, ..Job::everything(Some(Then::SourceBitmapStable)) }, out);
+        let then = r.when_resync_may(d, ResyncStep::SourceBitmapStable);
+        r.meta_job(d, Job { flush_data: false, ..Job::everything(then) }, out);
     }
 }
 

@@ -34,20 +34,8 @@ pub(super) enum Then {
     Attached(Ticket),
     /// The new role may be told.
     RoleStable(Ticket),
-    /// As target: the source's bits are kept; tell ours.
-    TargetBitmapStable,
-    /// As source: the bits of a full sync are kept; tell them.
-    SourceBitmapStable,
-    /// As source: the name of the resync is kept; tell the target.
-    ResyncNamed { session: u32, attempt: u32 },
-    /// As source that had pulled ahead: its marks are kept; the resync may begin.
-    AheadBitmapStable,
-    /// As target: the disk is called Inconsistent; blocks may change.
-    TargetBegins,
-    /// As target: data and bitmap are stable.
-    TargetCopied,
-    /// As target: the new generation is kept; tell the source.
-    TargetFinished,
+    /// A resync goes on, if it is still that one: it may have broken off meanwhile, and the next one waits for its own.
+    ResyncGoesOn { session: u32, attempt: u32, step: ResyncStep },
     /// The disk may be let go.
     Detached(Option<Ticket>),
     /// What an administrator asked for is kept.
@@ -56,6 +44,25 @@ pub(super) enum Then {
     FullSyncMarked,
     /// The new size is kept.
     Resized,
+}
+
+/// What a resync waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ResyncStep {
+    /// As target: the source's bits are kept; tell ours.
+    TargetBitmapStable,
+    /// As source: the bits of a full sync are kept; tell them.
+    SourceBitmapStable,
+    /// As source: the name of the resync is kept; tell the target.
+    Named,
+    /// As source that had pulled ahead: its marks are kept; the resync may begin.
+    AheadBitmapStable,
+    /// As target: the disk is called Inconsistent; blocks may change.
+    TargetBegins,
+    /// As target: data and bitmap are stable.
+    TargetCopied,
+    /// As target: the new generation is kept; tell the source.
+    TargetFinished,
 }
 
 /// Which bitmap blocks a job writes.

@@ -325,14 +325,10 @@ impl Resource {
             Then::GenerationStable => self.generation_stable(d, out),
             Then::Attached(ticket) => self.attached(d, ticket, out),
             Then::RoleStable(ticket) => self.role_stable(d, ticket, out),
-            Then::TargetBitmapStable => self.target_bitmap_stable(d, out),
-            Then::SourceBitmapStable => self.source_bitmap_stable(d, out),
-            Then::ResyncNamed { session, attempt } => self.resync_named(d, (session, attempt), out),
-            Then::AheadBitmapStable => self.ahead_bitmap_stable(d, out),
-            Then::TargetFinished => self.target_finished(d, out),
+            Then::ResyncGoesOn { session, attempt, step } => {
+                self.resync_goes_on(d, (session, attempt), step, out);
+            }
             Then::Detached(ticket) => self.detached(d, ticket, out),
-            Then::TargetBegins => self.target_begins(d, out),
-            Then::TargetCopied => self.target_copied(d, out),
             Then::PrimaryMarked => self.primary_marked(d, out),
             Then::PeerWritesKept => self.peer_writes_kept(d, out),
             Then::Answer(ticket) => self.answer_kept(ticket, out),

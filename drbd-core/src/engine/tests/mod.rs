@@ -18,6 +18,7 @@ mod freeze;
 mod freezing_chaos;
 mod good_data;
 mod lab;
+mod late_metadata;
 mod mutated;
 mod node;
 mod old_peers;

@@ -1,9 +1,10 @@
 //! data-integrity-alg: the bulk of P_DATA, P_DATA_REPLY and P_RS_DATA_REPLY travels behind a digest of it.
 //!
 //! Both nodes name the same algorithm in P_PROTOCOL, and each direction begins to have digests behind that packet (3.6
-//! and 3.12 of the wire reference). The shell makes and checks them where it has the bytes anyway.
+//! and 3.12 of the wire reference). The shell makes and checks them where it has the bytes anyway. An administrator who
+//! changes it while connected changes the digests of what his node sends, behind P_PROTOCOL_UPDATE; each node is told.
 
-use super::command::{Command, Direction};
+use super::command::{Command, Direction, Level};
 use super::resource::Resource;
 use crate::wire::feature;
 use crate::wire::handshake::OFFER;
@@ -22,11 +23,20 @@ impl Resource {
         Features { flags, ..offer }
     }
 
-    /// P_PROTOCOL_UPDATE: the peer goes on with digests of that name.
-    pub(super) fn integrity_updated(&mut self, algorithm: &str, out: &mut Vec<Command>) {
-        let used = self.connection.as_deref().is_some_and(|c| !c.options.data_integrity_alg.is_empty());
-        if used || !algorithm.is_empty() {
-            self.set_integrity(Direction::Receiving, algorithm, out);
+    /// P_PROTOCOL_UPDATE: the peer goes on with digests of that name. What this node sends keeps its own, until its
+    /// administrator changes it here too.
+    pub(super) fn integrity_updated(&mut self, theirs: &str, out: &mut Vec<Command>) {
+        self.set_integrity(Direction::Receiving, theirs, out);
+        let Some(connection) = self.connection.as_deref() else { return };
+        let ours = &connection.options.data_integrity_alg;
+        if ours != theirs {
+            let named = |algorithm: &str| if algorithm.is_empty() { "(none)" } else { algorithm }.to_owned();
+            let text = format!(
+                "peer data-integrity-alg: {}; this node's is {}: make them the same before the next connect",
+                named(theirs),
+                named(ours)
+            );
+            self.log("integrity", Level::Info, self.peer_subject(), text, out);
         }
     }
 

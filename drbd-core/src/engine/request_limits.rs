@@ -95,7 +95,10 @@ impl Resource {
             return RequestLimits::LARGEST;
         }
         let announced = connection.peer_devices[d].sizes.as_ref().map(|s| s.max_bio_size);
-        RequestLimits::of_session(session, announced)
+        let limits = RequestLimits::of_session(session, announced);
+        // An 8.4 receiver looks for a digest in P_ZEROES (see `offer`), also when digests began in mid-session.
+        let digests = !connection.options.data_integrity_alg.is_empty();
+        RequestLimits { zeroes_bytes: if digests { 0 } else { limits.zeroes_bytes }, ..limits }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Changing the options of a connection, also while it is connected: what both nodes must have alike is told to the
 //! peer in place in the stream (P_PROTOCOL_UPDATE, 3.6 of the wire reference), and taken over from it.
 
-use super::{done, not_yet};
+use super::done;
 use crate::config::{NetOptions, OnCongestion, OptionSet, OptionSpec};
 use crate::control::Done;
 use crate::engine::after_split_brain::SplitBrainPolicy;
-use crate::engine::command::{Command, Level};
+use crate::engine::command::{Command, Direction, Level};
 use crate::engine::connection::Stage;
 use crate::engine::resource::Resource;
 use crate::engine::senseless::{senseless, Senseless};
@@ -30,11 +30,6 @@ impl Resource {
         if !options.two_primaries && both_primary {
             return Err(Reason::NeedAllowTwoPrimaries.into());
         }
-        if connection.session().is_some()
-            && connection.options.data_integrity_alg != options.data_integrity_alg
-        {
-            return Err(not_yet("a change of data-integrity-alg while connected; disconnect first"));
-        }
         let mut copies = connection.peer_devices.iter();
         if connection.options.csums_alg != options.csums_alg && copies.clone().any(|p| p.resync.is_some()) {
             return Err(Reason::CsumsResyncRunning.into());
@@ -44,7 +39,7 @@ impl Resource {
         }
         let agreed = |o: &NetOptions| {
             let policies = (o.after_sb_0pri.clone(), o.after_sb_1pri.clone(), o.after_sb_2pri.clone());
-            (o.protocol, o.two_primaries, policies)
+            (o.protocol, o.two_primaries, policies, o.data_integrity_alg.clone())
         };
         let algorithms = |o: &NetOptions| (o.verify_alg.clone(), o.csums_alg.clone());
         let changes = agreed(&connection.options) != agreed(&options);
@@ -60,10 +55,10 @@ impl Resource {
             Some((Stage::Settings, _)) => return Err(Reason::InTransientState.into()),
             Some((Stage::Up | Stage::Features | Stage::Challenge | Stage::Response, _)) | None => {}
         }
-        connection.options = options;
+        let digests = std::mem::replace(&mut connection.options, options).data_integrity_alg;
         if changes {
             self.close_epoch_for_new_settings(out);
-            self.tell_changed_settings(out);
+            self.tell_changed_settings(&digests, out);
             self.order_by_two_primaries(out);
         }
         if retold {
@@ -76,10 +71,16 @@ impl Resource {
         self.connection.as_deref().and_then(|c| c.session()).is_some_and(|s| s.stage == Stage::Up)
     }
 
-    fn tell_changed_settings(&mut self, out: &mut Vec<Command>) {
-        if self.settings_are_known() {
-            let settings = self.settings();
-            self.send(VolumeNumber(0), Packet::ProtocolUpdate(Box::new(settings)), out);
+    /// Behind that packet this node's digests are those of the new data-integrity-alg.
+    fn tell_changed_settings(&mut self, digests_before: &str, out: &mut Vec<Command>) {
+        if !self.settings_are_known() {
+            return;
+        }
+        let settings = self.settings();
+        let digests = settings.integrity_alg.clone();
+        self.send(VolumeNumber(0), Packet::ProtocolUpdate(Box::new(settings)), out);
+        if digests != digests_before {
+            self.set_integrity(Direction::Sending, &digests, out);
         }
     }
 
@@ -149,7 +150,6 @@ impl Resource {
         let options = &mut connection.options;
         options.protocol = protocol;
         options.two_primaries = theirs.two_primaries;
-        theirs.integrity_alg.clone_into(&mut options.data_integrity_alg);
         for (own, number) in [
             (&mut options.after_sb_0pri, theirs.after_sb_0p),
             (&mut options.after_sb_1pri, theirs.after_sb_1p),
@@ -199,7 +199,6 @@ fn adopted(options: &NetOptions) -> OptionSet {
         ("after-sb-0pri", &options.after_sb_0pri),
         ("after-sb-1pri", &options.after_sb_1pri),
         ("after-sb-2pri", &options.after_sb_2pri),
-        ("data-integrity-alg", &options.data_integrity_alg),
     ] {
         if let Some(spec) = OptionSpec::find(name) {
             // A policy a peer may name and this node's configuration cannot stays with the session.

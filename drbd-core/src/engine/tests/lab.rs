@@ -277,9 +277,17 @@ impl Lab {
     }
 
     pub(super) fn discard(&mut self, n: usize, block: u64, blocks: u32) -> UpperTag {
+        self.without_bytes(n, UpperOp::Discard, block, blocks)
+    }
+
+    pub(super) fn write_zeroes(&mut self, n: usize, block: u64, blocks: u32) -> UpperTag {
+        self.without_bytes(n, UpperOp::WriteZeroes { unmap: false }, block, blocks)
+    }
+
+    fn without_bytes(&mut self, n: usize, op: UpperOp, block: u64, blocks: u32) -> UpperTag {
         self.next += 1;
         let (tag, volume, sector, bytes) = (UpperTag(self.next), VOLUME, Sector(block * 8), blocks * 4096);
-        let (op, payload) = (UpperOp::Discard, PayloadId::NONE);
+        let payload = PayloadId::NONE;
         let request = UpperRequest { tag, volume, op, sector, bytes, payload, fua: false };
         self.events.push_back((n, Event::Upper(request)));
         self.run();

@@ -1,9 +1,11 @@
 //! Operations on attached disks as the engine commands them: data, zeroes, flushes, metadata.
 //!
 //! What the kernel does in one call is one call. The rest is a few steps: short transfers go on where they stopped,
-//! discards become zeroes where the disk does not promise that they read as such, metadata behind a barrier is
-//! flush, then write-through, and requests finer than the disk's blocks are read, changed and written, one at a time.
+//! discards become zeroes where the disk does not promise that they read as such, except for whole pieces where that is
+//! believed without a promise (discard-zeroes-if-aligned), metadata behind a barrier is flush, then write-through, and
+//! requests finer than the disk's blocks are read, changed and written, one at a time.
 
+use crate::discard_worker::DiscardWorker;
 use crate::disk::OpenDisk;
 use crate::event_loop::Source;
 use crate::payload_pool::{Share, Span, BUFFER_BYTES_MAX};
@@ -23,6 +25,8 @@ enum Step {
     /// Flush before the write.
     Barrier,
     Punch,
+    /// Give whole pieces back, by another thread.
+    Discard,
     ZeroRange,
     ZeroWrite,
     /// Read the blocks around an unaligned request.
@@ -42,6 +46,10 @@ struct DiskOperation {
     offset_bytes: u64,
     bytes: u64,
     done_bytes: u64,
+    /// What a step without memory does in one call.
+    part_bytes: u64,
+    /// Whole pieces of this size are discarded, the rest becomes zeroes; 0: not so.
+    piece_bytes: u64,
     stable: bool,
     /// What the disk wants requests to be multiples of.
     alignment: u64,
@@ -78,6 +86,8 @@ struct Attached {
     closing: bool,
     punches: bool,
     zero_ranges: bool,
+    /// Whole pieces of this size read as zeroes once they are discarded, it is believed; 0: not so.
+    believed_bytes: u64,
 }
 
 /// All attached disks and what is under way on them.
@@ -94,9 +104,15 @@ pub(crate) struct Disks {
     blocks: Option<Span>,
     zeroes: Option<Span>,
     failed: Vec<Event>,
+    discards: Option<DiscardWorker>,
 }
 
 impl Disks {
+    /// Without disks yet.
+    pub(crate) fn new(discards: DiscardWorker) -> Disks {
+        Disks { discards: Some(discards), ..Disks::default() }
+    }
+
     /// Takes over an opened disk.
     pub(crate) fn attach(&mut self, volume: VolumeNumber, disk: OpenDisk) {
         let punches = disk.data.facts.discard_zeroes;
@@ -108,7 +124,18 @@ impl Disks {
             closing: false,
             punches,
             zero_ranges: true,
+            believed_bytes: 0,
         });
+    }
+
+    /// Whether whole pieces that a disk was told to discard read as zeroes, although it does not promise that
+    /// (discard-zeroes-if-aligned: device-mapper's thin volumes are such).
+    pub(crate) fn believe_discards(&mut self, volume: VolumeNumber, believed: bool) {
+        let possible = believed && self.discards.is_some();
+        let Some(attached) = self.find(volume) else { return };
+        let facts = attached.disk.data.facts;
+        let believed = possible && facts.is_device && !facts.discard_zeroes;
+        attached.believed_bytes = if believed { facts.discard_granularity.into() } else { 0 };
     }
 
     /// Closes the disk of a volume once nothing is under way on it.
@@ -159,6 +186,7 @@ impl Disks {
             DiskOp::Write => Step::Write,
             DiskOp::Flush => Step::Sync,
             DiskOp::Discard | DiskOp::WriteZeroes { unmap: true } if attached.punches => Step::Punch,
+            DiskOp::Discard if attached.believed_bytes > 0 => Step::Discard,
             DiskOp::Discard | DiskOp::WriteZeroes { .. } if attached.zero_ranges => Step::ZeroRange,
             DiskOp::Discard | DiskOp::WriteZeroes { .. } => Step::ZeroWrite,
         };
@@ -172,6 +200,8 @@ impl Disks {
             offset_bytes: io.sector.bytes(),
             bytes: u64::from(io.bytes),
             done_bytes: 0,
+            part_bytes: u64::from(io.bytes),
+            piece_bytes: attached.believed_bytes,
             stable: io.fua,
             alignment,
             changes: io.op != DiskOp::Read,
@@ -192,6 +222,9 @@ impl Disks {
                 pools.payloads.retain(io.payload);
             }
             operation.span = Some(pools.payloads.span(operation.payload).part(0, io.bytes as usize));
+        }
+        if step == Step::Discard {
+            operation.next_part();
         }
         attached.outstanding += 1;
         let unaligned = (operation.offset_bytes | operation.bytes) % alignment != 0;
@@ -224,6 +257,8 @@ impl Disks {
             offset_bytes: io.offset_bytes,
             bytes: 4096,
             done_bytes: 0,
+            part_bytes: 0,
+            piece_bytes: 0,
             stable: io.barrier,
             alignment: 4096,
             changes: true,
@@ -278,7 +313,13 @@ impl Disks {
                 self.queue(slot, ring);
                 None
             }
-            Step::Punch | Step::ZeroRange => {
+            Step::Punch | Step::Discard | Step::ZeroRange => {
+                operation.done_bytes += operation.part_bytes;
+                if operation.done_bytes < operation.bytes {
+                    operation.next_part();
+                    self.queue(slot, ring);
+                    return None;
+                }
                 if operation.stable {
                     operation.step = Step::Sync;
                     self.queue(slot, ring);
@@ -315,17 +356,17 @@ impl Disks {
         let unsupported = matches!(error, libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL);
         let volume = operation.volume;
         let next = match operation.step {
-            Step::Punch if unsupported => Step::ZeroRange,
+            Step::Punch | Step::Discard if unsupported => Step::ZeroRange,
             Step::ZeroRange if unsupported => Step::ZeroWrite,
             _ => return self.finish(slot, Some(error), ring, pools),
         };
-        let punch = operation.step == Step::Punch;
-        operation.step = next;
+        let failed = std::mem::replace(&mut operation.step, next);
+        operation.part_bytes = operation.bytes - operation.done_bytes;
         if let Some(attached) = self.attached.iter_mut().find(|a| a.volume == volume) {
-            if punch {
-                attached.punches = false;
-            } else {
-                attached.zero_ranges = false;
+            match failed {
+                Step::Punch => attached.punches = false,
+                Step::Discard => attached.believed_bytes = 0,
+                _ => attached.zero_ranges = false,
             }
         }
         self.queue(slot, ring);
@@ -414,6 +455,10 @@ impl Disks {
     fn queue(&mut self, slot: u32, ring: &mut Ring) {
         let zeroes = *self.zeroes.get_or_insert_with(buffer_for_ever);
         let Some(operation) = self.operations[slot as usize].as_ref() else { return };
+        if let (Step::Discard, Some(discards)) = (operation.step, &self.discards) {
+            let at = operation.offset_bytes + operation.done_bytes;
+            return discards.ask(slot, operation.fd, at, operation.part_bytes);
+        }
         let (token, op) = (Source::Disk.token(slot), operation.op(zeroes));
         if operation.apart {
             ring.queue_apart(token, operation.fd, op);
@@ -448,11 +493,10 @@ impl DiskOperation {
             Step::Read => Op::Read { span: rest(), offset_bytes },
             Step::Write => Op::Write { span: rest(), offset_bytes, stable: self.stable },
             Step::Sync | Step::Barrier => Op::Sync,
-            Step::Punch => {
-                Op::Allocate { how: Allocate::PunchHole, offset_bytes: self.offset_bytes, bytes: self.bytes }
-            }
-            Step::ZeroRange => {
-                Op::Allocate { how: Allocate::ZeroRange, offset_bytes: self.offset_bytes, bytes: self.bytes }
+            Step::Punch => Op::Allocate { how: Allocate::PunchHole, offset_bytes, bytes: self.part_bytes },
+            // Without the thread that discards, zeroes do as well.
+            Step::Discard | Step::ZeroRange => {
+                Op::Allocate { how: Allocate::ZeroRange, offset_bytes, bytes: self.part_bytes }
             }
             Step::ZeroWrite => {
                 let bytes = (self.bytes - self.done_bytes).min(zeroes.len() as u64);
@@ -461,6 +505,21 @@ impl DiskOperation {
             Step::BounceRead => self.bounce_op(false),
             Step::BounceWrite => self.bounce_op(true),
         }
+    }
+
+    /// The next call of a discard: whole pieces, or zeroes up to where they begin or behind them.
+    fn next_part(&mut self) {
+        let (at, end) = (self.offset_bytes + self.done_bytes, self.offset_bytes + self.bytes);
+        let piece = self.piece_bytes.max(1);
+        let (first, last) = (at.next_multiple_of(piece), end - end % piece);
+        let (step, upto) = if at < first {
+            (Step::ZeroRange, first.min(end))
+        } else if at < last {
+            (Step::Discard, last)
+        } else {
+            (Step::ZeroRange, end)
+        };
+        (self.step, self.part_bytes) = (step, upto - at);
     }
 
     fn bounce_op(&self, write: bool) -> Op<'static> {

@@ -5,6 +5,7 @@
 
 use crate::digest;
 use crate::digest_worker::DigestWorker;
+use crate::discard_worker::DiscardWorker;
 use crate::disk_io::Disks;
 use crate::frontend::nbd::{self, NbdServer};
 use crate::frontend::Gate;
@@ -78,6 +79,8 @@ enum OnReply {
     Remove(VolumeNumber),
     /// Done: so many pages are the peer's to fill.
     Buffers(u32),
+    /// Done: whether whole pieces that were discarded are believed to read as zeroes.
+    Discards(VolumeNumber, bool),
 }
 
 /// The thread's state.
@@ -120,7 +123,7 @@ impl DataLoop {
             ring,
             pools: Pools::new()?,
             links: PeerLinks::default(),
-            disks: Disks::default(),
+            disks: Disks::new(DiscardWorker::start(control.data_plane())?),
             nbd: NbdServer::default(),
             digests: DigestWorker::start(control.data_plane())?,
             control,
@@ -411,6 +414,11 @@ impl DataLoop {
                 }
                 ToData::ForeignResync { minor, busy } => self.deliver(Event::ForeignResync { minor, busy }),
                 ToData::Digest { job, digest } => self.deliver(Event::Digest { job, digest }),
+                ToData::Discarded { slot, result } => {
+                    if let Some(event) = self.disks.on_done(slot, result, &mut self.ring, &mut self.pools) {
+                        self.deliver(event);
+                    }
+                }
                 ToData::Helper { kind, helper } => {
                     let mut commands = std::mem::take(&mut self.commands);
                     self.engine.helper_event(kind, *helper, &mut commands);
@@ -451,6 +459,13 @@ impl DataLoop {
             AdminRequest::NewPeer { options, .. } | AdminRequest::NetOptions { options, .. } => {
                 self.on_reply.push((ticket, OnReply::Buffers(options.max_buffers)));
             }
+            AdminRequest::DiskOptions { volume, options } => {
+                let believed = options.discard_zeroes_if_aligned;
+                self.on_reply.push((ticket, OnReply::Discards(*volume, believed)));
+            }
+            AdminRequest::Attach(attach) => {
+                self.disks.believe_discards(attach.volume, attach.options.discard_zeroes_if_aligned);
+            }
             _ => {}
         }
         self.deliver(Event::Admin { ticket, request });
@@ -476,7 +491,12 @@ impl DataLoop {
                 OnReply::Export(volume) if !done => self.withdraw(volume),
                 OnReply::Remove(volume) if done => self.withdraw(volume),
                 OnReply::Buffers(max_buffers) if done => self.make_room(max_buffers),
-                OnReply::Attach(_) | OnReply::Export(_) | OnReply::Remove(_) | OnReply::Buffers(_) => {}
+                OnReply::Discards(volume, believed) if done => self.disks.believe_discards(volume, believed),
+                OnReply::Attach(_)
+                | OnReply::Export(_)
+                | OnReply::Remove(_)
+                | OnReply::Buffers(_)
+                | OnReply::Discards(..) => {}
             }
         }
     }

@@ -68,6 +68,13 @@ pub(crate) enum ToData {
         /// The digest.
         digest: Option<Box<[u8]>>,
     },
+    /// Space was given back, or not.
+    Discarded {
+        /// Of the disk operation.
+        slot: u32,
+        /// 0, or a negative error number.
+        result: i32,
+    },
     /// A handler begins or ended: for the subscribers.
     Helper {
         /// Which of the two.

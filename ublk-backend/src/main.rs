@@ -10,6 +10,7 @@ mod control_socket;
 mod daemon;
 mod digest;
 mod digest_worker;
+mod discard_worker;
 mod disk;
 mod disk_io;
 mod event_loop;

@@ -177,6 +177,8 @@ pub struct DiskOptions {
     pub read_balancing: ReadBalancing,
     /// rs-discard-granularity in bytes; 0 = what the disk says of itself.
     pub rs_discard_granularity: u32,
+    /// discard-zeroes-if-aligned.
+    pub discard_zeroes_if_aligned: bool,
 }
 
 impl From<&OptionSet> for DiskOptions {
@@ -197,6 +199,7 @@ impl From<&OptionSet> for DiskOptions {
             al_updates: set.boolean("al-updates"),
             read_balancing: ReadBalancing::from_option(set.text("read-balancing")),
             rs_discard_granularity: set.unsigned("rs-discard-granularity") as u32,
+            discard_zeroes_if_aligned: set.boolean("discard-zeroes-if-aligned"),
         }
     }
 }

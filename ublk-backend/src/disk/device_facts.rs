@@ -27,8 +27,10 @@ pub(crate) struct BlockFacts {
     pub(crate) alignment_bytes: u32,
     /// A hole reads as zeroes and can be made.
     pub(crate) discard_zeroes: bool,
-    /// What holes had better be multiples of, in bytes; 0: there are none.
+    /// What discards had better be multiples of, in bytes, whatever reads there afterwards; 0: there are none.
     pub(crate) discard_granularity: u32,
+    /// A block device, no file.
+    pub(crate) is_device: bool,
     /// Whoever hands in an operation may be held until a server elsewhere answers (FUSE, NFS, what is not known).
     pub(crate) may_block: bool,
 }
@@ -50,15 +52,15 @@ impl BlockFacts {
             let _ = ioctl::physical_block_bytes(file.as_raw_fd(), &raw mut physical);
         }
         let logical_block_bytes = u32::try_from(logical).unwrap_or(512).max(512);
-        let discard_zeroes =
-            queue_limit(number, "write_zeroes_max_bytes") > 0 && queue_limit(number, "discard_max_bytes") > 0;
-        let granularity = queue_limit(number, "discard_granularity");
+        let discards = queue_limit(number, "discard_max_bytes") > 0;
+        let granularity = if discards { queue_limit(number, "discard_granularity") } else { 0 };
         BlockFacts {
             logical_block_bytes,
             physical_block_bytes: physical.max(logical_block_bytes),
             alignment_bytes: logical_block_bytes,
-            discard_zeroes,
-            discard_granularity: if discard_zeroes { granularity.min(1 << 30) as u32 } else { 0 },
+            discard_zeroes: discards && queue_limit(number, "write_zeroes_max_bytes") > 0,
+            discard_granularity: granularity.min(1 << 30) as u32,
+            is_device: true,
             may_block: false,
         }
     }
@@ -76,6 +78,7 @@ impl BlockFacts {
             alignment_bytes,
             discard_zeroes: punched == 0,
             discard_granularity: if punched == 0 { 4096 } else { 0 },
+            is_device: false,
             may_block: !nix::sys::statfs::fstatfs(file)
                 .is_ok_and(|f| NEVER_BLOCKING.contains(&f.filesystem_type())),
         }

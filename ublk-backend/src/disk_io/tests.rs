@@ -1,4 +1,5 @@
 use super::*;
+use crate::discard_worker::Job;
 use crate::disk::{OpenDisk, OpenFile};
 use drbd_core::ids::Sector;
 use drbd_core::metadata::Place;
@@ -121,6 +122,63 @@ fn zeroes_are_written_where_nothing_else_works() {
     assert_eq!(bench.finish(1)[0].0, IoResult::Done);
     assert!(bench.content(512, (3 << 20) + 512).iter().all(|b| *b == 0));
     assert_eq!(bench.content((3 << 20) + 1024, 512), vec![0xaa; 512]);
+}
+
+/// What the thread that discards is asked next; until then the ring does its work.
+fn next_discard(bench: &mut Bench, asked: &std::sync::mpsc::Receiver<Job>) -> Job {
+    let mut done = Vec::new();
+    loop {
+        if let Ok(job) = asked.try_recv() {
+            return job;
+        }
+        bench.ring.turn(Some(Duration::from_secs(10)), &mut done).unwrap();
+        for completion in done.drain(..) {
+            let slot = completion.token.0 as u32;
+            let event = bench.disks.on_done(slot, completion.result, &mut bench.ring, &mut bench.pools);
+            assert!(event.is_none(), "it is done before anything was discarded: {event:?}");
+        }
+    }
+}
+
+#[test]
+fn whole_pieces_are_discarded_where_that_is_believed_and_the_rest_is_zeroed() {
+    const KIB: u64 = 1 << 10;
+    let mut bench = bench("pieces", 512, false);
+    let (jobs, asked) = std::sync::mpsc::channel();
+    bench.disks.discards = Some(DiscardWorker::to(jobs));
+    let facts = &mut bench.disks.attached[0].disk.data.facts;
+    (facts.is_device, facts.discard_granularity) = (true, 64 << 10);
+    let discard = |bench: &mut Bench| bench.start(DiskOp::Discard, 60 * KIB, 200 << 10, PayloadId::NONE);
+
+    bench.disks.believe_discards(VOLUME, true);
+    discard(&mut bench);
+    let job = next_discard(&mut bench, &asked);
+    assert_eq!((job.offset_bytes, job.bytes), (64 * KIB, 192 * KIB));
+    assert!(bench.content(60 * KIB, 4 << 10).iter().all(|b| *b == 0));
+    assert!(bench.disks.on_done(job.slot, 0, &mut bench.ring, &mut bench.pools).is_none(), "the end is left");
+    assert_eq!(bench.finish(1)[0].0, IoResult::Done);
+    assert_eq!(bench.content(64 * KIB, 192 << 10), vec![0xaa; 192 << 10], "nobody discarded it");
+    assert!(bench.content(256 * KIB, 4 << 10).iter().all(|b| *b == 0));
+    assert_eq!(bench.content(260 * KIB, 512), vec![0xaa; 512]);
+
+    // Between two borders there is nothing to discard.
+    bench.start(DiskOp::Discard, 300 * KIB, 16 << 10, PayloadId::NONE);
+    assert_eq!(bench.finish(1)[0].0, IoResult::Done);
+    assert!(bench.content(300 * KIB, 16 << 10).iter().all(|b| *b == 0));
+
+    // A device that cannot after all is written zeroes, from now on without asking.
+    discard(&mut bench);
+    let job = next_discard(&mut bench, &asked);
+    bench.disks.on_done(job.slot, -libc::EOPNOTSUPP, &mut bench.ring, &mut bench.pools);
+    assert_eq!(bench.finish(1)[0].0, IoResult::Done);
+    assert!(bench.content(60 * KIB, 200 << 10).iter().all(|b| *b == 0));
+    discard(&mut bench);
+    assert_eq!(bench.finish(1)[0].0, IoResult::Done);
+
+    bench.disks.believe_discards(VOLUME, false);
+    discard(&mut bench);
+    assert_eq!(bench.finish(1)[0].0, IoResult::Done);
+    assert!(asked.try_recv().is_err());
 }
 
 #[test]

@@ -3,9 +3,14 @@
 # Needs: $guests (a directory), $guest_cache (filled by build), $guest_netns (a network namespace with a bridge br0).
 # shellcheck shell=bash disable=SC2154 # the three named above
 
-# guest_start NAME ADDRESS/LENGTH DISK: boot, without waiting. DISK is /dev/vda in it.
+# guest_start NAME ADDRESS/LENGTH DISK...: boot, without waiting. The disks are /dev/vda, /dev/vdb... in it.
 guest_start() {
-	local name=$1 address=$2 disk=$3 dir=$guests/$1 tap=tap-$1 host=${2%/*}
+	local name=$1 address=$2 dir=$guests/$1 tap=tap-$1 host=${2%/*} disk disks=()
+	shift 2
+	for disk; do
+		disks+=(-drive "file=$disk,format=raw,if=none,id=disk${#disks[@]},cache=writeback,aio=threads,discard=unmap"
+			-device "virtio-blk-pci,drive=disk${#disks[@]}")
+	done
 	mkdir -p "$dir"
 	mkfifo "$dir/line.in" "$dir/line.out"
 	ip -n "$guest_netns" tuntap add "$tap" mode tap
@@ -16,8 +21,7 @@ guest_start() {
 		-append "console=ttyS0 panic=-1 quiet nokaslr mitigations=off random.trust_cpu=on guest.name=$name guest.ip=$address" \
 		-chardev "file,id=console,path=$dir/console" -serial chardev:console \
 		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \
-		-drive "file=$disk,format=raw,if=none,id=disk,cache=writeback,aio=threads,discard=unmap" \
-		-device virtio-blk-pci,drive=disk -device virtio-rng-pci \
+		"${disks[@]}" -device virtio-rng-pci \
 		-netdev "tap,id=net,ifname=$tap,script=no,downscript=no" \
 		-device "virtio-net-pci,netdev=net,romfile=,mac=52:54:00:00:00:$(printf %02x "${host##*.}")" \
 		> "$dir/qemu.log" 2>&1 < /dev/null &

@@ -195,6 +195,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (2199023328485, "a Primary agreed to be invalidated before the peer that asked had what was called done"),
     (2199023331057, "as 2199023322189"),
     (2199023360599, "as 2199023328485"),
+    (2199023370044, "a Primary was invalidated between its peer's refusal of a write and that disk's end"),
     (2199023656170, "a failed attach had the peer tell a generation that was not on its disk yet"),
     (4398046531163, "as 2199023275763"),
     (4398046511242, "what a barrier's acknowledgement made room for found the link congested, and let the peer go"),

@@ -151,7 +151,9 @@ impl Resource {
         if old.connection != ConnectionState::Connected {
             return Ok(());
         }
-        let uuids = self.connection.as_ref().expect("packets come from a peer").peer_devices[d].uuids;
+        let connection = self.connection.as_mut().expect("packets come from a peer");
+        connection.peer_devices[d].refused_write = false;
+        let uuids = connection.peer_devices[d].uuids;
         let peer_inconsistent = uuids.is_some_and(|u| u.flags & uuid_flag::INCONSISTENT != 0);
         let mut peer_disk = match peer.disk {
             DiskState::Negotiating if peer_inconsistent => DiskState::Inconsistent,

@@ -56,6 +56,8 @@ pub(super) struct PeerDevice {
     pub(super) discard_my_data: bool,
     /// Both were Inconsistent and the peer became Primary: look at the generations again.
     pub(super) consider_resync: bool,
+    /// The peer refused a write, and its word of what became of its disk is on its way: only this node has that write.
+    pub(super) refused_write: bool,
     /// As target: the Inconsistent state is not yet on stable storage, the peer's writes wait here.
     pub(super) gated: bool,
     pub(super) gate: VecDeque<PeerRequest>,
@@ -104,6 +106,7 @@ impl PeerDevice {
             leaving: false,
             discard_my_data: false,
             consider_resync: false,
+            refused_write: false,
             gated: false,
             gate: VecDeque::new(),
             resync: None,

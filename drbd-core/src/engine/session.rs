@@ -616,6 +616,7 @@ impl Resource {
             peer_device.strays = false;
             peer_device.early_sync_uuid = None;
             peer_device.consider_resync = false;
+            peer_device.refused_write = false;
             peer_device.made_in_session = false;
             peer_device.leaving = false;
             peer_device.counters.unacked = 0;

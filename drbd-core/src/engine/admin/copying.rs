@@ -352,16 +352,18 @@ impl Resource {
 
     /// Under A and B the peer may not have written yet what was called done, and might never: then only this node has it,
     /// whose data is to be replaced. True while that is so; until then nothing else is called done before the peer has it.
+    /// So it is with a write the peer refused, until its state is here: that refuses the change.
     pub(super) fn drains_for_target(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
         let Some(connection) = self.connection.as_deref() else { return false };
         let unknown = connection.transfer_log.iter().any(|&key| {
             let request = &self.requests[key];
             request.device == d && request.completed && request.protocol != Protocol::C
         });
+        let refused = connection.peer_devices[d].refused_write;
         if unknown {
             self.ask_for_stability(out);
         }
-        unknown
+        unknown || refused
     }
 
     /// What a full sync, verify or outdate asks of the state of its volume.

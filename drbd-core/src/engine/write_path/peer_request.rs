@@ -239,7 +239,7 @@ impl Resource {
     /// A write whose turn comes when its session is over is written if the peer was told that it is received. Else it is
     /// not: what an earlier epoch left in the disk's cache may still be lost with the power, and leave a hole before it.
     fn comes_too_late(&self, request: &PeerRequest) -> bool {
-        let promised = request.flags & data_flag::SEND_RECEIVE_ACK != 0 || request.alone;
+        let promised = request.flags & data_flag::SEND_RECEIVE_ACK != 0;
         request.is_mirrored_write() && !promised && self.session_number() != Some(request.session)
     }
 

@@ -17,7 +17,9 @@
 //! - An acknowledged flush makes everything acknowledged before it stable at once: C on both disks, A and B on the
 //!   Primary's. Where the Primary has no good disk of its own, A and B promise what C does.
 //!
-//! A write is newer than another if it was asked for after the other had been acknowledged; else any order is good.
+//! A write is newer than another if it was asked for after the other had been acknowledged; else any order is good. So a
+//! disk counts as holding a write only where the write, or a newer one, was seen on it: what was written at the same time
+//! may have come before it.
 
 use super::super::disk::Tag;
 
@@ -61,8 +63,11 @@ struct Entry {
     write: u32,
     /// Disks that hold it.
     held: u8,
-    /// Disks that hold zeroes, which may be newer, but do not tell.
+    /// Disks that hold what may be newer, but does not tell: zeroes, or a write of the same time where this one was not
+    /// seen.
     perhaps: u8,
+    /// Disks on which it was seen, and nothing older since.
+    seen: u8,
     /// Since when each of them does.
     since: [u64; 2],
     /// Those of them that held it when the operator gave up their side.
@@ -94,6 +99,8 @@ pub(crate) struct Ledger {
     torn: u8,
     /// When each node last lost its power: an acknowledgement of before may still be on its way.
     lost_at: [u64; 8],
+    /// Nodes that lost their power as Primary, and nobody was promoted over since: what they had lost may stay lost.
+    may_return: u8,
     /// When each node last let go of its disk: what it had received before it does not owe any more, though the
     /// acknowledgement may still be on its way.
     let_go_at: [u64; 8],
@@ -116,6 +123,7 @@ impl Ledger {
             diverged: false,
             torn: 0,
             lost_at: [0; 8],
+            may_return: 0,
             let_go_at: [0; 8],
         }
     }
@@ -146,6 +154,7 @@ impl Ledger {
                 write: number,
                 held: 0,
                 perhaps: 0,
+                seen: 0,
                 since: [0; 2],
                 given_up: 0,
                 due: 0,
@@ -194,8 +203,9 @@ impl Ledger {
             nodes(later).filter(|n| self.let_go_at[*n] < write.begun).fold(0, |mask, n| mask | 1 << n);
         for sector in write.first..write.first + write.count {
             let (mut held, mut perhaps) = (0, 0);
+            let seen = self.entry(sector, number).seen;
             for node in nodes(self.all) {
-                if self.is_held(look(node, sector), sector, number) {
+                if self.is_held(look(node, sector), sector, number, seen >> node & 1 == 1) {
                     held |= 1 << node;
                 } else if !self.is_older(look(node, sector), sector, number) {
                     perhaps |= 1 << node;
@@ -209,8 +219,12 @@ impl Ledger {
                     ));
                 }
             }
+            // It lost its power with the write before that was acknowledged.
+            let lost = nodes(self.may_return & self.all & !held & !perhaps)
+                .find(|n| self.lost_at[*n] >= write.begun);
             let list = &mut self.lists[self.heads[sector as usize] as usize];
             let entry = list.iter_mut().find(|e| e.write == number).expect("made when it was asked for");
+            entry.returning = lost.map(|n| n as u8);
             entry.held = held;
             entry.perhaps = perhaps;
             entry.since = [now; 2];
@@ -238,6 +252,7 @@ impl Ledger {
             self.belongs(new, sector)?;
             let head = self.heads[sector as usize] as usize;
             for at in 0..self.lists[head].len() {
+                self.look_for(head, at, node, new, sector);
                 let entry = self.lists[head][at];
                 let gone = entry.held == 0 && entry.due == 0;
                 if !self.writes[entry.write as usize].acknowledged || gone {
@@ -245,7 +260,8 @@ impl Ledger {
                 }
                 let older = self.is_older(new, sector, entry.write);
                 if !older {
-                    if entry.held & bit == 0 && self.is_held(new, sector, entry.write) {
+                    if entry.held & bit == 0 && self.is_held(new, sector, entry.write, entry.seen & bit != 0)
+                    {
                         self.lists[head][at].held |= bit;
                         self.lists[head][at].since[node] = self.moment;
                     }
@@ -273,6 +289,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether that write is on that disk, which holds `content`.
+    fn look_for(&mut self, head: usize, at: usize, node: usize, content: Tag, sector: u64) {
+        let number = self.lists[head][at].write;
+        let older = self.is_older(content, sector, number);
+        let own = content == self.writes[number as usize].content;
+        let seen = &mut self.lists[head][at].seen;
+        *seen = (*seen | u8::from(own) << node) & !(u8::from(older) << node);
+    }
+
     /// A node's daemon went down: what was due there may be lost.
     pub(crate) fn went_down(&mut self, node: usize) {
         self.torn |= 1 << node;
@@ -295,11 +320,13 @@ impl Ledger {
     pub(crate) fn lost_power(&mut self, node: usize, was_primary: bool, poor: u8, look: Look<'_>) {
         let bit = 1 << node;
         self.lost_at[node] = self.now();
+        self.may_return |= if was_primary { bit } else { 0 };
         for at in 0..self.touched.len() {
             let sector = self.touched[at];
             let now = look(node, sector);
             let head = self.heads[sector as usize] as usize;
             for at in 0..self.lists[head].len() {
+                self.look_for(head, at, node, now, sector);
                 let entry = self.lists[head][at];
                 if (entry.held | entry.perhaps) & bit != 0 && self.is_older(now, sector, entry.write) {
                     let entry = &mut self.lists[head][at];
@@ -350,6 +377,7 @@ impl Ledger {
     /// A promotion on a node's own good copy (not as the target of a resync that the other's return began) was answered:
     /// what the other one had lost must not come back as lost.
     pub(crate) fn promotion_answered(&mut self, node: usize) {
+        self.may_return &= 1 << node;
         for entry in self.lists.iter_mut().flatten() {
             if entry.held >> node & 1 == 1 && entry.returning.is_some_and(|n| usize::from(n) != node) {
                 entry.returning = None;
@@ -501,9 +529,10 @@ impl Ledger {
         let write = self.writes[number as usize];
         let step = (write.count / 32).max(1);
         for sector in (write.first..write.first + write.count).step_by(step as usize) {
-            let list = &self.lists[self.heads[sector as usize] as usize];
-            let entry = list.iter().find(|e| e.write == number).expect("made when it was asked for");
-            for node in nodes(on & entry.held).filter(|n| entry.since[*n] < before) {
+            let entry = self.entry(sector, number);
+            let returned = entry.returning.map_or(0, |n| 1 << n);
+            // Who lost it has it no more: something newer hides that, which its own flush makes stable.
+            for node in nodes(on & entry.held & !returned).filter(|n| entry.since[*n] < before) {
                 let holds = stable(node, sector);
                 if self.is_older(holds, sector, number) {
                     return Err(format!(
@@ -539,6 +568,7 @@ impl Ledger {
                 *entry = Entry {
                     held: all,
                     perhaps: 0,
+                    seen: all,
                     since: [self.moment; 2],
                     given_up: 0,
                     due: 0,
@@ -554,15 +584,19 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether a content certainly is a write in a sector, or something newer. Zeroes do not tell whose they are.
-    fn is_held(&self, content: Tag, sector: u64, write: u32) -> bool {
+    /// Whether a disk with that content certainly has a write, or something newer. Zeroes do not tell whose they are; what
+    /// was written at the same time tells only where the write was `seen` before.
+    fn is_held(&self, content: Tag, sector: u64, write: u32, seen: bool) -> bool {
         if self.is_older(content, sector, write) {
             return false;
         }
-        let begun = self.writes[write as usize].begun;
-        let list = &self.lists[self.heads[sector as usize] as usize];
-        let zeroes = list.iter().map(|e| &self.writes[e.write as usize]).filter(|w| w.content == 0);
-        content != 0 || zeroes.into_iter().all(|w| w.begun >= begun)
+        let Write { begun, ended, content: own, .. } = self.writes[write as usize];
+        let after = |at: u64| ended.is_some_and(|ended| ended < at);
+        let known = |write: &Write| seen || write.content == own || after(write.begun);
+        if content != 0 {
+            return known(&self.writes[(content - 1) as usize]);
+        }
+        self.zeroes(sector).all(|w| w.begun >= begun && known(w))
     }
 
     /// Whether a content is certainly older than a write in a sector.
@@ -575,8 +609,18 @@ impl Ledger {
         if content != 0 {
             return before(&self.writes[(content - 1) as usize]);
         }
+        self.zeroes(sector).all(before)
+    }
+
+    /// The writes of zeroes to a sector.
+    fn zeroes(&self, sector: u64) -> impl Iterator<Item = &Write> {
         let list = &self.lists[self.heads[sector as usize] as usize];
-        list.iter().map(|e| &self.writes[e.write as usize]).filter(|w| w.content == 0).all(before)
+        list.iter().map(|e| &self.writes[e.write as usize]).filter(|w| w.content == 0)
+    }
+
+    fn entry(&self, sector: u64, write: u32) -> &Entry {
+        let list = &self.lists[self.heads[sector as usize] as usize];
+        list.iter().find(|e| e.write == write).expect("made when it was asked for")
     }
 
     /// A content was once written to that sector.

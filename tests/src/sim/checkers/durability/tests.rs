@@ -136,3 +136,56 @@ fn a_write_lost_by_a_primary_must_survive_the_promotion_of_the_other() {
     assert!(ledger.written(1, 0, 1, &|_| BEGINNING, false).is_err());
     assert!(!ledger.diverged);
 }
+
+#[test]
+fn a_write_of_the_same_time_tells_nothing_of_one_that_was_never_there() {
+    for there in [false, true] {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        let old = acknowledged(&mut ledger, &mut disks, 0b01).expect("on its own disk");
+        let beside = u64::from(ledger.begin(1, 0, 1, false)) + 1;
+        let new = ledger.begin(0, 0, 1, false);
+        let content = u64::from(new) + 1;
+        for node in if there { 0..2 } else { 0..1 } {
+            ledger.written(node, 0, 1, &|_| content, false).expect("newer");
+        }
+        ledger.written(1, 0, 1, &|_| beside, false).expect("at the same time");
+        disks = [[content; 8], [beside; 8]];
+        ledger.acknowledge(new, 0b01, 0, Promise::Kept, &look(&disks)).expect("on its own disk");
+        let late = ledger.written(1, 0, 1, &|_| u64::from(old) + 1, false);
+        assert_eq!(late.is_ok(), !there, "{late:?}");
+    }
+}
+
+#[test]
+fn what_a_primary_lost_may_stay_lost_though_the_other_acknowledges_it_after_that() {
+    for promoted in [false, true] {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        let number = ledger.begin(1, 0, 1, false);
+        let content = u64::from(number) + 1;
+        for node in 0..2 {
+            ledger.written(node, 0, 1, &|_| content, false).expect("newer");
+        }
+        disks[1][0] = content;
+        ledger.lost_power(0, true, 0, &look(&disks));
+        if promoted {
+            ledger.promotion_answered(1);
+        }
+        ledger.acknowledge(number, 0b11, 0, Promise::Kept, &look(&disks)).expect("node 0 had it");
+        assert_eq!(ledger.written(1, 0, 1, &|_| BEGINNING, true).is_ok(), !promoted);
+    }
+}
+
+#[test]
+fn a_flush_does_not_make_stable_what_a_primary_lost() {
+    for primary in [false, true] {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+        disks[0][0] = BEGINNING;
+        ledger.lost_power(0, primary, 0, &look(&disks));
+        let over = u64::from(ledger.begin(0, 0, 1, false)) + 1;
+        ledger.written(0, 0, 1, &|_| over, false).expect("newer");
+        let begun = ledger.now();
+        let flushed = ledger.flushed(1, false, begun, 0b01, &|_, _| BEGINNING);
+        assert_eq!(flushed.is_ok(), primary, "{flushed:?}");
+    }
+}

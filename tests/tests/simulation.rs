@@ -151,6 +151,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (549755941761, "the checker took zeroes of an earlier discard for a write still owed"),
     (1099511627982, "the checker took a write that came late from a node that was gone for one of before"),
     (1099511730392, "what a diskless Primary sent last was written, but not what it had sent before"),
+    (1099511739186, "a target's bitmap on disk forgot blocks before they were stable"),
     (2199023255568, "below protocol 88 a verify-alg, which the peer does not tell there, kept the nodes apart"),
     (2199023255627, "the digests of the simulator had too few bits: a resync by checksums left a block"),
     (2199023256084, "a write under way at a forced demotion was done by the peer alone, which was not ahead by it"),

@@ -3,10 +3,16 @@
 //!
 //! A set bit says: this 4 KiB block may differ on that peer. Setting rounds outwards, clearing inwards: a block is in
 //! sync only when all of it is.
+//!
+//! What a block was copied to may still be in the cache of the disk: until a flush, its bit is cleared in memory only
+//! ([`unflushed`]).
 
 use crate::ids::Sector;
 use crate::limits::{EXTENT_SECTORS, SECTORS_PER_BIT};
 use crate::metadata::{BitmapArea, BLOCK_BYTES};
+use unflushed::Unflushed;
+
+mod unflushed;
 
 /// The bits of one device.
 #[derive(Debug)]
@@ -16,12 +22,20 @@ pub(super) struct Bitmap {
     bits: u64,
     sectors: u64,
     dirty: Vec<u64>,
+    unflushed: Unflushed,
 }
 
 impl Bitmap {
     /// Takes over what was read from disk, for a device of `sectors`.
     pub(super) fn new(slots: Vec<Vec<u64>>, sectors: Sector) -> Bitmap {
-        let mut bitmap = Bitmap { set: vec![0; slots.len()], slots, bits: 0, sectors: 0, dirty: Vec::new() };
+        let mut bitmap = Bitmap {
+            set: vec![0; slots.len()],
+            unflushed: Unflushed::new(slots.len()),
+            slots,
+            bits: 0,
+            sectors: 0,
+            dirty: Vec::new(),
+        };
         bitmap.resize(sectors);
         bitmap
     }
@@ -52,7 +66,17 @@ impl Bitmap {
 
     /// The bytes of one block of the area as it is to lie on disk.
     pub(super) fn encode_block(&self, block: u32, out: &mut [u8; BLOCK_BYTES]) {
-        self.area().encode_block(&self.slots, u64::from(block), out);
+        let word_of = |slot: usize, word: u64| {
+            let known = self.slots.get(slot).and_then(|words| words.get(word as usize)).copied();
+            let unflushed = known.is_some() && self.unflushed.has(slot, word);
+            known.unwrap_or(0) | if unflushed { self.bits_of(word) } else { 0 }
+        };
+        self.area().encode_words(u64::from(block), word_of, out);
+    }
+
+    /// The bits of a word that are bits of the device.
+    fn bits_of(&self, word: u64) -> u64 {
+        u64::MAX >> (64 - (self.bits - word * 64).min(64))
     }
 
     /// Follows a new device size: new blocks begin clear, bits beyond the end go.
@@ -88,6 +112,12 @@ impl Bitmap {
         (first, end)
     }
 
+    fn bit_span_inward(&self, sector: Sector, bytes: u32) -> (u64, u64) {
+        let first = sector.0.div_ceil(SECTORS_PER_BIT);
+        let end = sector.end_of(bytes).0;
+        (first, if end >= self.sectors { self.bits } else { end / SECTORS_PER_BIT })
+    }
+
     /// Marks a stretch out of sync; returns how many blocks newly are.
     pub(super) fn set_out_of_sync(&mut self, slot: usize, sector: Sector, bytes: u32) -> u64 {
         let (first, end) = self.bit_span_outward(sector, bytes);
@@ -104,6 +134,7 @@ impl Bitmap {
         let (changed, end) = (self.set[slot], self.bits);
         self.slots[slot].fill(0);
         self.set[slot] = 0;
+        self.unflushed.forget(slot);
         if changed > 0 {
             self.touch(slot, 0, end);
         }
@@ -121,9 +152,7 @@ impl Bitmap {
 
     /// Marks the blocks that lie wholly within a stretch in sync; returns how many newly are.
     pub(super) fn clear_in_sync(&mut self, slot: usize, sector: Sector, bytes: u32) -> u64 {
-        let first = sector.0.div_ceil(SECTORS_PER_BIT);
-        let end_sector = sector.end_of(bytes).0;
-        let end = if end_sector >= self.sectors { self.bits } else { end_sector / SECTORS_PER_BIT };
+        let (first, end) = self.bit_span_inward(sector, bytes);
         if first >= end {
             return 0;
         }
@@ -133,6 +162,30 @@ impl Bitmap {
             self.touch(slot, first, end);
         }
         changed
+    }
+
+    /// As above, of what was copied here: on disk only after the flush that begins next.
+    pub(super) fn clear_copied(&mut self, slot: usize, sector: Sector, bytes: u32) -> u64 {
+        let (first, end) = self.bit_span_inward(sector, bytes);
+        let mut bit = self.next_set(slot, first);
+        while let Some(set) = bit.filter(|&bit| bit < end) {
+            self.unflushed.note(slot, set / 64);
+            bit = self.next_set(slot, (set / 64 + 1) * 64);
+        }
+        self.clear_in_sync(slot, sector, bytes)
+    }
+
+    /// The disk is being flushed.
+    pub(super) fn flush_begins(&mut self) {
+        self.unflushed.flush_begins();
+    }
+
+    /// The disk is flushed.
+    pub(super) fn flush_done(&mut self) {
+        let bits = self.bits;
+        for (slot, word) in self.unflushed.flush_done().filter(|(_, word)| word * 64 < bits) {
+            self.touch(slot, word * 64, (word * 64 + 64).min(bits));
+        }
     }
 
     /// Whether any block of a stretch is out of sync.

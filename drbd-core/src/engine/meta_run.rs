@@ -139,7 +139,16 @@ impl Resource {
 
     fn step_flush_data(&mut self, d: usize, out: &mut Vec<Command>) -> bool {
         let flushes = self.devices[d].backing.as_ref().is_some_and(|b| b.flushes());
-        let wanted = self.running(d).job.flush_data && flushes;
+        let Running { job, issued, .. } = self.running(d);
+        let begins = job.flush_data && !*issued;
+        let wanted = job.flush_data && flushes;
+        if begins {
+            let bitmap = &mut self.devices[d].backing.as_deref_mut().expect("a job belongs to a disk").bitmap;
+            bitmap.flush_begins();
+            if !flushes {
+                bitmap.flush_done();
+            }
+        }
         self.one_operation(d, wanted, None, out)
     }
 
@@ -262,10 +271,15 @@ impl Resource {
         let ignored = self.planted(Bug::MetadataErrorIgnored);
         let waits = matches!(result, IoResult::Failed(errno) if !ignored && self.only_lacks_space(d, errno));
         let device = &mut self.devices[d];
-        let Some(running) = device.backing.as_deref_mut().and_then(|b| b.jobs.running.as_mut()) else {
-            self.close_disk_if_idle(d, out);
-            return;
+        let Some(backing) = device.backing.as_deref_mut() else {
+            return self.close_disk_if_idle(d, out);
         };
+        let Some(running) = backing.jobs.running.as_mut() else {
+            return self.close_disk_if_idle(d, out);
+        };
+        if (io, result) == (JobIo::Flush, IoResult::Done) {
+            backing.bitmap.flush_done();
+        }
         if let (JobIo::Write { op, barrier, .. }, true) = (io, waits) {
             // It counts as under way until it is written.
             running.unwritten.push((op, barrier));

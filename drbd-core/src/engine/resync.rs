@@ -401,9 +401,14 @@ impl Resource {
     pub(super) fn clear_mirrored(&mut self, d: usize, sector: Sector, bytes: u32, out: &mut Vec<Command>) {
         let Some(slot) = self.peer_slot(d) else { return };
         let outward = self.planted(Bug::PartialBlockCleared);
+        let copied = self.connection.as_ref().is_some_and(|c| c.peer_devices[d].replication.is_target());
         let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
         let (sector, bytes) = if outward { whole_blocks(sector, bytes) } else { (sector, bytes) };
-        backing.bitmap.clear_in_sync(slot, sector, bytes);
+        if copied {
+            backing.bitmap.clear_copied(slot, sector, bytes);
+        } else {
+            backing.bitmap.clear_in_sync(slot, sector, bytes);
+        }
         self.source_finish_if_done(d, out);
     }
 

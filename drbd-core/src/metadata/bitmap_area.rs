@@ -35,9 +35,17 @@ impl BitmapArea {
 
     /// Writes one block of the area from the slots' words; slots or words that are not there count as clear.
     pub fn encode_block(&self, slots: &[impl AsRef<[u64]>], block: u64, out: &mut [u8; BLOCK_BYTES]) {
+        let word_of = |slot: usize, word: u64| {
+            slots.get(slot).and_then(|words| words.as_ref().get(word as usize)).copied().unwrap_or(0)
+        };
+        self.encode_words(block, word_of, out);
+    }
+
+    /// Writes one block of the area from what is said to be a word of a slot.
+    pub fn encode_words(&self, block: u64, word_of: impl Fn(usize, u64) -> u64, out: &mut [u8; BLOCK_BYTES]) {
         let (mut slot, mut word) = self.first_of(block);
         for bytes in out.chunks_exact_mut(4) {
-            let value = slots.get(slot).map_or(0, |words| half_word(words.as_ref(), word));
+            let value = (word_of(slot, word / 2) >> (word % 2 * 32)) as u32;
             bytes.copy_from_slice(&value.to_le_bytes());
             (slot, word) = self.next(slot, word);
         }
@@ -87,10 +95,6 @@ impl BitmapArea {
             (slot + 1, word)
         }
     }
-}
-
-fn half_word(words: &[u64], word: u64) -> u32 {
-    words.get((word / 2) as usize).map_or(0, |whole| (whole >> (word % 2 * 32)) as u32)
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 /// What a bitmap means: a flag per block and slot, and the bytes last written to disk.
 struct Model {
     slots: Vec<Vec<bool>>,
+    /// Copied here since the last flush began, and before that.
+    unflushed: [Vec<Vec<bool>>; 2],
     disk: Vec<[u8; BLOCK_BYTES]>,
     sectors: u64,
 }
@@ -15,7 +17,10 @@ struct Model {
 enum Step {
     Set { slot: usize, sector: u64, sectors: u64 },
     Clear { slot: usize, sector: u64, sectors: u64 },
+    Copied { slot: usize, sector: u64, sectors: u64 },
     SetAll { slot: usize },
+    FlushBegins,
+    FlushDone,
     Write,
     Resize { sectors: u64 },
 }
@@ -28,7 +33,10 @@ fn step() -> impl Strategy<Value = Step> {
     let stretch = (0..SLOTS, 0..SECTORS_MAX, 1..3000_u64);
     prop_oneof![
         5 => stretch.clone().prop_map(|(slot, sector, sectors)| Step::Set { slot, sector, sectors }),
-        5 => stretch.prop_map(|(slot, sector, sectors)| Step::Clear { slot, sector, sectors }),
+        5 => stretch.clone().prop_map(|(slot, sector, sectors)| Step::Clear { slot, sector, sectors }),
+        5 => stretch.prop_map(|(slot, sector, sectors)| Step::Copied { slot, sector, sectors }),
+        2 => Just(Step::FlushBegins),
+        2 => Just(Step::FlushDone),
         1 => (0..SLOTS).prop_map(|slot| Step::SetAll { slot }),
         2 => Just(Step::Write),
         1 => (1..SECTORS_MAX).prop_map(|sectors| Step::Resize { sectors }),
@@ -79,6 +87,27 @@ fn apply(step: &Step, bitmap: &mut Bitmap, model: &mut Model) {
             let expected = model.change(slot, false, |block| sector <= block.start && block.end <= end);
             assert_eq!(bitmap.clear_in_sync(slot, Sector(sector), (end - sector) as u32 * 512), expected);
         }
+        Step::Copied { slot, sector, sectors } => {
+            let sector = sector % model.sectors;
+            let end = (sector + sectors).min(model.sectors);
+            let was = model.slots[slot].clone();
+            let expected = model.change(slot, false, |block| sector <= block.start && block.end <= end);
+            assert_eq!(bitmap.clear_copied(slot, Sector(sector), (end - sector) as u32 * 512), expected);
+            for (bit, was) in was.into_iter().enumerate() {
+                model.unflushed[0][slot][bit] |= was && !model.slots[slot][bit];
+            }
+        }
+        Step::FlushBegins => {
+            bitmap.flush_begins();
+            let [since, before] = &mut model.unflushed;
+            for (since, before) in since.iter_mut().flatten().zip(before.iter_mut().flatten()) {
+                *before |= std::mem::take(since);
+            }
+        }
+        Step::FlushDone => {
+            bitmap.flush_done();
+            model.unflushed[1].iter_mut().flatten().for_each(|bit| *bit = false);
+        }
         Step::SetAll { slot } => {
             let expected = model.change(slot, true, |_| true);
             assert_eq!(bitmap.set_all(slot), expected);
@@ -92,9 +121,14 @@ fn apply(step: &Step, bitmap: &mut Bitmap, model: &mut Model) {
             }
         }
         Step::Resize { sectors } => {
+            // What is noted of a word that shrank and grows again would be a mark too many.
+            for step in [Step::FlushBegins, Step::FlushDone] {
+                apply(&step, bitmap, model);
+            }
             model.sectors = sectors;
             let bits = model.bits();
-            model.slots.iter_mut().for_each(|slot| slot.resize(bits, false));
+            let all = model.slots.iter_mut().chain(model.unflushed.iter_mut().flatten());
+            all.for_each(|slot| slot.resize(bits, false));
             bitmap.resize(Sector(sectors));
             // What lay beyond the old end on disk is nobody's: whoever resizes writes everything.
             bitmap.dirty_all();
@@ -118,13 +152,27 @@ fn compare(bitmap: &Bitmap, model: &Model) {
         assert_eq!(bitmap.next_set(slot, middle), after);
     }
     // A block that is not called dirty lies on disk as it is in memory.
+    let area = BitmapArea { slots: SLOTS as u32, bits: bitmap.bits() };
+    let mut told = vec![vec![0; area.words() as usize]; SLOTS];
     let mut bytes = [0; BLOCK_BYTES];
     for (block, on_disk) in model.disk.iter().enumerate() {
         let dirty = bitmap.next_dirty(block as u32) == Some(block as u32);
         bitmap.encode_block(block as u32, &mut bytes);
         assert!(dirty || bytes == *on_disk, "block {block} changed and is not dirty");
+        area.decode_block(&mut told, block as u64, &bytes);
     }
     assert_eq!(bitmap.next_dirty(model.disk.len() as u32), None, "a dirty block beyond the area");
+    // What memory says, and as long as it is not flushed, what was copied; nothing else but near that.
+    for slot in 0..SLOTS {
+        let unflushed = |bit: usize| model.unflushed.iter().any(|list| list[slot][bit]);
+        for bit in 0..model.bits() {
+            let near = (bit / 64 * 64..(bit / 64 * 64 + 64).min(model.bits())).any(unflushed);
+            let on_disk = told[slot][bit / 64] >> (bit % 64) & 1 == 1;
+            let set = model.slots[slot][bit];
+            assert!(on_disk || !set && !unflushed(bit), "bit {bit} of slot {slot} is clear on disk");
+            assert!(!on_disk || set || near, "bit {bit} of slot {slot} is set on disk");
+        }
+    }
 }
 
 proptest! {
@@ -139,7 +187,8 @@ proptest! {
         let bits = sectors.div_ceil(SECTORS_PER_BIT) as usize;
         let area = BitmapArea { slots: SLOTS as u32, bits: bits as u64 };
         let disk = vec![[0; BLOCK_BYTES]; area.blocks() as usize];
-        let mut model = Model { slots: vec![vec![false; bits]; SLOTS], disk, sectors };
+        let slots = vec![vec![false; bits]; SLOTS];
+        let mut model = Model { unflushed: [slots.clone(), slots.clone()], slots, disk, sectors };
         for step in steps {
             apply(&step, &mut bitmap, &mut model);
             compare(&bitmap, &model);

@@ -6,10 +6,10 @@
 //! was, and what else is on the disk may be the only copy of something.
 
 use super::command::{Command, DiskOp, Level, UpperResult};
-use super::event::IoResult;
+use super::event::{IoResult, UpperOp};
 use super::resource::{IoOwner, Resource};
 use super::write_path::conflicts::Owner;
-use super::write_path::request::{Local, PeerProgress};
+use super::write_path::request::{Local, PeerProgress, Request};
 use crate::ids::PayloadId;
 use crate::states::DiskState;
 
@@ -43,8 +43,8 @@ impl Resource {
 
     /// Its turn has come.
     pub(super) fn read_for_repair(&mut self, key: u32, out: &mut Vec<Command>) {
-        let d = self.requests[key].device;
-        if self.can_repair(d) {
+        let Request { device: d, bytes, .. } = self.requests[key];
+        if self.can_repair(d) && self.limits_of(d).fits(UpperOp::Read, bytes) {
             self.requests[key].peer = PeerProgress::Sent;
             self.send_read(key, out);
         } else {

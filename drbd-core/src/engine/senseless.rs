@@ -11,7 +11,7 @@ use crate::ids::Sector;
 use crate::limits::{DEVICE_SECTORS_MAX, DISCARD_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::states::Role;
 use crate::wire::state_word::{conn_of, disk_of, field, peer_disk_of, peer_of, role_of};
-use crate::wire::{Packet, Sizes};
+use crate::wire::{header, Packet, Sizes};
 
 /// A field of a packet that makes no sense, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +42,8 @@ pub(super) fn senseless<T>(field: &'static str, got: u64, why: &'static str) -> 
 impl Resource {
     /// Whether the blocks a packet of the data stream speaks of lie on the device.
     pub(super) fn check_place(&self, d: usize, packet: &Packet) -> Result<(), Senseless> {
-        let Some((sector, bytes, most)) = place_of(packet) else { return Ok(()) };
+        let version = self.connection.as_deref().and_then(|c| c.session()).map_or(0, |s| s.version);
+        let Some((sector, bytes, most)) = place_of(packet, version) else { return Ok(()) };
         if bytes == 0 || bytes % 512 != 0 || bytes > most {
             return senseless("size", bytes.into(), "no size of a request");
         }
@@ -65,7 +66,9 @@ impl Resource {
 }
 
 /// Where on a device a packet of the data stream is at home, and the largest size it may have there.
-fn place_of(packet: &Packet) -> Option<(Sector, u32, u32)> {
+fn place_of(packet: &Packet, version: u32) -> Option<(Sector, u32, u32)> {
+    // The answer has to fit into a packet of that version.
+    let question_bytes_max = header::request_bytes_max(version);
     match packet {
         Packet::Data(p) | Packet::DataReply(p) | Packet::RsDataReply(p) => {
             Some((p.sector, p.bytes, REQUEST_BYTES_MAX))
@@ -74,9 +77,9 @@ fn place_of(packet: &Packet) -> Option<(Sector, u32, u32)> {
         Packet::DataRequest(p)
         | Packet::RsDataRequest(p)
         | Packet::RsThinRequest(p)
-        | Packet::OvRequest(p) => Some((p.sector, p.bytes, REQUEST_BYTES_MAX)),
+        | Packet::OvRequest(p) => Some((p.sector, p.bytes, question_bytes_max)),
         Packet::CsumRsRequest(p) | Packet::OvReply(p) => {
-            Some((p.block.sector, p.block.bytes, REQUEST_BYTES_MAX))
+            Some((p.block.sector, p.block.bytes, question_bytes_max))
         }
         Packet::RsDeallocated(p) | Packet::OutOfSync(p) => Some((p.sector, p.bytes, DISCARD_BYTES_MAX)),
         // Acknowledgements are judged by what they answer; the others speak of no block.

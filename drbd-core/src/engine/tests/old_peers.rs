@@ -5,6 +5,7 @@ use super::node::{net, Pending, VOLUME};
 use crate::engine::{Event, RequestLimits, UpperOp, UpperRequest, UpperResult};
 use crate::ids::{PayloadId, Sector, UpperTag};
 use crate::metadata::Format;
+use crate::wire::{BlockRequest, Packet, Stream};
 
 fn running(version: u32) -> Lab {
     let mut lab = Lab::with([net(&[]), net(&[])], Format::V09);
@@ -91,4 +92,35 @@ fn a_diskless_primary_reads_in_parts() {
     let event = Event::Closed { volume: VOLUME };
     lab.nodes[0].engine.handle(lab.now, event, &mut Vec::new());
     lab.check_buffers();
+}
+
+#[test]
+fn a_read_that_fails_here_is_asked_of_an_old_peer_in_parts() {
+    for on_io_error in ["pass_on", "detach"] {
+        let mut lab = running(90);
+        lab.disk_options(0, &[("on-io-error", on_io_error)]);
+        lab.write_many(0, 100, vec![9; 8]);
+        // Asked for before the peer's limits were known.
+        lab.fail(0, |op| op.is_read().then_some(5));
+        let tag = lab.read_many(0, 100, 64);
+        assert_eq!(lab.result(0, tag), Some(UpperResult::Split), "{on_io_error}");
+        let tag = lab.read_many(0, 100, 8);
+        assert!(lab.is_done(0, tag), "{on_io_error}");
+        assert_eq!(lab.nodes[0].read[&tag], vec![9; 8]);
+        lab.check_buffers();
+    }
+}
+
+#[test]
+fn an_old_peer_asks_for_no_more_than_an_answer_holds() {
+    for (version, most) in [(90, 32 << 10), (97, 128 << 10)] {
+        for (bytes, fits) in [(most, true), (most + 4096, false)] {
+            let mut lab = running(version);
+            let block = BlockRequest { sector: Sector(0), block_id: 7, bytes };
+            assert!(lab.forge(0, Stream::Data, Packet::DataRequest(block)));
+            let said = lab.last_error(0);
+            let refused = said.contains("its size is ") && said.contains(", no size of a request");
+            assert_eq!(refused, !fits, "version {version}, {bytes} bytes: \"{said}\"");
+        }
+    }
 }

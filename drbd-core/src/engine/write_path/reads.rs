@@ -23,8 +23,9 @@ impl Resource {
     }
 
     pub(in crate::engine) fn start_read(&mut self, key: u32, out: &mut Vec<Command>) {
-        let Request { device: d, sector, bytes, payload, .. } = self.requests[key];
-        if self.locally_readable(d, sector, bytes) {
+        let Request { device: d, sector, bytes, payload, local, .. } = self.requests[key];
+        // A disk that stays in spite of an error (pass_on) would fail again.
+        if local != Local::Failed && self.locally_readable(d, sector, bytes) {
             self.requests[key].local = Local::Pending;
             self.disk_io(d, IoOwner::Request(key), DiskOp::Read, (sector, bytes), payload, false, out);
         } else if self.is_replicating(d)
@@ -109,12 +110,6 @@ impl Resource {
     /// Tries a read again after one way of it failed.
     pub(in crate::engine) fn start_read_elsewhere(&mut self, key: u32, out: &mut Vec<Command>) {
         self.requests[key].peer = PeerProgress::NotReplicated;
-        if self.requests[key].local == Local::Failed
-            && self.peer_disk(self.requests[key].device) != DiskState::UpToDate
-        {
-            self.fail_read(key, out);
-        } else {
-            self.start_read(key, out);
-        }
+        self.start_read(key, out);
     }
 }

@@ -11,6 +11,7 @@ use super::planted::Bug;
 use super::resource::Resource;
 use super::state::Mode;
 use super::state_change::found_at_attach;
+use super::write_path::request::Request;
 use crate::control::Done;
 use crate::ids::{Sector, Ticket};
 use crate::metadata::{apply_log, device_flag, peer_flag, Format, Loaded, SuperBlock, UUID_JUST_CREATED};
@@ -336,7 +337,10 @@ impl Resource {
 
     /// No request of anyone is on the disk, and none of its writes waits for the peer.
     fn disk_is_quiet(&self, d: usize) -> bool {
-        let ours_left = self.requests.iter().any(|(_, r)| r.device == d && r.has_local_part());
+        // What is frozen because its copy there is worth nothing is done again without the disk.
+        let good = self.disk_is_good(d);
+        let needs_it = |r: &Request| r.has_local_part() && (good || !r.is_held_and_marked());
+        let ours_left = self.requests.iter().any(|(_, r)| r.device == d && needs_it(r));
         let peers_left = self.peer_requests.iter().any(|(_, r)| r.device == d);
         !ours_left && !peers_left && self.devices[d].log_waiters.is_empty()
     }

@@ -30,6 +30,8 @@ pub(super) struct Freeze {
     pub(super) log: Vec<u32>,
     /// Requests that could start, or try again, but for the freeze (slab keys, in order).
     pub(super) parked: Vec<u32>,
+    /// Flushes to be done again when everything else goes on (slab keys).
+    pub(super) flushes: Vec<u32>,
     /// Good data is not taken for accessible before that: what should have it has just failed.
     pub(super) not_before: Option<Instant>,
     /// A write that finds out whether a full disk has space (slab key).

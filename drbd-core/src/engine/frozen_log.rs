@@ -192,7 +192,7 @@ impl Resource {
             resent |= request.is_write();
             match request.op {
                 _ if request.doomed => self.fail_now(key, out),
-                UpperOp::Flush => self.restart_flush(key, out),
+                UpperOp::Flush => self.freeze.flushes.push(key),
                 _ if !request.completed => self.restart_write(key, again, out),
                 _ => self.resume_reported(key, &covered, out),
             }

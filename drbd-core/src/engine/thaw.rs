@@ -52,11 +52,15 @@ impl Resource {
         }
     }
 
-    /// What came while nothing might start.
+    /// What came while nothing might start, and then the flushes: the barrier after a write is what makes a peer tell that
+    /// it has lost nothing of what it had before, and without one a flush could only freeze again.
     pub(super) fn start_all_held(&mut self, out: &mut Vec<Command>) {
         for d in 0..self.devices.len() {
             self.start_parked(d, out);
             self.start_held(d, out);
+        }
+        for key in std::mem::take(&mut self.freeze.flushes) {
+            self.restart_flush(key, out);
         }
     }
 
@@ -111,7 +115,7 @@ impl Resource {
             } else if request.has_good_copy(self.disk_is_good(d), self.peer_disk(d)) {
                 self.progress(key, out);
             } else if request.op == UpperOp::Flush {
-                self.restart_flush(key, out);
+                self.freeze.flushes.push(key);
             } else {
                 self.restart_write(key, again, out);
             }
@@ -198,7 +202,7 @@ impl Resource {
         self.progress(key, out);
     }
 
-    pub(super) fn restart_flush(&mut self, key: u32, out: &mut Vec<Command>) {
+    fn restart_flush(&mut self, key: u32, out: &mut Vec<Command>) {
         self.requests[key].peer = PeerProgress::NotReplicated;
         if self.requests[key].local == Local::Pending {
             self.flush_peer(key, out);

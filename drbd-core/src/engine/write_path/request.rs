@@ -111,6 +111,12 @@ impl Request {
         self.local != Local::None
     }
 
+    /// Its completion is held, and neither disk nor peer has anything to say about it any more.
+    pub(in crate::engine) fn is_held_and_marked(&self) -> bool {
+        let peer_is_over = matches!(self.peer, PeerProgress::NotReplicated | PeerProgress::Lost);
+        self.held && self.local_over() && peer_is_over
+    }
+
     pub(in crate::engine) fn is_write(&self) -> bool {
         match self.op {
             UpperOp::Write | UpperOp::Discard | UpperOp::WriteZeroes { .. } => true,

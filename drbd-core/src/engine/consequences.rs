@@ -131,10 +131,9 @@ impl Resource {
         if let Some(backing) = self.devices[d].backing.as_deref_mut() {
             backing.logged_for_peer = false;
         }
+        // Set again if that Primary has lost its disk again meanwhile: what it wrote since is only in the log.
+        self.keep_flags(d, out);
         self.wake_log_waiters(d, out);
-        if self.update_flags(d) {
-            self.write_super_block(d, None, out);
-        }
     }
 }
 
@@ -612,6 +611,9 @@ fn keep_bits_of_diskless_peer(
 ) {
     let writes = |s: &Snapshot| !s.peer_disk.has_data() && s.peer_role == Role::Primary;
     if writes(old) && !writes(new) && r.devices[d].usable().is_some() {
+        for request in r.peer_requests.values_mut().filter(|request| request.device == d) {
+            request.in_bitmap |= request.alone;
+        }
         r.meta_job(d, Job::everything(Some(Then::PeerWritesKept)), out);
     }
 }

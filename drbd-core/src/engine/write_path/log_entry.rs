@@ -26,7 +26,7 @@ impl Resource {
             self.devices[d].parked.push(owner);
             return;
         }
-        if self.needs_no_log(d) {
+        if self.needs_no_log(d, owner) {
             self.submit_owner(owner, false, out);
             return;
         }
@@ -54,22 +54,23 @@ impl Resource {
 
     /// A write of a Primary without disk that comes to its turn when that Primary has a disk again, or is gone, and its
     /// bits are kept.
-    fn needs_no_log(&self, d: usize) -> bool {
+    fn needs_no_log(&self, d: usize, owner: Owner) -> bool {
         let device = &self.devices[d];
-        let logged =
-            device.generation_due.is_some() || device.backing.as_ref().is_some_and(|b| b.logged_for_peer);
+        let in_bitmap = matches!(owner, Owner::Peer(key) if self.peer_requests[key].in_bitmap);
+        let logged = (device.generation_due.is_some() && !in_bitmap)
+            || device.backing.as_ref().is_some_and(|b| b.logged_for_peer);
         self.role != Role::Primary && !self.admin.is_demoting() && !logged
     }
 
     /// Lets every waiter go whose extents are hot, and tries again for those that found no room.
     pub(in crate::engine) fn wake_log_waiters(&mut self, d: usize, out: &mut Vec<Command>) {
-        let needless = self.needs_no_log(d);
-        let mut at = 0;
+        let (mut at, mut full) = (0, false);
         while at < self.devices[d].log_waiters.len() {
             let LogWaiter { owner, after } = self.devices[d].log_waiters[at];
+            let needless = self.needs_no_log(d, owner);
             let (sector, bytes) = self.owner_extent(owner);
             let device = &mut self.devices[d];
-            let moving = device.log_moves();
+            full |= device.log_moves();
             let Some(backing) = device.usable() else {
                 // The disk went: the reference went with it.
                 device.log_waiters.remove(at);
@@ -78,7 +79,7 @@ impl Resource {
             };
             let after = match after {
                 Some(n) => Some(n),
-                None if moving => None,
+                None if full || needless => None,
                 None => match backing.log.begin(extents(sector, bytes)) {
                     Begin::Hot => Some(0),
                     Begin::After(n) => Some(n),
@@ -94,7 +95,14 @@ impl Resource {
                     device.log_waiters[at].after = after;
                     at += 1;
                 }
-                None => break,
+                None if needless => {
+                    device.log_waiters.remove(at);
+                    self.submit_owner(owner, false, out);
+                }
+                None if self.role == Role::Primary => break,
+                None => {
+                    (at, full) = (at + 1, true);
+                }
             }
         }
         self.write_log(d, out);

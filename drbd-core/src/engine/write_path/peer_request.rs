@@ -85,6 +85,8 @@ pub(in crate::engine) struct PeerRequest {
     pub(in crate::engine) logged: bool,
     /// The peer had no disk of its own when it sent this: only this node has it.
     pub(in crate::engine) alone: bool,
+    /// The peer got a disk since: what is marked for this write is kept with the bitmap, or being kept.
+    pub(in crate::engine) in_bitmap: bool,
     /// For a question of a resync: the how-manieth of the session.
     pub(in crate::engine) attempt: u32,
 }
@@ -104,7 +106,7 @@ impl PeerRequest {
     ) -> PeerRequest {
         let BlockRequest { sector, block_id, bytes } = *block;
         let (flags, epoch, payload, attempt) = (0, 0, PayloadId::NONE, 0);
-        let (conflict, logged, alone) = (None, false, false);
+        let (conflict, logged, alone, in_bitmap) = (None, false, false, false);
         PeerRequest {
             device,
             session,
@@ -118,6 +120,7 @@ impl PeerRequest {
             conflict,
             logged,
             alone,
+            in_bitmap,
             attempt,
         }
     }
@@ -170,6 +173,7 @@ impl Resource {
             conflict: None,
             logged: false,
             alone,
+            in_bitmap: false,
             attempt: 0,
         };
         self.devices[d].last_application = Some(self.now);

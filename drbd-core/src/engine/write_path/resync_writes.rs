@@ -49,6 +49,7 @@ impl Resource {
             conflict: None,
             logged: false,
             alone: false,
+            in_bitmap: false,
             attempt: 0,
         };
         if !asked? {

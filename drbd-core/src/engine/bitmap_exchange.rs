@@ -348,7 +348,7 @@ impl Resource {
     /// As target: nothing is left to ask for.
     pub(super) fn finish_if_done(&mut self, d: usize, out: &mut Vec<Command>) {
         let Some(slot) = self.peer_slot(d) else { return };
-        let set = self.devices[d].backing.as_deref().map_or(0, |b| b.bitmap.set_count(slot));
+        let Some(backing) = self.devices[d].backing.as_deref() else { return };
         let Some(connection) = self.connection.as_deref_mut() else { return };
         let peer_device = &mut connection.peer_devices[d];
         if peer_device.replication != ReplicationState::SyncTarget {
@@ -358,7 +358,7 @@ impl Resource {
         if resync.finishing
             || resync.waiting_for_metadata
             || resync.in_flight_bytes > 0
-            || set > resync.failed_bits
+            || !resync.has_asked_for_all(&backing.bitmap, slot)
         {
             return;
         }
@@ -449,6 +449,13 @@ impl Resource {
         // The last of our own writes may still wait for their barrier.
         self.ask_for_stability(out);
         self.source_finish_if_done(d, out);
+    }
+
+    /// As source: the target says that it has everything but what could not be copied. Its data stays Inconsistent, and a
+    /// new resync begins when the nodes meet again.
+    pub(super) fn target_says_failed(&mut self, d: usize, out: &mut Vec<Command>) {
+        self.remember_resync(d, true, out);
+        self.force(&|v, s| set_replication(s, v == Some(d), ReplicationState::Established), out);
     }
 
     pub(super) fn source_finish_if_done(&mut self, d: usize, out: &mut Vec<Command>) {

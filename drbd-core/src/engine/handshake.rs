@@ -175,6 +175,14 @@ impl Resource {
                 return Ok(());
             }
         }
+        let copies = matches!(old.replication, ReplicationState::SyncSource | ReplicationState::PausedSyncS);
+        if copies && peer.conn == Conn84::CONNECTED && peer_disk == DiskState::Inconsistent {
+            let resync = self.connection.as_deref().and_then(|c| c.peer_devices[d].resync.as_deref());
+            if resync.is_some_and(|resync| resync.failed_bits > 0) {
+                self.target_says_failed(d, out);
+                return Ok(());
+            }
+        }
         let verified = old.replication == ReplicationState::VerifyT
             && old.disk == DiskState::UpToDate
             && peer.conn == Conn84::CONNECTED

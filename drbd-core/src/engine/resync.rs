@@ -4,6 +4,7 @@
 //! written; a configured rate (c-max-rate, or resync-rate with c-plan-ahead 0) caps it. Every block asked for is
 //! remembered until it is written: writes of this node's own front end wait for it.
 
+use super::bitmap::Bitmap;
 use super::command::{Command, Level};
 use super::planted::Bug;
 use super::resource::Resource;
@@ -174,7 +175,7 @@ impl Resync {
         self.copies.swap_remove(at);
         self.in_flight_bytes -= u64::from(bytes);
         if !written {
-            self.failed_bits += u64::from(bytes).div_ceil(BYTES_PER_BIT);
+            self.block_failed(bytes);
         }
         true
     }
@@ -189,8 +190,19 @@ impl Resync {
             self.in_flight_bytes -= u64::from(bytes);
         }
         if !good {
-            self.failed_bits += u64::from(bytes).div_ceil(BYTES_PER_BIT);
+            self.block_failed(bytes);
         }
+    }
+
+    /// That much cannot be copied.
+    pub(super) fn block_failed(&mut self, bytes: u32) {
+        self.failed_bits += u64::from(bytes).div_ceil(BYTES_PER_BIT);
+    }
+
+    /// Target: nothing is left to ask for. What failed is not asked for again, and stays marked.
+    pub(super) fn has_asked_for_all(&self, bitmap: &Bitmap, slot: usize) -> bool {
+        let from = if self.failed_bits > 0 { self.position } else { 0 };
+        self.asked.is_empty() && bitmap.next_set(slot, from).is_none()
     }
 
     /// Recent speed in KiB/s with that many bits left now.

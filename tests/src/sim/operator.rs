@@ -368,6 +368,7 @@ impl Cluster {
         let Some(claims) = self.claims(node, 0) else { return };
         self.tend_disks(node);
         self.tend_connection(node, claims.connection);
+        self.tend_failed_resync(node);
         self.tend_role(node, claims.primary);
         self.advance(node);
     }
@@ -405,6 +406,25 @@ impl Cluster {
         ]);
         script.extend(attaches);
         script.push_back(Step::Connect { discard: true });
+    }
+
+    /// A resync ended without what the source could not read: the next one begins when the nodes connect again.
+    fn tend_failed_resync(&mut self, node: usize) {
+        if self.healed_at.is_none() || !self.daemon(node).script.is_empty() {
+            return;
+        }
+        let stays_behind = (0..self.sizes.len()).any(|volume| {
+            let old = |c: Claims| {
+                c.disk == DiskState::Inconsistent && c.replication == ReplicationState::Established
+            };
+            let good = |c: Claims| c.disk == DiskState::UpToDate;
+            self.claims(node, volume).is_some_and(old) && self.claims(1 - node, volume).is_some_and(good)
+        });
+        if stays_behind {
+            self.note(Some(node), "resync", format_args!("connects again for what could not be copied"));
+            let script = &mut self.daemon(node).script;
+            script.extend([Step::Disconnect { force: true }, Step::Connect { discard: false }]);
+        }
     }
 
     /// StandAlone although it should not be: a split, or a peer that refused.

@@ -1,9 +1,10 @@
 //! Disks that fail, are full or answer nothing, under every policy.
 
+use super::forged::lab_with;
 use super::lab::Lab;
 use super::node::{Pending, VOLUME};
-use crate::engine::{AdminRequest, IoResult, UpperResult};
-use crate::states::DiskState;
+use crate::engine::{AdminRequest, DiskOp, IoResult, UpperResult};
+use crate::states::{DiskState, ReplicationState};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -131,26 +132,56 @@ fn pass_on_keeps_what_a_diskless_primary_depends_on() {
 }
 
 #[test]
-fn pass_on_begins_a_resync_again_whose_source_failed() {
-    for what in [Pending::is_write as fn(&Pending) -> bool, Pending::is_read] {
-        let mut lab = running_with(&[("on-io-error", "pass_on")]);
+fn pass_on_begins_a_resync_again_whose_source_lacks_a_write() {
+    let mut lab = running_with(&[("on-io-error", "pass_on")]);
+    lab.cut();
+    for block in 0..256 {
+        lab.write(0, block * 8, 1);
+    }
+    lab.hold(1, Pending::is_write);
+    lab.hold(0, Pending::is_write);
+    lab.mend();
+    lab.wait("a resync", |lab| lab.disk(1) == DiskState::Inconsistent);
+    let failed = lab.write(0, 9000, 2);
+    lab.pass_ms(200);
+    assert!(!lab.nodes[0].pending.is_empty());
+    lab.let_one_go(0, IoResult::Failed(EIO));
+    lab.let_go(0);
+    lab.let_go(1);
+    lab.wait("in sync", |lab| lab.is_in_sync() && lab.result(0, failed).is_some());
+    assert_eq!(lab.disk(0), DiskState::UpToDate);
+    lab.pass_ms(1000);
+    lab.check_alike();
+}
+
+#[test]
+fn pass_on_leaves_out_of_a_resync_what_its_source_cannot_read() {
+    for checksums in ["", "sha1"] {
+        let mut lab = lab_with(&[("csums-alg", checksums)]);
+        lab.disk_options(0, &[("on-io-error", "pass_on")]);
         lab.cut();
         for block in 0..256 {
             lab.write(0, block * 8, 1);
         }
-        lab.hold(1, Pending::is_write);
-        lab.hold(0, what);
+        lab.fail(0, |op| {
+            matches!(op, Pending::Disk(io) if io.op == DiskOp::Read && io.sector.0 == 640).then_some(EIO)
+        });
         lab.mend();
         lab.wait("a resync", |lab| lab.disk(1) == DiskState::Inconsistent);
-        let failed = lab.write(0, 9000, 2);
-        lab.pass_ms(200);
-        assert!(!lab.nodes[0].pending.is_empty());
-        lab.let_one_go(0, IoResult::Failed(EIO));
-        lab.let_go(0);
-        lab.let_go(1);
-        lab.wait("in sync", |lab| lab.is_in_sync() && lab.result(0, failed).is_some());
-        assert_eq!(lab.disk(0), DiskState::UpToDate);
-        lab.pass_ms(1000);
+        lab.wait("its end", |lab| (0..2).all(|n| lab.replication(n) == ReplicationState::Established));
+        for _ in 0..10 {
+            lab.pass_ms(1000);
+            assert!((0..2).all(|n| lab.is_replicating(n)), "the session goes on");
+        }
+        assert_eq!((lab.disk(0), lab.peer_disk(0)), (DiskState::UpToDate, DiskState::Inconsistent));
+        assert_eq!((lab.disk(1), lab.peer_disk(1)), (DiskState::Inconsistent, DiskState::UpToDate));
+        assert_eq!((lab.out_of_sync(0), lab.out_of_sync(1)), (vec![80], vec![80]));
+        let later = lab.write(0, 9000, 2);
+        assert!(lab.is_done(0, later));
+        lab.fail_no_more(0);
+        lab.cut();
+        lab.mend();
+        lab.wait("in sync", |lab| lab.is_in_sync());
         lab.check_alike();
     }
 }

@@ -110,6 +110,12 @@ impl Resource {
             bytes: request.bytes,
             seq: peer_device.next_sequence(),
         };
+        if request.op.copies() {
+            // Its target counts it, too, and ends without the block.
+            if let Some(resync) = &mut peer_device.resync {
+                resync.block_failed(request.bytes);
+            }
+        }
         let packet = if request.op.copies() || request.op == PeerOp::VerifyRead {
             Packet::NegRsDreply(ack)
         } else {

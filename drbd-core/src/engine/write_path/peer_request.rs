@@ -452,10 +452,6 @@ impl Resource {
             self.drop_answer(&request, bytes_read, out);
         }
         self.peer_request_over(key, out);
-        if request.op.copies() && current && result != IoResult::Done && self.disk_is_good(d) {
-            // The target counts the block as failed and would end without it.
-            self.resync_anew(d);
-        }
     }
 
     /// The peer that asked is still there, and still wants to know.

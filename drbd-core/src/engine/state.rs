@@ -135,8 +135,9 @@ impl Resource {
         if changes.iter().all(|c| c.old == c.new) {
             return Ok(false);
         }
+        let peer_role = self.connection.as_deref().map(|c| c.peer_role);
         self.commit(&changes);
-        self.log_changes(&changes, out);
+        self.log_changes(&changes, peer_role, out);
         self.consequences(&changes, out);
         self.notify_changes(out);
         Ok(true)
@@ -183,7 +184,7 @@ impl Resource {
     }
 
     /// One line for what the resource shares, one per volume, in DRBD's shape.
-    fn log_changes(&self, changes: &[Change], out: &mut Vec<Command>) {
+    fn log_changes(&self, changes: &[Change], peer_role: Option<Role>, out: &mut Vec<Command>) {
         let Some(Change { old, new, .. }) = changes.iter().find(|c| c.old != c.new) else { return };
         let mut shared = String::new();
         note(&mut shared, "role", old.role.name(), new.role.name());
@@ -191,7 +192,10 @@ impl Resource {
         self.log_state(self.name.clone(), shared, out);
         let mut link = String::new();
         note(&mut link, "conn", old.connection.name(), new.connection.name());
-        note(&mut link, "peer", old.peer_role.name(), new.peer_role.name());
+        // A volume that parts alone knows no role of the peer any more; the connection does.
+        if let (Some(before), Some(connection)) = (peer_role, self.connection.as_deref()) {
+            note(&mut link, "peer", before.name(), connection.peer_role.name());
+        }
         self.log_state(self.peer_subject(), link, out);
         for Change { device, old, new } in changes {
             let Some(d) = *device else { continue };

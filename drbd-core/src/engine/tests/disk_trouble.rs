@@ -328,6 +328,20 @@ fn a_full_disk_that_a_diskless_primary_depends_on_is_not_given_up() {
 }
 
 #[test]
+fn an_outdate_is_answered_while_the_peers_writes_wait_for_space() {
+    let mut lab = running_with(&[("on-io-error", "detach")]);
+    lab.detach(0).expect("the peer has good data");
+    lab.fail(1, |op| op.is_write().then_some(ENOSPC));
+    let write = lab.write(0, 3, 3);
+    lab.pass_ms(1000);
+    lab.cut();
+    let outdate = lab.begin(1, AdminRequest::Outdate { volume: VOLUME });
+    lab.pass_ms(10_000);
+    assert!(lab.nodes[1].replies.contains_key(&outdate));
+    assert!(lab.result(0, write).is_some(), "nobody has it");
+}
+
+#[test]
 fn metadata_waits_for_space_on_the_last_good_copy() {
     let mut lab = running_with(&[("on-io-error", "detach")]);
     lab.fail(0, |op| op.is_super_block().then_some(ENOSPC));

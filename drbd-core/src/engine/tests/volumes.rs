@@ -114,6 +114,12 @@ fn a_volume_is_deleted_on_one_node_after_the_other() {
     del_minor(&mut lab, 1, SECOND).expect("Secondary and Diskless");
     assert_eq!(lab.nodes[1].engine.devices.len(), 1);
     assert!(!meets(&lab, 0, 1), "the peer knows");
+    for node in &lab.nodes {
+        assert!(
+            node.records.iter().all(|r| !r.text.contains("-> Unknown")),
+            "the peer has a role all the same"
+        );
+    }
     goes_on(&mut lab);
     new_minor(&mut lab, 1, 1);
     assert!(meets(&lab, 0, 1) && meets(&lab, 1, 1), "it is made anew");

@@ -161,6 +161,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1099511745302, "as 1099511738526"),
     (1099511755396, "as 1099511738526"),
     (1099511756064, "as 1099511738526"),
+    (1099511938207, "a write done once more waited behind those that waited for its place in the log"),
     (2199023255568, "below protocol 88 a verify-alg, which the peer does not tell there, kept the nodes apart"),
     (2199023255627, "the digests of the simulator had too few bits: a resync by checksums left a block"),
     (2199023256084, "a write under way at a forced demotion was done by the peer alone, which was not ahead by it"),

@@ -35,10 +35,26 @@ struct Entry {
     waiting: bool,
     /// Works: everyone else waits for it.
     begun: bool,
+    /// An own request that is done once more.
+    again: bool,
     owner: Owner,
 }
 
 impl Entry {
+    /// After all others.
+    fn new(sector: Sector, bytes: u32, writes: bool, owner: Owner) -> Entry {
+        Entry {
+            first: sector.0,
+            end: sector.end_of(bytes).0,
+            order: u64::MAX,
+            writes,
+            waiting: false,
+            begun: false,
+            again: false,
+            owner,
+        }
+    }
+
     fn of_peer(&self) -> bool {
         matches!(self.owner, Owner::Peer(_))
     }
@@ -58,7 +74,7 @@ pub(in super::super) struct Conflicts {
     waiting: usize,
     /// The peer's operations go before own ones that have not begun.
     peers_first: bool,
-    /// That was so at least once: whoever has his turn asks again when he begins.
+    /// Somebody went before others at least once: whoever has his turn asks again when he begins.
     overtaking: bool,
     /// Reused list of those that may start.
     candidates: Vec<(u64, ConflictId)>,
@@ -92,9 +108,23 @@ impl Conflicts {
         writes: bool,
         owner: Owner,
     ) -> (ConflictId, bool) {
-        let end = sector.end_of(bytes).0;
-        let order = self.next_order;
-        let entry = Entry { first: sector.0, end, order, writes, waiting: false, begun: false, owner };
+        self.insert(Entry::new(sector, bytes, writes, owner))
+    }
+
+    /// Enters a write of this node once more. It is older than own requests that have not begun, and goes before them: it
+    /// may hold the very extents of the activity log that they wait for.
+    pub(in super::super) fn enter_again(
+        &mut self,
+        sector: Sector,
+        bytes: u32,
+        owner: Owner,
+    ) -> (ConflictId, bool) {
+        self.overtaking = true;
+        self.insert(Entry { again: true, ..Entry::new(sector, bytes, true, owner) })
+    }
+
+    fn insert(&mut self, entry: Entry) -> (ConflictId, bool) {
+        let entry = Entry { order: self.next_order, ..entry };
         self.next_order += 1;
         let waits = self.blocked(&entry);
         let begun = !waits && entry.of_peer();
@@ -114,10 +144,7 @@ impl Conflicts {
 
     /// Whether an operation of that stretch would have to wait now.
     pub(in super::super) fn would_wait(&self, sector: Sector, bytes: u32, writes: bool) -> bool {
-        let end = sector.end_of(bytes).0;
-        let owner = Owner::Request(u32::MAX);
-        let order = u64::MAX;
-        self.blocked(&Entry { first: sector.0, end, order, writes, waiting: false, begun: false, owner })
+        self.blocked(&Entry::new(sector, bytes, writes, Owner::Request(u32::MAX)))
     }
 
     /// An own request that has its turn begins; false if a peer's operation went before it: then it waits again.
@@ -153,10 +180,7 @@ impl Conflicts {
         bytes: u32,
         wanted: impl Fn(u32) -> bool,
     ) -> Option<u32> {
-        let (first, end) = (sector.0, sector.end_of(bytes).0);
-        let owner = Owner::Request(u32::MAX);
-        let stretch =
-            Entry { first, end, order: u64::MAX, writes: true, waiting: false, begun: false, owner };
+        let stretch = Entry::new(sector, bytes, true, Owner::Request(u32::MAX));
         let begun = |id: ConflictId| match self.entries[id] {
             Entry { begun: true, owner: Owner::Request(key), first, .. }
                 if self.entries[id].excludes(&stretch) =>
@@ -226,6 +250,15 @@ impl Conflicts {
         }
     }
 
+    /// Of those that have not begun the ones with the least go first.
+    fn rank(&self, entry: &Entry) -> u8 {
+        match (self.peers_first && entry.of_peer(), entry.again) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => 2,
+        }
+    }
+
     fn goes_before(&self, other: &Entry, entry: &Entry) -> bool {
         if other.order == entry.order {
             return false;
@@ -233,10 +266,7 @@ impl Conflicts {
         if other.begun {
             return true;
         }
-        if self.peers_first && other.of_peer() != entry.of_peer() {
-            return other.of_peer();
-        }
-        other.order < entry.order
+        (self.rank(other), other.order) < (self.rank(entry), entry.order)
     }
 
     fn blocked(&self, entry: &Entry) -> bool {

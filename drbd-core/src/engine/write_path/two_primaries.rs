@@ -425,7 +425,7 @@ impl Resource {
         request.only_here = true;
         let Request { device: d, sector, bytes, .. } = *request;
         let owner = super::conflicts::Owner::Request(key);
-        let (id, free) = self.devices[d].conflicts.enter(sector, bytes, true, owner);
+        let (id, free) = self.devices[d].conflicts.enter_again(sector, bytes, owner);
         self.requests[key].conflict = Some(id);
         if free && self.requests[key].logged {
             self.submit_in_turn(key, out);

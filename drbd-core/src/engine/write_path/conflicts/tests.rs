@@ -129,3 +129,29 @@ fn reads_run_side_by_side_and_writes_alone() {
     conflicts.leave(second, &mut ready);
     assert_eq!(ready, [Owner::Request(3)]);
 }
+
+#[test]
+fn what_is_done_once_more_goes_before_what_has_not_begun() {
+    for peers_first in [false, true] {
+        let mut conflicts = Conflicts::new(8);
+        let mut ready = Vec::new();
+        conflicts.set_peers_first(peers_first, &mut ready);
+        let (first, turn) = conflicts.enter(Sector(0), 4096, true, Owner::Request(1));
+        assert!(turn, "and waits for the log");
+        let (second, turn) = conflicts.enter(Sector(0), 4096, true, Owner::Request(2));
+        assert!(!turn);
+        let (again, turn) = conflicts.enter_again(Sector(0), 4096, Owner::Request(3));
+        assert!(turn && conflicts.begin(again));
+        assert!(!conflicts.begin(first), "it lost its turn");
+        let (peers, turn) = conflicts.enter(Sector(0), 4096, true, Owner::Peer(4));
+        assert!(!turn, "what has begun is waited for");
+        for (gone, next) in match peers_first {
+            true => [(again, Owner::Peer(4)), (peers, Owner::Request(1)), (first, Owner::Request(2))],
+            false => [(again, Owner::Request(1)), (first, Owner::Request(2)), (second, Owner::Peer(4))],
+        } {
+            ready.clear();
+            conflicts.leave(gone, &mut ready);
+            assert_eq!(ready, [next]);
+        }
+    }
+}

@@ -166,8 +166,12 @@ impl DataPlane {
     pub(crate) fn send(&self, what: ToData) {
         let mut queue = self.inbox.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.push(what);
+        let first = queue.len() == 1;
         drop(queue);
-        let _ = self.inbox.wake.write(1);
+        // Who was woken for an earlier one takes all there are.
+        if first {
+            let _ = self.inbox.wake.write(1);
+        }
     }
 
     /// A notification was taken off the queue.
@@ -237,3 +241,6 @@ pub(crate) fn mailbox() -> std::io::Result<(DataPlane, ControlPlane, UnboundedRe
     };
     Ok((DataPlane { inbox, notifications }, control, from_data))
 }
+
+#[cfg(test)]
+mod tests;

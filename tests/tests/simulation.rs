@@ -208,6 +208,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (2199023331057, "as 2199023322189"),
     (2199023360599, "as 2199023328485"),
     (2199023370044, "a Primary was invalidated between its peer's refusal of a write and that disk's end"),
+    (2199023758393, "a node ahead was demoted and crashed: nothing but its bitmap said that the other lacked blocks"),
+    (2199023769329, "as 2199023656170, and a verify was running when the disk of the Primary failed"),
     (2199023656170, "a failed attach had the peer tell a generation that was not on its disk yet"),
     (4398046531163, "as 2199023275763"),
     (4398046511242, "what a barrier's acknowledgement made room for found the link congested, and let the peer go"),

@@ -264,7 +264,11 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     let served = new.is_replicating() && new.peer_disk == DiskState::UpToDate;
     if old.disk.has_data() && !new.disk.has_data() && new.role == Role::Primary && served {
         // Only who was in sync makes a new generation; who was the source of a resync has one already.
-        let in_sync = old.disk == DiskState::UpToDate && old.replication == ReplicationState::Established;
+        let in_sync = old.disk == DiskState::UpToDate
+            && matches!(
+                old.replication,
+                ReplicationState::Established | ReplicationState::VerifyS | ReplicationState::VerifyT
+            );
         let peer = r.connection.as_ref().and_then(|c| c.peer_devices[d].uuids);
         r.devices[d].peer_generation_due = in_sync && peer.is_some_and(|uuids| uuids.bitmap == 0);
     } else if r.devices[d].peer_generation_due && (!served || new.disk.has_data()) {

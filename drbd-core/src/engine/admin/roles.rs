@@ -8,7 +8,7 @@ use crate::engine::resource::Resource;
 use crate::engine::state::Mode;
 use crate::ids::{Sector, Ticket};
 use crate::refusal::Reason;
-use crate::states::{DiskState, Role};
+use crate::states::{DiskState, ReplicationState, Role};
 
 /// How long a promotion waits for the fence-peer handler.
 const FENCE_MS: u64 = 600_000;
@@ -134,6 +134,10 @@ impl Resource {
             self.role_kept(ticket, out);
         }
         for d in disks {
+            if demotion && self.snapshot(Some(d)).replication == ReplicationState::Ahead {
+                // A Primary's crash would tell; once Secondary only the generation does that the peer has not everything.
+                self.begin_apart(d, out);
+            }
             self.mark_role(d);
             if let Some(backing) = self.devices[d].backing.as_deref_mut() {
                 backing.demotion_unwritten = demotion;

@@ -210,6 +210,9 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (2199023370044, "a Primary was invalidated between its peer's refusal of a write and that disk's end"),
     (2199023758393, "a node ahead was demoted and crashed: nothing but its bitmap said that the other lacked blocks"),
     (2199023769329, "as 2199023656170, and a verify was running when the disk of the Primary failed"),
+    (8796093524108, "a generation due for a diskless Primary began after its session, when that had its disk back"),
+    (8796093527916, "as 8796093524108"),
+    (8796093529621, "the checker forgot that a node had lost a write with its power before that was acknowledged"),
     (2199023656170, "a failed attach had the peer tell a generation that was not on its disk yet"),
     (4398046531163, "as 2199023275763"),
     (4398046511242, "what a barrier's acknowledgement made room for found the link congested, and let the peer go"),
@@ -223,6 +226,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (13_194_139_934_612, "a new generation of a demotion said that the log counts no more before the bits were kept"),
     (13_194_139_935_123, "a detach dropped a received write that waited for its turn, and wrote later ones"),
     (17_592_186_045_183, "the sizes of a handshake took the place of a resize whose metadata was being written"),
+    (13_194_140_040_494, "a write was called done by a disk being detached whose peer was told, and gone"),
+    (17_592_186_545_812, "a new part was not copied because the disk of who leads had been Outdated"),
     (17_592_186_444_581, "the operator of the simulator left metadata where a device had ended before it grew"),
 ];
 

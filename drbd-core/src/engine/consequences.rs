@@ -280,8 +280,11 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     let depended_on = new.is_replicating() && new.peer_role == Role::Primary && !new.peer_disk.has_data();
     // It has its disk back, and this one is ahead of that already.
     let ahead = new.replication.is_source();
+    // With the session ends what it was to tell: the Primary called nothing done without it.
+    let connected = new.is_replicating();
     let still_due = |due: &GenerationDue| {
-        new.disk == DiskState::UpToDate && !ahead && (*due == GenerationDue::WhenWritten || depended_on)
+        let wanted = depended_on || *due == GenerationDue::WhenWritten && connected;
+        new.disk == DiskState::UpToDate && !ahead && wanted
     };
     let due = r.devices[d].generation_due;
     r.devices[d].generation_due = due.filter(still_due);
@@ -299,7 +302,8 @@ fn may_have_lost_what_is_done(r: &Resource, d: usize) -> bool {
 
 /// The data of a Primary that lets its disk go may have what the peer, lost meanwhile, has not. It is too late for a new
 /// generation: the peer may have begun one of its own, which would make it a split brain. If it has not, both call their
-/// data the same, and the mark of a crashed Primary makes this side the source of what its bitmap names.
+/// data the same, and the mark of a crashed Primary makes this side the source of what its bitmap names. Because it may
+/// have, nothing more is called done by that disk.
 fn remember_to_be_ahead_when_detaching_alone(
     r: &mut Resource,
     d: usize,
@@ -314,6 +318,7 @@ fn remember_to_be_ahead_when_detaching_alone(
     if let Some(backing) = r.devices[d].backing.as_deref_mut() {
         backing.crashed_primary = true;
         backing.super_block.flags |= device_flag::CRASHED_PRIMARY;
+        backing.outrun |= !new.is_replicating();
     }
 }
 

@@ -28,7 +28,8 @@ impl Resource {
     /// is a kernel's would not know that a resync without exchange of bitmaps is due.
     pub(in crate::engine) fn new_area_after_handshake(&mut self, d: usize, peer_role: Role) -> bool {
         let due = std::mem::take(&mut self.devices[d].new_area_due);
-        let good = self.devices[d].disk == DiskState::UpToDate;
+        // Of the same generation it counts as UpToDate once they are connected.
+        let good = self.devices[d].disk.rank() >= DiskState::Outdated.rank();
         due && good && self.leads(self.role, peer_role) && self.out_of_sync_bits(d) > 0
     }
 

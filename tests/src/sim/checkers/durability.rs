@@ -222,6 +222,7 @@ impl Ledger {
             // It lost its power with the write before that was acknowledged.
             let lost = nodes(self.may_return & self.all & !held & !perhaps)
                 .find(|n| self.lost_at[*n] >= write.begun);
+            let gone = nodes(must & !held & !perhaps).any(|n| self.lost_at[n] >= write.begun);
             let list = &mut self.lists[self.heads[sector as usize] as usize];
             let entry = list.iter_mut().find(|e| e.write == number).expect("made when it was asked for");
             entry.returning = lost.map(|n| n as u8);
@@ -230,7 +231,7 @@ impl Ledger {
             entry.since = [now; 2];
             // Zeroes of an earlier discard hide whether it was written before it was acknowledged.
             entry.due = owing & !held & !perhaps;
-            entry.weak = promise != Promise::Kept || owing != later;
+            entry.weak = promise != Promise::Kept || owing != later || gone;
             entry.outrun = promise == Promise::Outrun;
         }
         Ok(())

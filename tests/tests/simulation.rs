@@ -226,6 +226,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (13_194_139_934_612, "a new generation of a demotion said that the log counts no more before the bits were kept"),
     (13_194_139_935_123, "a detach dropped a received write that waited for its turn, and wrote later ones"),
     (17_592_186_045_183, "the sizes of a handshake took the place of a resize whose metadata was being written"),
+    (13_194_140_039_750, "a volume made anew did not tell its generation to a Primary, which took older data for its own"),
     (13_194_140_040_494, "a write was called done by a disk being detached whose peer was told, and gone"),
     (17_592_186_545_812, "a new part was not copied because the disk of who leads had been Outdated"),
     (17_592_186_444_581, "the operator of the simulator left metadata where a device had ended before it grew"),

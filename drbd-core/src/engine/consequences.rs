@@ -470,7 +470,7 @@ fn tell_state_after_handshake(
     let in_handshake =
         old.connection == ConnectionState::Connected && old.replication == ReplicationState::Off;
     if in_handshake && new.is_replicating() {
-        r.repeat_greeting(d, new, out);
+        r.repeat_greeting(d, out);
         r.send_state(d, out);
     }
 }

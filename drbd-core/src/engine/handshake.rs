@@ -341,7 +341,7 @@ impl Resource {
             && peer.disk == DiskState::Diskless
         {
             // The peer made its volume anew, and what this node took for its greeting was the end of the one before.
-            self.greet_again(d, &now, out);
+            self.greet_again(d, out);
             self.send_state(d, out);
         }
         if now.replication == ReplicationState::WFBitMapT {

@@ -175,21 +175,19 @@ impl Resource {
     }
 
     /// The volumes met for the first time in this session, though it was there before: what the peer did not hear.
-    pub(in crate::engine) fn repeat_greeting(&mut self, d: usize, met: &Snapshot, out: &mut Vec<Command>) {
+    pub(in crate::engine) fn repeat_greeting(&mut self, d: usize, out: &mut Vec<Command>) {
         let Some(connection) = self.connection.as_deref_mut() else { return };
         if !std::mem::take(&mut connection.peer_devices[d].made_in_session) {
             return;
         }
-        self.greet_again(d, met, out);
+        self.greet_again(d, out);
     }
 
-    /// Sizes and generations of a volume, as a handshake begins with them.
-    pub(in crate::engine) fn greet_again(&mut self, d: usize, met: &Snapshot, out: &mut Vec<Command>) {
+    /// Sizes and generations of a volume, as a handshake begins with them. A Primary without a disk parts, as in 8.4, if they
+    /// are not those of the data it shows.
+    pub(in crate::engine) fn greet_again(&mut self, d: usize, out: &mut Vec<Command>) {
         self.send_sizes(d, out);
-        // An 8.4 Primary without a disk parts from a peer that names any other data than what it shows.
-        if met.peer_role != Role::Primary || met.peer_disk.has_data() {
-            self.send_uuids(d, out);
-        }
+        self.send_uuids(d, out);
     }
 
     /// The peer let go of a volume: what it said of it is void.

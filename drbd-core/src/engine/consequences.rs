@@ -506,8 +506,13 @@ fn gate_writes_of_target(r: &mut Resource, d: usize, old: &Snapshot, new: &Snaps
             connection.peer_devices[d].gated = true;
         }
     }
-    if !old.replication.is_target() && new.replication.is_target() {
+    let stays_target = old.replication.is_target() && new.replication.is_target();
+    if new.replication.is_target() && !stays_target {
         r.distrust_own_copies(d);
+    }
+    // A resync that ends with blocks it could not copy, or gives way to Behind, leaves an Inconsistent disk that the
+    // peer's writes do not reach.
+    if new.is_replicating() && !stays_target {
         if let Some(backing) = r.devices[d].backing.as_deref_mut() {
             backing.old_blocks_known = false;
         }

@@ -218,6 +218,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (4398046511242, "what a barrier's acknowledgement made room for found the link congested, and let the peer go"),
     (4398046511588, "who was behind counted as UpToDate when the good disk was detached"),
     (1099512129118, "a Primary read old data of its own after a resync ended with blocks it could not copy"),
+    (1099512129219, "a torn super block at a resync's end kept a lone Primary from a generation of its own"),
     (1099512141593, "as 1099512129118, after an attach"),
     (4398046512266, "a handshake was decided anew in the middle of a resync's beginning"),
     (13_194_139_934_696, "parting Outdated a volume without a disk that the peer did not have"),

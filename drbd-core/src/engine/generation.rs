@@ -102,11 +102,14 @@ impl GenerationSet {
         begins
     }
 
-    /// The bitmap's generation is the name of a resync from here, and nothing began since.
+    /// The bitmap's generation is the name of a resync from here, and nothing began since; or its end was kept by half:
+    /// in DRBD 9's super block the history is in other sectors, and may be there alone when the write was torn.
     fn is_resync_from_here_open(&self) -> bool {
         let counted_from = self.history[0];
         self.bitmap != 0
-            && (counted_from == UUID_JUST_CREATED || counted_from.wrapping_add(RESYNC_OFFSET) == self.bitmap)
+            && (counted_from == UUID_JUST_CREATED
+                || counted_from.wrapping_add(RESYNC_OFFSET) == self.bitmap
+                || counted_from == self.bitmap)
     }
 
     /// The bitmap counts from `generation` (of which the role is dropped); with 0 it means nothing any more, and what

@@ -21,7 +21,7 @@ enum Happening {
     Crash { first: bool },
     /// A node gets fresh metadata.
     Forget { first: bool },
-    /// They meet; a resync is cut off after so many of its four steps.
+    /// They meet; a resync is cut off after so many of its five steps.
     Meet { steps: u8 },
 }
 
@@ -195,10 +195,16 @@ impl Pair {
                     target.crashed = false;
                     target.clear_bitmap();
                 }
-                _ => {
+                // The write of the super block is torn: the history is in a sector of its own.
+                3 => {
+                    let bitmap = source.set.bitmap;
                     source.set.finish_resync_as_source();
-                    source.crashed = false;
+                    source.set.bitmap = bitmap;
                     source.clear_bitmap();
+                }
+                _ => {
+                    source.set.bitmap = 0;
+                    source.crashed = false;
                 }
             }
         }
@@ -212,7 +218,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         4 => (node, any::<bool>()).prop_map(|(first, was_primary)| Happening::Write { first, was_primary }),
         1 => node.prop_map(|first| Happening::Crash { first }),
         1 => node.prop_map(|first| Happening::Forget { first }),
-        6 => (0u8..=4).prop_map(|steps| Happening::Meet { steps }),
+        6 => (0u8..=5).prop_map(|steps| Happening::Meet { steps }),
     ]
 }
 
@@ -224,14 +230,14 @@ fn happenings() -> Vec<Happening> {
         all.extend(written);
         all.extend([Happening::Crash { first }, Happening::Forget { first }]);
     }
-    all.extend((0..=4).map(|steps| Happening::Meet { steps }));
+    all.extend((0..=5).map(|steps| Happening::Meet { steps }));
     all
 }
 
 /// Walks through every past of that many happenings more; returns how many there are.
 fn every_past(pair: &Pair, depth: u32, block: u32, all: &[Happening], told: &mut Vec<Happening>) -> usize {
     let mut end = pair.clone();
-    if let Err(e) = end.happen(block, Happening::Meet { steps: 4 }) {
+    if let Err(e) = end.happen(block, Happening::Meet { steps: 5 }) {
         panic!("{e}, after {told:?}");
     }
     let mut count = 1;
@@ -258,7 +264,7 @@ fn every_past_of_a_few_happenings() {
         let fresh = Pair { nodes, resolve_first, unacknowledged: BTreeSet::new() };
         count += every_past(&fresh, 4, 10, &all, &mut Vec::new());
         let mut in_sync = fresh;
-        for what in [Happening::Write { first: true, was_primary: true }, Happening::Meet { steps: 4 }] {
+        for what in [Happening::Write { first: true, was_primary: true }, Happening::Meet { steps: 5 }] {
             in_sync.happen(1, what).expect("an ordinary beginning");
         }
         count += every_past(&in_sync, 5, 10, &all, &mut Vec::new());
@@ -280,6 +286,6 @@ proptest! {
         for (block, what) in happenings.into_iter().enumerate() {
             pair.happen(block as u32, what)?;
         }
-        pair.happen(99, Happening::Meet { steps: 4 })?;
+        pair.happen(99, Happening::Meet { steps: 5 })?;
     }
 }

@@ -3,7 +3,7 @@
 
 use super::after_split_brain::{SplitBrainPolicies, SplitBrainPolicy};
 use super::command::{Command, Level};
-use super::generation::{CompareContext, ROLE_BIT};
+use super::generation::{CompareContext, Strategy, ROLE_BIT};
 use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
 use super::session::Fault;
@@ -383,6 +383,11 @@ impl Resource {
         out: &mut Vec<Command>,
     ) -> Result<Outcome, Fault> {
         let Some(set) = self.generations(d) else { return Ok(Outcome::Go(ReplicationState::Established)) };
+        let context = self.compare_context(d, peer);
+        let strategy = set.compare(uuids, &context).strategy;
+        if matches!(strategy, Strategy::SplitBrain | Strategy::SplitBrainDisconnect) {
+            self.tell_attaching_peer_first(d, peer, out);
+        }
         let connection = self.connection.as_deref().expect("packets come from a peer");
         let session = connection.session().expect("packets come in a session");
         let backing = self.devices[d].backing.as_deref().expect("has generations");
@@ -391,14 +396,7 @@ impl Resource {
             resource: &self.name,
             own: &set,
             peer: uuids,
-            context: CompareContext {
-                agreed_version: session.version,
-                long_sizes: session.has(feature::LONG_SIZES),
-                role: self.role,
-                peer_role: peer.role,
-                crashed_primary: backing.crashed_primary,
-                resolve_conflicts: session.resolve_conflicts,
-            },
+            context,
             disk: self.devices[d].disk,
             disk_at_attach: backing.at_attach.0,
             peer_disk: peer.disk,
@@ -431,6 +429,28 @@ impl Resource {
             return Ok(outcome);
         }
         self.act_on(d, *uuids, set, (&decision, peer.role), out)
+    }
+
+    fn compare_context(&self, d: usize, peer: &StateWord) -> CompareContext {
+        let connection = self.connection.as_deref().expect("packets come from a peer");
+        let session = connection.session().expect("packets come in a session");
+        CompareContext {
+            agreed_version: session.version,
+            long_sizes: session.has(feature::LONG_SIZES),
+            role: self.role,
+            peer_role: peer.role,
+            crashed_primary: self.devices[d].backing.as_deref().is_some_and(|b| b.crashed_primary),
+            resolve_conflicts: session.resolve_conflicts,
+        }
+    }
+
+    /// The policies for split brain look at roles and marked blocks, and acting on them changes both here. A peer that
+    /// attaches compares later than this node: it has to see what this node saw, or both might become target.
+    fn tell_attaching_peer_first(&mut self, d: usize, peer: &StateWord, out: &mut Vec<Command>) {
+        if peer.disk == DiskState::Negotiating && self.is_replicating(d) {
+            self.send_uuids(d, out);
+            self.send_state(d, out);
+        }
     }
 
     /// A Primary without disk shows its users the other node's data. A disk it attaches then never replaces that data, though

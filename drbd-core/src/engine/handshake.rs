@@ -172,6 +172,7 @@ impl Resource {
                 peer_disk = DiskState::Inconsistent;
             } else if conn >= Conn84(ReplicationState::SyncSource as u8) && peer.conn == Conn84::CONNECTED {
                 self.target_says_done(d, out);
+                self.hear_hold(d, &peer, out);
                 return Ok(());
             }
         }
@@ -190,6 +191,7 @@ impl Resource {
         if verified {
             // A verify that stops before the end of the device.
             self.finish_verify(d, out);
+            self.hear_hold(d, &peer, out);
             return Ok(());
         }
         let stale = old.peer_disk == DiskState::UpToDate
@@ -200,6 +202,18 @@ impl Resource {
             peer_disk = DiskState::UpToDate;
         }
         self.meet(d, &old, &peer, peer_disk, out)
+    }
+
+    /// A state that is taken for the end of something may be one sent before that began, and then tells a hold besides,
+    /// which 8.4 overlooks.
+    fn hear_hold(&mut self, d: usize, peer: &StateWord, out: &mut Vec<Command>) {
+        let held = peer.aftr_isp || peer.user_isp;
+        let edit = |v: Option<usize>, s: &mut Snapshot| {
+            if v == Some(d) && s.is_replicating() {
+                s.resync_suspended.peer = held;
+            }
+        };
+        self.force(&edit, out);
     }
 
     /// Looks at the generations where that is due, and takes over what the peer says of itself.

@@ -191,7 +191,10 @@ impl Resource {
         });
         let size =
             if block.effective_size != 0 { agreed.sectors.min(block.effective_size) } else { agreed.sectors };
-        if backing.limits.capacity.0 < self.devices[d].size.0 {
+        // What a peer without good data made of an unused device while there was no disk here must not keep this one away.
+        let size_matters =
+            self.role == Role::Primary || self.devices[d].open_count > 0 || self.is_replicating(d);
+        if size_matters && backing.limits.capacity.0 < self.devices[d].size.0 {
             let info = format!(
                 "{} has room for {} sectors, the device has {}",
                 backing.name, backing.limits.capacity.0, self.devices[d].size.0

@@ -330,6 +330,9 @@ impl Resource {
             Ok(_) => {}
             Err(reason) => return Err(Fault::Fatal(format!("The peer's state does not fit ours: {reason}"))),
         }
+        if was_connecting {
+            self.diskless_size_of_accepted(d, out)?;
+        }
         if locked && was_connecting {
             self.handshake_over(out);
         }

@@ -221,10 +221,15 @@ impl Resource {
         }
         // A second Primary's write may have its turn: this one waits for another one of its own.
         let in_turn = conflict.is_some() || !self.two_primaries_allowed();
-        let anew = (matches!(local, Local::None | Local::Failed) || (local == Local::Done && !in_turn))
-            && self.has_bytes(key)
-            && self.devices[d].usable().is_some();
-        if anew {
+        let usable = self.devices[d].usable().is_some();
+        let anew = match local {
+            Local::None | Local::Failed => usable,
+            // A disk that is not good, or goes as such: a copy there is none.
+            Local::Done if peer == PeerProgress::Lost && !self.disk_is_good(d) => true,
+            Local::Done => usable && !in_turn,
+            Local::Pending => false,
+        };
+        if anew && self.has_bytes(key) {
             return self.write_anew(key, out);
         }
         if local == Local::Done && peer == PeerProgress::Lost {

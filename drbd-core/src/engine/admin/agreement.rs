@@ -68,7 +68,11 @@ impl Resource {
     /// Sends the next question; the same for every volume, one after the other.
     fn ask_next(&mut self, out: &mut Vec<Command>) {
         let Some(asking) = self.admin.asking else { return };
-        let change = wire_change(asking.want);
+        let about = match asking.want {
+            Want::Primary { .. } => Some(asking.next_device),
+            _ => None,
+        };
+        let change = wire_change(asking.want, &self.snapshot(about));
         let version = self.connection.as_ref().and_then(|c| c.session()).map_or(0, |s| s.version);
         match asking.want {
             Want::Disconnect { .. } => {
@@ -334,7 +338,7 @@ pub(super) fn edit_of(want: Want) -> impl Fn(Option<usize>, &mut Snapshot) {
         Want::Primary { forced, fence, .. } => {
             s.role = Role::Primary;
             let newest = fence == Fence::Done && s.disk == DiskState::Consistent;
-            if forced && s.disk.has_data() || newest {
+            if forced && may_be_called_newest(s) || newest {
                 s.disk = DiskState::UpToDate;
             }
             if fence == Fence::Forced && s.peer_disk == DiskState::DUnknown {
@@ -357,11 +361,19 @@ pub(super) fn edit_of(want: Want) -> impl Fn(Option<usize>, &mut Snapshot) {
     }
 }
 
-fn wire_change(want: Want) -> WireChange {
+/// Force is for data that nothing better is known of: a volume whose UpToDate copy the peer has needs none, whatever
+/// another volume needs.
+pub(super) fn may_be_called_newest(s: &Snapshot) -> bool {
+    s.disk.has_data() && s.disk != DiskState::UpToDate && s.peer_disk != DiskState::UpToDate
+}
+
+fn wire_change(want: Want, now: &Snapshot) -> WireChange {
     let change = WireChange::default();
     match want {
-        Want::Primary { forced: false, .. } => change.role(Role::Primary),
-        Want::Primary { forced: true, .. } => change.role(Role::Primary).disk(DiskState::UpToDate),
+        Want::Primary { forced: true, .. } if may_be_called_newest(now) => {
+            change.role(Role::Primary).disk(DiskState::UpToDate)
+        }
+        Want::Primary { .. } => change.role(Role::Primary),
         Want::Secondary { .. } => change.role(Role::Secondary),
         Want::Detach { .. } => change.disk(DiskState::Failed),
         Want::Disconnect { outdates } => {

@@ -1,6 +1,6 @@
 //! Becoming Primary and becoming Secondary: who must agree, what must be written first, and when it is told.
 
-use super::agreement::edit_of;
+use super::agreement::{edit_of, may_be_called_newest};
 use super::{done, Fence, RoleJob, Waiting, Want, STEP};
 use crate::engine::command::{Command, Level};
 use crate::engine::meta_jobs::{Job, Then};
@@ -29,7 +29,8 @@ impl Resource {
             Err(reason) if fence == Fence::Untried && self.needs_fence(reason) => {
                 if self.begin_fencing_for_promotion(out) {
                     let give_up_at = self.now.plus_ms(FENCE_MS);
-                    let want = with(forced, Fence::Tried);
+                    // What has to be forced shows when the handler is over: the peer may be back by then, with better data.
+                    let want = with(false, Fence::Tried);
                     self.admin.waiting.push_back(Waiting { ticket, want, again_at: None, give_up_at });
                     return Ok(());
                 }
@@ -210,6 +211,9 @@ impl Resource {
 
     pub(super) fn become_primary(&mut self, ticket: Ticket, want: Want, out: &mut Vec<Command>) {
         let forced = matches!(want, Want::Primary { forced: true, .. });
+        let called_newest: Vec<bool> = (0..self.devices.len())
+            .map(|d| forced && may_be_called_newest(&self.snapshot(Some(d))))
+            .collect();
         if let Err(reason) = self.change(Mode::Soft, &edit_of(want), out) {
             return self.refuse(ticket, want, reason, out);
         }
@@ -225,10 +229,10 @@ impl Resource {
         if let Some(connection) = self.connection.as_deref_mut() {
             connection.discard_my_data = false;
         }
-        for d in 0..self.devices.len() {
+        for (d, called_newest) in called_newest.into_iter().enumerate() {
             let snapshot = self.snapshot(Some(d));
             let alone = !snapshot.is_replicating() || !snapshot.peer_disk.has_data();
-            if forced {
+            if called_newest {
                 self.new_generation(d, out);
             } else if alone {
                 self.begin_apart(d, out);

@@ -220,6 +220,9 @@ impl Resource {
         if size < own && self.role == Role::Primary {
             return Err(Fault::Fatal("The peer's device is smaller than the one in use here".to_owned()));
         }
+        if self.may_be_refused(d) {
+            return Ok(());
+        }
         let (volume, writable, size) = (self.devices[d].volume, self.role == Role::Primary, Sector(size));
         self.devices[d].size = size;
         let text = format!("size = {} KB", size.0 / 2);
@@ -227,5 +230,23 @@ impl Resource {
         out.push(Command::Device { volume, size, writable });
         self.notify_changes(out);
         Ok(())
+    }
+
+    /// Users of this Primary see data that the peer may turn out not to have: then its size is none of theirs.
+    fn may_be_refused(&self, d: usize) -> bool {
+        self.role == Role::Primary && self.devices[d].exposed_uuid != 0 && !self.is_replicating(d)
+    }
+
+    /// The peer has been accepted: a device without disk has its size.
+    pub(in crate::engine) fn diskless_size_of_accepted(
+        &mut self,
+        d: usize,
+        out: &mut Vec<Command>,
+    ) -> Result<(), Fault> {
+        let sizes = self.connection.as_deref().and_then(|c| c.peer_devices[d].sizes);
+        match sizes.filter(|_| self.attached_disk(d).is_none()) {
+            Some(sizes) => self.diskless_size(d, &sizes, out),
+            None => Ok(()),
+        }
     }
 }

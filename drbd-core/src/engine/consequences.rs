@@ -8,6 +8,7 @@ use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
 use super::state::Change;
 use super::state_change::Snapshot;
+use super::write_path::peer_request::{InBitmap, PeerRequest};
 use crate::metadata::{device_flag, peer_flag, Format};
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::uuid_flag;
@@ -130,6 +131,10 @@ impl Resource {
     pub(super) fn peer_writes_kept(&mut self, d: usize, out: &mut Vec<Command>) {
         if let Some(backing) = self.devices[d].backing.as_deref_mut() {
             backing.logged_for_peer = false;
+        }
+        let written = |r: &&mut PeerRequest| r.device == d && r.in_bitmap == InBitmap::Writing;
+        for request in self.peer_requests.values_mut().filter(written) {
+            request.in_bitmap = InBitmap::Kept;
         }
         // Set again if that Primary has lost its disk again meanwhile: what it wrote since is only in the log.
         self.keep_flags(d, out);
@@ -626,7 +631,9 @@ fn keep_bits_of_diskless_peer(
     let writes = |s: &Snapshot| !s.peer_disk.has_data() && s.peer_role == Role::Primary;
     if writes(old) && !writes(new) && r.devices[d].usable().is_some() {
         for request in r.peer_requests.values_mut().filter(|request| request.device == d) {
-            request.in_bitmap |= request.alone;
+            if request.alone && request.in_bitmap == InBitmap::No {
+                request.in_bitmap = InBitmap::Writing;
+            }
         }
         r.meta_job(d, Job::everything(Some(Then::PeerWritesKept)), out);
     }

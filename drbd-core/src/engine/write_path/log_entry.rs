@@ -1,6 +1,7 @@
 //! Operations on their way through the activity log: whose turn it is, and whose extents are hot.
 
 use super::conflicts::{ConflictId, Owner};
+use super::peer_request::InBitmap;
 use super::request::Request;
 use crate::engine::activity_log::Begin;
 use crate::engine::command::Command;
@@ -56,10 +57,14 @@ impl Resource {
     /// bits are kept.
     fn needs_no_log(&self, d: usize, owner: Owner) -> bool {
         let device = &self.devices[d];
-        let in_bitmap = matches!(owner, Owner::Peer(key) if self.peer_requests[key].in_bitmap);
-        let logged = (device.generation_due.is_some() && !in_bitmap)
-            || device.backing.as_ref().is_some_and(|b| b.logged_for_peer);
-        self.role != Role::Primary && !self.admin.is_demoting() && !logged
+        let kept = match owner {
+            Owner::Peer(key) if self.peer_requests[key].alone => {
+                self.peer_requests[key].in_bitmap == InBitmap::Kept
+            }
+            Owner::Peer(_) | Owner::Request(_) => device.generation_due.is_none(),
+        };
+        let logged = device.backing.as_ref().is_some_and(|b| b.logged_for_peer);
+        self.role != Role::Primary && !self.admin.is_demoting() && kept && !logged
     }
 
     /// Lets every waiter go whose extents are hot, and tries again for those that found no room.

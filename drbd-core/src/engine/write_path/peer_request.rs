@@ -67,6 +67,15 @@ impl PeerOp {
     }
 }
 
+/// Whether a crash after a write is remembered by the bitmap on the disk, so that it needs no log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::engine) enum InBitmap {
+    No,
+    /// What is marked for it is being written.
+    Writing,
+    Kept,
+}
+
 /// A request of a peer.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::engine) struct PeerRequest {
@@ -85,8 +94,8 @@ pub(in crate::engine) struct PeerRequest {
     pub(in crate::engine) logged: bool,
     /// The peer had no disk of its own when it sent this: only this node has it.
     pub(in crate::engine) alone: bool,
-    /// The peer got a disk since: what is marked for this write is kept with the bitmap, or being kept.
-    pub(in crate::engine) in_bitmap: bool,
+    /// Whether what is marked for this write is kept with the bitmap: the peer got a disk since, or is gone.
+    pub(in crate::engine) in_bitmap: InBitmap,
     /// For a question of a resync: the how-manieth of the session.
     pub(in crate::engine) attempt: u32,
 }
@@ -106,7 +115,7 @@ impl PeerRequest {
     ) -> PeerRequest {
         let BlockRequest { sector, block_id, bytes } = *block;
         let (flags, epoch, payload, attempt) = (0, 0, PayloadId::NONE, 0);
-        let (conflict, logged, alone, in_bitmap) = (None, false, false, false);
+        let (conflict, logged, alone, in_bitmap) = (None, false, false, InBitmap::No);
         PeerRequest {
             device,
             session,
@@ -173,7 +182,7 @@ impl Resource {
             conflict: None,
             logged: false,
             alone,
-            in_bitmap: false,
+            in_bitmap: InBitmap::No,
             attempt: 0,
         };
         self.devices[d].last_application = Some(self.now);

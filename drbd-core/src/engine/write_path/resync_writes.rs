@@ -1,6 +1,6 @@
 //! What the source of a resync answers, written to the disk of its target.
 
-use super::peer_request::{PeerOp, PeerRequest};
+use super::peer_request::{InBitmap, PeerOp, PeerRequest};
 use super::transfer::Ack;
 use crate::engine::command::Command;
 use crate::engine::resource::Resource;
@@ -49,7 +49,7 @@ impl Resource {
             conflict: None,
             logged: false,
             alone: false,
-            in_bitmap: false,
+            in_bitmap: InBitmap::No,
             attempt: 0,
         };
         if !asked? {

@@ -227,6 +227,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1099512144477, "a Primary gave way to a disk attached at the peer, which then found no Primary and gave way, too"),
     (4398047013241, "a pause told in a state that was taken for the end of a resync, or of a verify, was not heard"),
     (4398047015051, "as 4398047013241"),
+    (4398047014511, "the checker of pauses did not see that a connection was broken and one side did not know"),
     (4398046512266, "a handshake was decided anew in the middle of a resync's beginning"),
     (13_194_139_934_696, "parting Outdated a volume without a disk that the peer did not have"),
     (6597070167451, "the simulator waited with its rot for marks to go that an earlier verify had left"),

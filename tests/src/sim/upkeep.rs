@@ -14,6 +14,7 @@
 use super::clock::MS;
 use super::cluster::{Cluster, Happening};
 use super::disk::Tag;
+use super::network::PartyState;
 use super::node::Step;
 use super::prng::Prng;
 use super::setup::Setup;
@@ -179,7 +180,12 @@ impl Cluster {
     pub(crate) fn check_holds(&mut self) {
         let asked =
             self.nodes.iter().flat_map(|n| &n.daemon).any(|d| !d.aside.is_empty() || d.waiting.is_some());
-        if !self.has_upkeep() || asked || !self.is_quiet() {
+        // Who does not know yet that a connection is broken says things into it that nobody hears.
+        let broken = self.network.connections.iter().any(|c| {
+            let thought_open = c.parties.iter().any(|p| p.state == PartyState::Open);
+            thought_open && c.flows.iter().any(|f| f.end.is_some() || f.void)
+        });
+        if !self.has_upkeep() || asked || broken || !self.is_quiet() {
             return;
         }
         for volume in 0..self.sizes.len() {

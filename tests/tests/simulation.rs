@@ -217,6 +217,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (8796093527916, "as 8796093524108"),
     (8796093529621, "the checker forgot that a node had lost a write with its power before that was acknowledged"),
     (2199023770422, "writes for a Primary without disk that was gone were written before their bits were kept"),
+    (2199023958476, "a write of a Primary without disk that was gone waited for a log nobody wrote"),
     (2199023656170, "a failed attach had the peer tell a generation that was not on its disk yet"),
     (4398046531163, "as 2199023275763"),
     (4398046511242, "what a barrier's acknowledgement made room for found the link congested, and let the peer go"),

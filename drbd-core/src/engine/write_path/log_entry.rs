@@ -57,11 +57,14 @@ impl Resource {
     /// bits are kept.
     fn needs_no_log(&self, d: usize, owner: Owner) -> bool {
         let device = &self.devices[d];
-        let kept = match owner {
-            Owner::Peer(key) if self.peer_requests[key].alone => {
-                self.peer_requests[key].in_bitmap == InBitmap::Kept
-            }
-            Owner::Peer(_) | Owner::Request(_) => device.generation_due.is_none(),
+        let in_bitmap = match owner {
+            Owner::Peer(key) => self.peer_requests[key].in_bitmap,
+            Owner::Request(_) => InBitmap::No,
+        };
+        let kept = match in_bitmap {
+            InBitmap::No => device.generation_due.is_none(),
+            InBitmap::Writing => false,
+            InBitmap::Kept => true,
         };
         let logged = device.backing.as_ref().is_some_and(|b| b.logged_for_peer);
         self.role != Role::Primary && !self.admin.is_demoting() && kept && !logged

@@ -165,10 +165,7 @@ impl Resource {
         match peer_device.replication {
             ReplicationState::WFBitMapT => {
                 // Ours and the source's bits, and that our data is old, are kept before we answer.
-                let job = Job {
-                    flush_data: false,
-                    ..Job::everything(self.when_resync_may(d, ResyncStep::TargetBitmapStable))
-                };
+                let job = Job::marks(self.when_resync_may(d, ResyncStep::TargetBitmapStable));
                 self.meta_job(d, job, out);
             }
             _ => self.both_bitmaps_known(d, out),
@@ -323,7 +320,7 @@ impl Resource {
         // The source has told since of writes it did not send: once it is copied, only our bitmap on disk knows such a
         // block should a power loss take it back.
         let then = self.when_resync_may(d, ResyncStep::TargetBegins);
-        let job = Job { flush_data: false, ..Job::everything(then) };
+        let job = Job::marks(then);
         self.meta_job(d, job, out);
     }
 

@@ -102,10 +102,7 @@ impl Resource {
         if peer_device.replication == ReplicationState::Ahead {
             self.get_ahead_of_peer(d, out);
             // Everything marked is kept first, so that a crash of this node leaves no block forgotten.
-            let job = Job {
-                flush_data: false,
-                ..Job::everything(self.when_resync_may(d, ResyncStep::AheadBitmapStable))
-            };
+            let job = Job::marks(self.when_resync_may(d, ResyncStep::AheadBitmapStable));
             self.meta_job(d, job, out);
         }
     }

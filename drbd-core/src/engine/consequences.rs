@@ -529,7 +529,7 @@ fn send_bitmap_as_source(r: &mut Resource, d: usize, old: &Snapshot, new: &Snaps
         r.mark_writes_under_way(d);
         // Everything set is kept first, so that a crash of this node leaves no block forgotten.
         let then = r.when_resync_may(d, ResyncStep::SourceBitmapStable);
-        r.meta_job(d, Job { flush_data: false, ..Job::everything(then) }, out);
+        r.meta_job(d, Job::marks(then), out);
     }
 }
 

@@ -74,8 +74,8 @@ impl Resource {
         }
     }
 
-    /// The last good copy stayed in spite of a write it lacks, and its resync target has another idea of what it holds now: a new
-    /// session, in which both tell their bitmaps again, brings that in order.
+    /// The last good copy stayed in spite of a write it lacks, and its resync target has another idea of what it holds
+    /// now: a new session, in which both tell their bitmaps again, brings that in order.
     pub(super) fn resync_anew(&mut self, d: usize) {
         if self.is_replicating(d) && self.peer_disk(d).has_data() {
             self.end_session_for("The source of the resync could not write a block: it begins again");

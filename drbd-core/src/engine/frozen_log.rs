@@ -74,20 +74,17 @@ impl Resource {
     /// what was reported, to be sent again: the peer's copy may be older, if its power failed.
     pub(super) fn mark_frozen_log(&mut self, d: usize, as_target: bool, out: &mut Vec<Command>) {
         let log = std::mem::take(&mut self.freeze.log);
-        let (ours, others): (Vec<u32>, Vec<u32>) =
-            log.into_iter().partition(|&key| self.requests[key].device == d && self.requests[key].is_write());
+        let (ours, others): (Vec<u32>, Vec<u32>) = log.into_iter().partition(|&key| {
+            let request = &self.requests[key];
+            request.device == d && request.is_write() && !(as_target && request.completed)
+        });
         self.freeze.log = others;
         for &key in &ours {
-            if !(as_target && self.requests[key].completed) {
-                self.mark_request(key);
-            }
+            self.mark_request(key);
         }
         for key in ours {
             if self.requests[key].completed {
-                match as_target {
-                    true => self.freeze.log.push(key),
-                    false => self.give_up_at_peer(key, out),
-                }
+                self.give_up_at_peer(key, out);
             } else {
                 // Marked, and maybe copied before it goes on.
                 self.requests[key].peer = PeerProgress::Lost;

@@ -36,7 +36,7 @@ impl Resource {
         if !self.planted(Bug::InvalidateMarksNothing) {
             self.mark_everything(d);
         }
-        let job = Job { flush_data: false, ..Job::everything(Some(Then::FullSyncMarked)) };
+        let job = Job::marks(Some(Then::FullSyncMarked));
         self.meta_job(d, job, out);
     }
 
@@ -120,7 +120,7 @@ impl Resource {
         self.keep_generations(d, &set);
         self.adopt_as_peer_set(d);
         self.call_both_up_to_date(d, out);
-        self.meta_job(d, Job { flush_data: false, ..Job::everything(Some(Then::Answer(ticket))) }, out);
+        self.meta_job(d, Job::marks(Some(Then::Answer(ticket))), out);
     }
 
     /// P_UUIDS that declares both nodes equal.
@@ -136,7 +136,7 @@ impl Resource {
             self.keep_generations(d, &set);
         }
         self.call_both_up_to_date(d, out);
-        self.meta_job(d, Job { flush_data: false, ..Job::everything(None) }, out);
+        self.meta_job(d, Job::marks(None), out);
     }
 
     fn call_both_up_to_date(&mut self, d: usize, out: &mut Vec<Command>) {

@@ -134,6 +134,9 @@ impl Resource {
         if writes && self.devices[d].disk == DiskState::UpToDate && self.peer_disk(d) == DiskState::UpToDate {
             self.begin_apart(d, out);
         }
+        if let Some(connection) = self.connection.as_deref_mut() {
+            connection.peer_devices[d].refused_write = true;
+        }
     }
 
     pub(super) fn log_generations(&self, d: usize, what: &str, out: &mut Vec<Command>) {

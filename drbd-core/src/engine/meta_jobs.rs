@@ -113,6 +113,11 @@ impl Job {
         }
     }
 
+    /// The whole bitmap and the super block, where nothing tells of data that may still be in the disk's cache.
+    pub(super) fn marks(then: Option<Then>) -> Job {
+        Job { flush_data: false, ..Job::everything(then) }
+    }
+
     fn is_only_super_block(&self) -> bool {
         Job { then: Vec::new(), ..self.clone() } == Job::super_block(None)
     }

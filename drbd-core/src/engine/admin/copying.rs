@@ -145,7 +145,7 @@ impl Resource {
         if mark {
             self.mark_everything(d);
         }
-        let job = Job { flush_data: false, ..Job::everything(Some(Then::Answer(ticket))) };
+        let job = Job::marks(Some(Then::Answer(ticket)));
         self.meta_job(d, job, out);
     }
 
@@ -267,7 +267,7 @@ impl Resource {
             self.clear_marks(d);
         }
         self.keep_new_generation(d, &set, out);
-        self.meta_job(d, Job { flush_data: false, ..Job::everything(Some(Then::Answer(ticket))) }, out);
+        self.meta_job(d, Job::marks(Some(Then::Answer(ticket))), out);
     }
 
     /// The volume, and whether this is about skipping the first sync.

@@ -335,9 +335,6 @@ impl Resource {
             Ack::Failed => {
                 self.mark_request(key);
                 self.be_ahead_of_refusing_peer(d, out);
-                if let Some(connection) = self.connection.as_deref_mut() {
-                    connection.peer_devices[d].refused_write = true;
-                }
                 self.tell_out_of_sync(d, ack.sector, bytes, out);
             }
             Ack::Superseded | Ack::Retry => self.leave_transfer_log(key, out),

@@ -242,6 +242,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (13_194_140_040_494, "a write was called done by a disk being detached whose peer was told, and gone"),
     (17_592_186_545_812, "a new part was not copied because the disk of who leads had been Outdated"),
     (17_592_186_444_581, "the operator of the simulator left metadata where a device had ended before it grew"),
+    (2_199_023_371_133, "a full disk froze what had no bytes any more, the peer crashed, and then the disk was given up"),
 ];
 
 #[test]

@@ -232,6 +232,14 @@ impl Resource {
         }
     }
 
+    /// Frozen writes were called done that the peer may lack, and their bytes were not kept.
+    pub(super) fn frozen_log_is_only_here(&self, d: usize) -> bool {
+        self.freeze.log.iter().any(|&key| {
+            let Request { device, completed, .. } = self.requests[key];
+            device == d && completed && self.lacks_mark(key) && !self.has_bytes(key)
+        })
+    }
+
     pub(super) fn has_bytes(&self, key: u32) -> bool {
         let request = &self.requests[key];
         request.op != UpperOp::Write || request.payload != PayloadId::NONE

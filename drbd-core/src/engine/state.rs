@@ -255,13 +255,14 @@ impl Resource {
         }
     }
 
-    /// A disk that is being let go was good, and its bitmap names blocks that the peer is known to lack.
+    /// A disk that is being let go was good, and the peer is known to lack some of it: its bitmap names blocks, or
+    /// frozen writes were called done that nobody can send again.
     pub(super) fn disk_going_has_more(&self, d: usize) -> bool {
         let Some(backing) = self.devices[d].backing.as_deref() else { return false };
         let was_good = backing.super_block.flags & device_flag::WAS_UP_TO_DATE != 0;
         let going =
             matches!(self.devices[d].disk, DiskState::Detaching | DiskState::Failed | DiskState::Diskless);
-        going && was_good && self.out_of_sync_bits(d) > 0
+        going && was_good && (self.out_of_sync_bits(d) > 0 || self.frozen_log_is_only_here(d))
     }
 
     /// Own disk or the peer's can serve (7.1: else a write is an error).

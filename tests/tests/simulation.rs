@@ -237,6 +237,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (13_194_139_934_436, "the end of a deleted volume was taken for the greeting of the next"),
     (13_194_139_934_612, "a new generation of a demotion said that the log counts no more before the bits were kept"),
     (13_194_139_935_123, "a detach dropped a received write that waited for its turn, and wrote later ones"),
+    (13_194_140_535_085, "what was on its way of a volume deleted was heard of the one made anew, which led with older data"),
+    (13_194_144_533_884, "a disk that had refused writes led when a word of the peer's own lost disk came late"),
     (17_592_186_045_183, "the sizes of a handshake took the place of a resize whose metadata was being written"),
     (13_194_140_039_750, "a volume made anew did not tell its generation to a Primary, which took older data for its own"),
     (13_194_140_040_494, "a write was called done by a disk being detached whose peer was told, and gone"),

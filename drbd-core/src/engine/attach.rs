@@ -214,11 +214,10 @@ impl Resource {
 
     /// A Primary that lost its disk takes back only the data it lost.
     fn check_generation(&self, d: usize, block: &SuperBlock) -> Result<(), Reason> {
-        let exposed = self.devices[d].exposed_uuid;
         let somebody_primary = self.role == Role::Primary
             || self.connection.as_ref().is_some_and(|c| c.peer_role == Role::Primary);
-        let differs = exposed & !1 != block.current_uuid & !1;
-        if self.peer_disk(d) != DiskState::UpToDate && exposed != 0 && somebody_primary && differs {
+        let not_shown = self.is_not_shown(d, block.current_uuid);
+        if self.peer_disk(d) != DiskState::UpToDate && somebody_primary && not_shown {
             return Err(Reason::DataNotCurrent);
         }
         Ok(())

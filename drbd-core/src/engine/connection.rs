@@ -5,11 +5,11 @@ use super::peer_device::PeerDevice;
 use super::write_path::epoch::{ReceivedEpochs, SentEpochs};
 use super::write_path::two_primaries::HeldStream;
 use crate::config::NetOptions;
-use crate::ids::{Instant, NodeId, SocketId};
+use crate::ids::{Instant, NodeId, SocketId, VolumeNumber};
 use crate::states::{ConnectionState, Role};
 use crate::wire::feature;
 use core::net::SocketAddr;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// A connection.
 #[derive(Debug)]
@@ -105,6 +105,8 @@ pub(super) struct Session {
     /// Writes of the peer that wait until the epochs before theirs are stable (protocols A and B).
     pub(super) later_epochs: VecDeque<u32>,
     pub(super) held_stream: HeldStream,
+    /// Volumes deleted here since it began.
+    pub(super) volumes_deleted: BTreeSet<VolumeNumber>,
     /// Writes of the peer that were turned away: the own request (slab key) each met, and its epoch.
     pub(super) turned_away: Vec<(u32, u64)>,
     pub(super) deadline: Option<Instant>,
@@ -246,6 +248,7 @@ impl Session {
             last_heard: now,
             pings: VecDeque::new(),
             ping_owed: false,
+            volumes_deleted: BTreeSet::new(),
             doomed: None,
             ping_sent_at: now,
             write_progress_at: now,

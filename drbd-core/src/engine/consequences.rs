@@ -183,6 +183,9 @@ fn expose_consistent_data(r: &mut Resource, d: usize, old: &Snapshot, new: &Snap
             r.devices[d].exposed_uuid = backing.super_block.current_uuid;
         }
     }
+    if old.disk != DiskState::UpToDate && new.disk == DiskState::UpToDate {
+        r.devices[d].refused_in = None;
+    }
 }
 
 /// What the users of the device see is the peer's data from here on. Its generation may have been told before.

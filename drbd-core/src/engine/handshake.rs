@@ -275,11 +275,9 @@ impl Resource {
 
     /// A disk that would be settled uncompared, and whose data is not what the users of a Primary see.
     fn lacks_shown_data(&self, d: usize, peer: &StateWord) -> bool {
-        let device = &self.devices[d];
-        let Some(backing) = device.backing.as_deref() else { return false };
+        let Some(backing) = self.devices[d].backing.as_deref() else { return false };
         let somebody_primary = self.role == Role::Primary || peer.role == Role::Primary;
-        let differs = device.exposed_uuid & !ROLE_BIT != backing.super_block.current_uuid & !ROLE_BIT;
-        somebody_primary && device.exposed_uuid != 0 && differs
+        somebody_primary && self.is_not_shown(d, backing.super_block.current_uuid)
     }
 
     /// A Primary without disk goes on only with the data its users have seen.

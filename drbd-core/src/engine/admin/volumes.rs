@@ -2,7 +2,8 @@
 //!
 //! A volume that is made in a session tells the peer of itself at once, as 8.4 does; a peer that does not have it yet
 //! ignores that. When the peer makes it in turn, it says so, and the volumes meet; what the peer could not hear is said
-//! once more then. A volume that the peer no longer has goes back to where it was before they met.
+//! once more then. A volume that the peer no longer has goes back to where it was before they met. A number that was in use
+//! in this session before begins a new one: what the peer still says of the volume deleted would be heard of the next.
 
 use super::{done, Asking, Want};
 use crate::config::DeviceOptions;
@@ -39,13 +40,16 @@ impl Resource {
             let info = "the peer's protocol knows no volumes but 0";
             return Err(Refusal::because(Reason::NeedProtocol100, info));
         }
+        let session_knew = session.is_some_and(|s| s.volumes_deleted.contains(&volume));
         let mut device = Device::new(minor, volume, options);
         device.conflicts.set_peers_first(self.two_primaries_allowed(), &mut Vec::new());
         self.devices.push(device);
         if let Some(connection) = self.connection.as_deref_mut() {
             connection.peer_devices.push(PeerDevice { made_in_session: told, ..PeerDevice::new() });
         }
-        if told {
+        if told && session_knew {
+            self.end_session_for("A volume was deleted and is made anew: the connection begins again");
+        } else if told {
             let d = self.devices.len() - 1;
             self.send_sync_param(d, out);
             self.send_sizes(d, out);
@@ -124,11 +128,12 @@ impl Resource {
     }
 
     fn remove_volume(&mut self, d: usize) {
-        self.devices.remove(d);
+        let volume = self.devices.remove(d).volume;
         self.admin.volume_removed(d);
         let Some(connection) = self.connection.as_deref_mut() else { return };
         connection.peer_devices.remove(d);
         let Some(session) = connection.session_mut() else { return };
+        session.volumes_deleted.insert(volume);
         for ping in &mut session.pings {
             *ping = match *ping {
                 PingFor::ResyncEnd(v) | PingFor::VerifyEnd(v) if v == d => PingFor::Alive,

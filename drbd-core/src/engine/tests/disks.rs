@@ -102,8 +102,8 @@ fn a_primary_without_disk_does_not_go_back_to_a_peer_that_refused_its_writes() {
     lab.wait("both are without disk", |lab| {
         lab.disk(0) == DiskState::Diskless && lab.disk(1) == DiskState::Diskless
     });
-    let _ = lab.attach(1);
-    lab.wait("it is refused", |lab| lab.connection(0) == crate::states::ConnectionState::StandAlone);
+    let refused = lab.attach(1).map_err(|refusal| refusal.reason);
+    assert_eq!(refused, Err(Reason::DataNotCurrent));
     lab.attach(0).expect("the disk with everything");
     lab.check_buffers();
 }

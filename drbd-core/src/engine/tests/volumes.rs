@@ -122,7 +122,7 @@ fn a_volume_is_deleted_on_one_node_after_the_other() {
     }
     goes_on(&mut lab);
     new_minor(&mut lab, 1, 1);
-    assert!(meets(&lab, 0, 1) && meets(&lab, 1, 1), "it is made anew");
+    lab.wait("it is made anew, in a new session", |lab| meets(lab, 0, 1) && meets(lab, 1, 1));
     del_minor(&mut lab, 1, SECOND).expect("Secondary and Diskless");
     lab.secondary(0).expect("nobody has it open");
     del_minor(&mut lab, 0, SECOND).expect("nobody has it any more");

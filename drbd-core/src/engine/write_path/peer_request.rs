@@ -522,6 +522,10 @@ impl Resource {
             session.received_epochs.written(request.epoch);
         }
         if !written {
+            if !asked {
+                // Receipt was enough for the peer to call it done.
+                self.remember_refusal(d);
+            }
             self.ack_write(request, Ack::Failed, out);
         } else if asked {
             // Only together with the ack: else the peer, not told, would keep its bits for ever.

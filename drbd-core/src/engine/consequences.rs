@@ -509,7 +509,10 @@ fn is_written_before_marked(s: &Snapshot) -> bool {
 }
 
 fn gate_writes_of_target(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, _: &mut Vec<Command>) {
-    if !is_written_before_marked(old) && is_written_before_marked(new) {
+    // A disk with every write so far stays one in order with the next; only a new part of it waits to be copied.
+    let only_grown =
+        old.replication == ReplicationState::Established && new.replication == ReplicationState::WFSyncUUID;
+    if !is_written_before_marked(old) && is_written_before_marked(new) && !only_grown {
         if let Some(connection) = r.connection.as_mut() {
             connection.peer_devices[d].gated = true;
         }

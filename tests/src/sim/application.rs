@@ -261,9 +261,13 @@ impl Cluster {
             let Wish { volume: v, sector, count, .. } = asked.wish;
             (v, sector, count) == (volume, sent.0, u64::from(bytes) / 512) && asked.write.is_some()
         };
-        let again = daemon.asked.values().any(|asked| asked.block_id == block_id);
-        let unsent = daemon.asked.values_mut().find(|asked| asked.block_id == 0 && alike(asked));
-        if let Some(asked) = unsent.filter(|_| !again) {
+        if let Some(asked) = daemon.asked.values().find(|asked| asked.block_id == block_id) {
+            if let Some(number) = asked.write {
+                self.ledgers[volume].sent_again(number, 1 - node);
+            }
+        } else if let Some(asked) =
+            daemon.asked.values_mut().find(|asked| asked.block_id == 0 && alike(asked))
+        {
             asked.block_id = block_id;
         }
     }

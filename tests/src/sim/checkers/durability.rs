@@ -74,6 +74,8 @@ struct Entry {
     given_up: u8,
     /// Disks that will hold it unless their node goes down (B).
     due: u8,
+    /// Disks to which it was sent once more, and was not written since.
+    again: u8,
     /// A promotion of the other side may lose it.
     weak: bool,
     /// Such a promotion did: its data is the data now.
@@ -158,6 +160,7 @@ impl Ledger {
                 since: [0; 2],
                 given_up: 0,
                 due: 0,
+                again: 0,
                 weak: false,
                 outrun: false,
                 returning: None,
@@ -171,6 +174,16 @@ impl Ledger {
             self.lists[*head as usize].push(entry);
         }
         number
+    }
+
+    /// A write is sent to a node that was sent it before.
+    pub(crate) fn sent_again(&mut self, number: u32, node: usize) {
+        let Write { first, count, .. } = self.write(number);
+        for sector in first..first + count {
+            let list = &mut self.lists[self.heads[sector as usize] as usize];
+            let entry = list.iter_mut().find(|e| e.write == number).expect("made when it was asked for");
+            entry.again |= 1 << node;
+        }
     }
 
     /// A write asked for.
@@ -230,7 +243,7 @@ impl Ledger {
             entry.perhaps = perhaps;
             entry.since = [now; 2];
             // Zeroes of an earlier discard hide whether it was written before it was acknowledged.
-            entry.due = owing & !held & !perhaps;
+            entry.due = owing & (!held & !perhaps | entry.again);
             entry.weak = promise != Promise::Kept || owing != later || gone;
             entry.outrun = promise == Promise::Outrun;
         }
@@ -254,7 +267,9 @@ impl Ledger {
             let head = self.heads[sector as usize] as usize;
             for at in 0..self.lists[head].len() {
                 self.look_for(head, at, node, new, sector);
-                let entry = self.lists[head][at];
+                let entry = &mut self.lists[head][at];
+                entry.again &= !(u8::from(new == self.writes[entry.write as usize].content) << node);
+                let entry = *entry;
                 let gone = entry.held == 0 && entry.due == 0;
                 if !self.writes[entry.write as usize].acknowledged || gone {
                     continue;
@@ -271,6 +286,8 @@ impl Ledger {
                     let excused = entry.returning.is_some_and(|n| usize::from(n) != node)
                         || entry.given_up & bit != 0
                         || entry.outrun
+                        // A log sent again puts what is older before it, and the node has received both.
+                        || entry.due & bit != 0
                         || (target && entry.held & !bit != 0);
                     if !excused {
                         return Err(format!(
@@ -295,8 +312,8 @@ impl Ledger {
         let number = self.lists[head][at].write;
         let older = self.is_older(content, sector, number);
         let own = content == self.writes[number as usize].content;
-        let seen = &mut self.lists[head][at].seen;
-        *seen = (*seen | u8::from(own) << node) & !(u8::from(older) << node);
+        let entry = &mut self.lists[head][at];
+        entry.seen = (entry.seen | u8::from(own) << node) & !(u8::from(older) << node);
     }
 
     /// A node's daemon went down: what was due there may be lost.
@@ -308,10 +325,11 @@ impl Ledger {
     /// A node let go of its disk: what was due there is not written.
     pub(crate) fn forget_due(&mut self, node: usize) {
         self.let_go_at[node] = self.now();
-        for list in &mut self.lists {
-            for entry in list.iter_mut().filter(|e| e.due >> node & 1 == 1) {
+        for entry in self.lists.iter_mut().flatten() {
+            entry.again &= !(1 << node);
+            if entry.due >> node & 1 == 1 {
                 entry.due &= !(1 << node);
-                entry.weak = true;
+                entry.weak |= entry.held >> node & 1 == 0;
             }
         }
     }
@@ -573,6 +591,7 @@ impl Ledger {
                     since: [self.moment; 2],
                     given_up: 0,
                     due: 0,
+                    again: 0,
                     weak: false,
                     outrun: false,
                     returning: None,

@@ -189,3 +189,27 @@ fn a_flush_does_not_make_stable_what_a_primary_lost() {
         assert_eq!(flushed.is_ok(), primary, "{flushed:?}");
     }
 }
+
+#[test]
+fn only_a_write_sent_again_may_be_overwritten_by_what_was_sent_again_before_it() {
+    for again in [false, true] {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+        let newer = ledger.begin(0, 0, 1, false);
+        for (node, disk) in disks.iter_mut().enumerate() {
+            disk[0] = u64::from(newer) + 1;
+            ledger.written(node, 0, 1, &|_| u64::from(newer) + 1, false).expect("newer");
+        }
+        if again {
+            ledger.sent_again(newer, 1);
+        }
+        ledger.acknowledge(newer, 0b01, 0b10, Promise::Kept, &look(&disks)).expect("received");
+        assert_eq!(ledger.written(1, 0, 1, &|_| 1, false).is_ok(), again);
+        if again {
+            disks[1][0] = 1;
+            ledger.promoted(1, true, false, &look(&disks)).expect_err("it is still to be written");
+            ledger.written(1, 0, 1, &|_| u64::from(newer) + 1, false).expect("newer");
+            assert!(ledger.written(1, 0, 1, &|_| 1, false).is_err());
+        }
+    }
+}

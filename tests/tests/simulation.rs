@@ -217,6 +217,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (8796093527823, "the checker did not know that a peer owes again what it was sent again"),
     (8796093726548, "as 8796093527823"),
     (8796093726984, "as 8796093527823"),
+    (8796095028172, "as 8796093527823, sent again after a crash of the peer"),
     (8796093527916, "as 8796093524108"),
     (8796093529621, "the checker forgot that a node had lost a write with its power before that was acknowledged"),
     (2199023770422, "writes for a Primary without disk that was gone were written before their bits were kept"),

@@ -50,6 +50,8 @@ pub(crate) struct Write {
     pub(crate) content: Tag,
     /// When it was asked for.
     begun: u64,
+    /// When it was last sent once more; before that, as `begun`.
+    sent: u64,
     /// When it was acknowledged, or was known to have no chance any more.
     ended: Option<u64>,
     acknowledged: bool,
@@ -147,6 +149,7 @@ impl Ledger {
             count,
             content,
             begun,
+            sent: begun,
             ended: None,
             acknowledged: false,
             flushed: None,
@@ -178,7 +181,10 @@ impl Ledger {
 
     /// A write is sent to a node that was sent it before.
     pub(crate) fn sent_again(&mut self, number: u32, node: usize) {
-        let Write { first, count, .. } = self.write(number);
+        let now = self.now();
+        let write = &mut self.writes[number as usize];
+        write.sent = now;
+        let Write { first, count, .. } = *write;
         for sector in first..first + count {
             let list = &mut self.lists[self.heads[sector as usize] as usize];
             let entry = list.iter_mut().find(|e| e.write == number).expect("made when it was asked for");
@@ -212,8 +218,7 @@ impl Ledger {
         write.acknowledged = true;
         let write = *write;
         self.unflushed.push(number);
-        let owing =
-            nodes(later).filter(|n| self.let_go_at[*n] < write.begun).fold(0, |mask, n| mask | 1 << n);
+        let owing = nodes(later).filter(|n| self.let_go_at[*n] < write.sent).fold(0, |mask, n| mask | 1 << n);
         for sector in write.first..write.first + write.count {
             let (mut held, mut perhaps) = (0, 0);
             let seen = self.entry(sector, number).seen;

@@ -4,7 +4,8 @@
 //! What is checked besides: a flush of one node makes stable what that node wrote; while the two are connected, what one
 //! acknowledged is on both, and either reads it; a split is ended against a node only where its policies say so, or the
 //! operator; then what that node wrote apart may be lost, and nothing else. Where `discard-zero-changes` decided, not
-//! even that: there was nothing.
+//! even that: there was nothing. What the other node wrote before and lost with its power is no change of this one, and is
+//! lost: no bit of this one's tells that it has it.
 
 use super::clock::SECOND;
 use super::cluster::Cluster;
@@ -148,6 +149,8 @@ impl Cluster {
         let net = &self.setup.net;
         if net.after_sb_0pri != "discard-zero-changes" || net.after_sb_1pri == "discard-secondary" {
             self.ledgers[volume].discard(node);
+        } else {
+            self.ledgers[volume].discard_unchanged(node);
         }
     }
 

@@ -11,7 +11,8 @@
 //! - A: additionally what had not reached the Secondary when it was promoted. It then holds a prefix of the order of
 //!   sending, never a hole. A Primary that has not noticed yet that the other was promoted apart goes on in vain.
 //! - all: what was written on the losing side of a divergence the operator made (promoting a node apart) and resolved
-//!   with `--discard-my-data`.
+//!   with `--discard-my-data`. A policy may call that side unchanged by what its own users wrote: then what a Primary
+//!   lost with its power stays lost, though the other node, promoted apart as well, had it.
 //! - all: what only an Inconsistent disk still has after the good one lost it unflushed with its power: such a copy is
 //!   no copy.
 //! - An acknowledged flush makes everything acknowledged before it stable at once: C on both disks, A and B on the
@@ -84,6 +85,8 @@ struct Entry {
     outrun: bool,
     /// That node lost it with its power while Primary: if it returns unpromoted-over, it may stay lost.
     returning: Option<u8>,
+    /// Nodes that did, whoever was promoted since.
+    lost: u8,
 }
 
 /// The ledger of one volume.
@@ -167,6 +170,7 @@ impl Ledger {
                 weak: false,
                 outrun: false,
                 returning: None,
+                lost: 0,
             };
             let head = &mut self.heads[sector as usize];
             if *head == 0 {
@@ -361,6 +365,7 @@ impl Ledger {
                         entry.held = 0;
                     }
                     if was_primary {
+                        entry.lost |= bit;
                         entry.returning = Some(node as u8);
                     }
                 }
@@ -381,6 +386,17 @@ impl Ledger {
         // A flush owes nothing to what its users wrote.
         let writes = &self.writes;
         self.unflushed.retain(|&number| usize::from(writes[number as usize].origin) != node);
+    }
+
+    /// The side of that node is given up because its own users wrote nothing: what only the other one's wrote goes with
+    /// it, if that one lost it with its power and was promoted without it.
+    pub(crate) fn discard_unchanged(&mut self, node: usize) {
+        let (bit, others) = (1 << node, self.all & !(1 << node));
+        for entry in self.lists.iter_mut().flatten() {
+            if entry.lost & others != 0 && entry.held & others == 0 {
+                entry.given_up |= entry.held & bit;
+            }
+        }
     }
 
     /// The operator made the Inconsistent disk of a node good by force: what it lacks is given up, whoever has it.
@@ -447,6 +463,10 @@ impl Ledger {
                 }
                 self.diverged = true;
                 self.lists[head][at].outrun |= entry.weak;
+                // Of the side that was given up it has what was mirrored to it since, and nothing else.
+                if entry.held & !entry.given_up == 0 && entry.due == 0 {
+                    continue;
+                }
                 // A node that went down keeps the order only where a flush stood between.
                 let Some(ended) = (if torn { write.flushed } else { write.ended }) else { continue };
                 if oldest_missing.is_none_or(|(oldest, _)| ended < oldest) {
@@ -600,6 +620,7 @@ impl Ledger {
                     weak: false,
                     outrun: false,
                     returning: None,
+                    lost: 0,
                     ..*entry
                 };
             }

@@ -213,3 +213,40 @@ fn only_a_write_sent_again_may_be_overwritten_by_what_was_sent_again_before_it()
         }
     }
 }
+
+#[test]
+fn a_side_without_changes_of_its_own_gives_up_what_the_other_lost_only() {
+    for lost in [false, true] {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        acknowledged(&mut ledger, &mut disks, if lost { 0b11 } else { 0b10 }).expect("where it is claimed");
+        if lost {
+            disks[0][0] = BEGINNING;
+            ledger.lost_power(0, true, 0, &look(&disks));
+        }
+        ledger.promoted(0, true, false, &look(&disks)).expect("no hole");
+        ledger.promoted(1, true, true, &look(&disks)).expect("nothing is missing");
+        ledger.promotion_answered(1);
+        ledger.discard_unchanged(1);
+        assert_eq!(ledger.written(1, 0, 1, &|_| BEGINNING, true).is_ok(), lost);
+    }
+}
+
+#[test]
+fn what_is_mirrored_from_a_side_that_was_given_up_makes_no_hole() {
+    for given_up in [false, true] {
+        let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+        acknowledged(&mut ledger, &mut disks, 0b10).expect("written apart");
+        if given_up {
+            ledger.discard(1);
+        }
+        let later = ledger.begin(1, 1, 1, false);
+        let content = u64::from(later) + 1;
+        for (node, disk) in disks.iter_mut().enumerate() {
+            disk[1] = content;
+            ledger.written(node, 1, 1, &|_| content, false).expect("newer");
+        }
+        ledger.acknowledge(later, 0b01, 0, Promise::Kept, &look(&disks)).expect("on both disks");
+        assert_eq!(ledger.promoted(0, true, false, &look(&disks)).is_ok(), given_up);
+        assert!(ledger.diverged);
+    }
+}

@@ -232,6 +232,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1099512144477, "a Primary gave way to a disk attached at the peer, which then found no Primary and gave way, too"),
     (1099512328857, "a side without changes was given up with what the other had lost, which the checker objected to"),
     (1099512330281, "writes of a side that was given up counted as a hole"),
+    (13194141534666, "a frozen log was sent again over what a resync of the same session had brought"),
     (4398047013241, "a pause told in a state that was taken for the end of a resync, or of a verify, was not heard"),
     (4398047015051, "as 4398047013241"),
     (4398047014511, "the checker of pauses did not see that a connection was broken and one side did not know"),

@@ -50,6 +50,7 @@ impl Resource {
         // A second Primary may have overwritten what is in the log.
         let shared = self.two_primaries_allowed();
         let tangled = shared
+            || self.is_log_outrun()
             || self.covered(&self.freeze.log).is_none_or(|covered| {
                 let has_disk = |key: &u32| self.devices[self.requests[*key].device].backing.is_some();
                 covered.partly.iter().any(has_disk)
@@ -125,7 +126,8 @@ impl Resource {
         }
         // Sent again it would for a moment undo a later one on the peer. Without a disk here no resync helps; what the
         // peer acknowledged it has, unless its power failed.
-        if covered.partly.contains(&key) || !self.can_resend(key) || self.two_primaries_allowed() {
+        let undoes = covered.partly.contains(&key) || self.is_log_outrun() || self.two_primaries_allowed();
+        if undoes || !self.can_resend(key) {
             return self.give_up_at_peer(key, out);
         }
         self.send_write(key, out);
@@ -198,6 +200,21 @@ impl Resource {
             self.close_current_epoch();
             self.send_owed_barrier(out);
         }
+        if let Some(connection) = self.connection.as_mut().filter(|_| self.freeze.log.is_empty()) {
+            connection.log_outrun = false;
+        }
+    }
+
+    /// A write is not sent, as the peer cannot take it. A resync may bring it there while what was sent before is still in
+    /// the transfer log: the log no longer has the last word on what the peer holds.
+    pub(super) fn outrun_transfer_log(&mut self) {
+        if let Some(connection) = self.connection.as_mut() {
+            connection.log_outrun |= !connection.transfer_log.is_empty();
+        }
+    }
+
+    fn is_log_outrun(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.log_outrun)
     }
 
     fn close_current_epoch(&mut self) {

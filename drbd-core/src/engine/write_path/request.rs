@@ -316,6 +316,7 @@ impl Resource {
         let local = self.devices[d].usable().is_some();
         if local && !mirrored {
             self.mark_unmirrored(d, sector, bytes, out);
+            self.outrun_transfer_log();
         }
         if mirrored {
             self.send_write(key, out);

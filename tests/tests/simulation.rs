@@ -253,6 +253,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (17_592_186_544_575, "writes received while a new part waited to be copied were dropped with their session"),
     (17_592_187_045_817, "as 17592186544575"),
     (17_592_187_046_902, "as 17592186544575"),
+    (549_756_519_116, "what was received in a session that ended was written without the order of its epochs"),
+    (8_796_093_524_108, "what was received under A and not begun when its session ended was dropped, and a generation begun"),
     (17_592_186_444_581, "the operator of the simulator left metadata where a device had ended before it grew"),
     (2_199_023_371_133, "a full disk froze what had no bytes any more, the peer crashed, and then the disk was given up"),
 ];

@@ -438,7 +438,7 @@ impl Resource {
     pub(super) fn drop_backing(&mut self, d: usize, out: &mut Vec<Command>) {
         // Nothing can make the peer's writes stable any more: it has to mark what it does not know stable.
         if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
-            if session.received_epochs.has_unstable() {
+            if session.received.epochs.has_unstable() {
                 session.doomed = Some("The disk was lost with writes of the peer that were not yet stable");
             }
         }

@@ -2,7 +2,8 @@
 
 use super::pairing::Pairing;
 use super::peer_device::PeerDevice;
-use super::write_path::epoch::{ReceivedEpochs, SentEpochs};
+use super::write_path::epoch::SentEpochs;
+use super::write_path::received::Received;
 use super::write_path::two_primaries::HeldStream;
 use crate::config::NetOptions;
 use crate::ids::{Instant, NodeId, SocketId, VolumeNumber};
@@ -103,9 +104,7 @@ pub(super) struct Session {
     /// Packets handed to the shell for the data socket, the first one of a socket this node opened included.
     pub(super) data_sent: u64,
     pub(super) sent_epochs: SentEpochs,
-    pub(super) received_epochs: ReceivedEpochs,
-    /// Writes of the peer that wait until the epochs before theirs are stable (protocols A and B).
-    pub(super) later_epochs: VecDeque<u32>,
+    pub(super) received: Received,
     pub(super) held_stream: HeldStream,
     /// Volumes deleted here since it began.
     pub(super) volumes_deleted: BTreeSet<VolumeNumber>,
@@ -243,8 +242,7 @@ impl Session {
             stream_ended: false,
             data_sent: 0,
             sent_epochs: SentEpochs::default(),
-            received_epochs: ReceivedEpochs::new(),
-            later_epochs: VecDeque::with_capacity(crate::limits::PEER_REQUESTS_MAX),
+            received: Received::new(number),
             held_stream: HeldStream::default(),
             turned_away: Vec::new(),
             deadline: None,

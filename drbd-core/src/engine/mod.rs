@@ -176,20 +176,6 @@ impl Resource {
         }
     }
 
-    /// A flush for a peer's epochs failed: nothing may be called stable, so the session ends and the peer marks it all.
-    fn epoch_flush_done(&mut self, d: usize, session: u32, result: IoResult, out: &mut Vec<Command>) {
-        match result {
-            IoResult::Done => self.epoch_disk_flushed(session, out),
-            IoResult::Failed(errno) => {
-                self.local_io_error(d, disk_trouble::Trouble::Flush, errno, out);
-                if self.session_number() == Some(session) {
-                    let text = "The disk could not make the peer's writes stable";
-                    self.end_session(crate::states::ConnectionState::NetworkFailure, text, out);
-                }
-            }
-        }
-    }
-
     fn opened(&mut self, volume: VolumeNumber, out: &mut Vec<Command>) {
         if let Some(d) = self.device_index(volume) {
             self.devices[d].open_count += 1;

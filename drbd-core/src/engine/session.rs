@@ -466,8 +466,9 @@ impl Resource {
             self.end_session(ConnectionState::ProtocolError, text, out);
             return;
         }
-        if session.received_epochs.deadline().is_some_and(|at| at <= now) {
-            self.flush_epochs(out);
+        if session.received.epochs.deadline().is_some_and(|at| at <= now) {
+            let number = session.number;
+            self.flush_epochs(number, out);
         }
         self.postponed_tick(out);
         let deaf = self.planted(Bug::SilenceNotNoticed);
@@ -499,7 +500,7 @@ impl Resource {
         let session = connection.session()?;
         let mut next = session.deadline;
         let mut sooner = |at: crate::ids::Instant| next = Some(next.map_or(at, |n| n.min(at)));
-        for at in [session.received_epochs.deadline(), session.held_stream.deadline].into_iter().flatten() {
+        for at in [session.received.epochs.deadline(), session.held_stream.deadline].into_iter().flatten() {
             sooner(at);
         }
         if let Some(at) = self.postponed_deadline() {
@@ -595,17 +596,15 @@ impl Resource {
 
     fn close_session(&mut self, out: &mut Vec<Command>) {
         let Some(connection) = self.connection.as_deref_mut() else { return };
-        let mut later_epochs = std::collections::VecDeque::new();
+        let mut received = None;
         let mut held_stream = super::write_path::two_primaries::HeldStream::default();
-        let mut unstable = false;
-        if let Link::Session(session) = &mut connection.link {
-            let (data, control) = (session.data, session.control);
-            later_epochs = std::mem::take(&mut session.later_epochs);
-            unstable = session.received_epochs.has_unstable();
-            held_stream = std::mem::take(&mut session.held_stream);
-            out.push(Command::Close { socket: data });
-            out.push(Command::Close { socket: control });
-            connection.link = Link::Idle;
+        if connection.session().is_some() {
+            if let Link::Session(session) = std::mem::replace(&mut connection.link, Link::Idle) {
+                out.push(Command::Close { socket: session.data });
+                out.push(Command::Close { socket: session.control });
+                received = Some(session.received);
+                held_stream = session.held_stream;
+            }
         }
         for peer_device in &mut connection.peer_devices {
             peer_device.uuids = None;
@@ -621,10 +620,9 @@ impl Resource {
             peer_device.leaving = false;
             peer_device.counters.unacked = 0;
         }
-        if unstable {
-            self.flush_last_epochs(out);
+        if let Some(received) = received {
+            self.write_what_is_left(received, out);
         }
-        self.write_later_epochs(later_epochs, out);
         for d in 0..self.devices.len() {
             self.open_gate(d, out);
         }

@@ -151,7 +151,9 @@ impl Resource {
         connection.link = Link::Waiting { retry_at: Instant(0) };
         self.change(Mode::Soft, &|_, s| s.connection = ConnectionState::Unconnected, out)
             .map_err(Refusal::from)?;
-        self.begin_pairing(out);
+        if self.is_settled() {
+            self.begin_pairing(out);
+        }
         Ok(done(true))
     }
 

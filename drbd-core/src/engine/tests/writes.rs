@@ -4,7 +4,7 @@ use super::lab::Lab;
 use super::node::{Pending, SECTORS, VOLUME};
 use crate::engine::{Event, IoResult, UpperOp, UpperRequest, UpperResult};
 use crate::ids::{PayloadId, Sector, UpperTag};
-use crate::states::{DiskState, ReplicationState};
+use crate::states::{ConnectionState, DiskState, ReplicationState};
 use crate::wire::{Frame, Packet, Trim};
 
 fn count(lab: &Lab, n: usize, what: fn(&Packet) -> bool) -> usize {
@@ -26,6 +26,50 @@ fn protocol_c_waits_for_both_disks() {
     assert!(lab.is_done(0, tag));
     lab.check_alike();
     assert_eq!(lab.nodes[1].disk[&5], 78);
+}
+
+#[test]
+fn what_a_session_leaves_behind_is_written_in_its_order() {
+    for protocol in ["A", "B"] {
+        let mut lab = Lab::running(protocol);
+        lab.hold(1, Pending::is_write);
+        for block in 1..4 {
+            let tag = lab.write(0, block, 7);
+            assert!(lab.is_done(0, tag), "{protocol}: an epoch of its own");
+        }
+        lab.cut();
+        for block in 1..4 {
+            let waiting = lab.nodes[1].pending.iter().filter(|op| op.is_write()).count();
+            assert_eq!(waiting, 1, "{protocol}: later ones wait until block {block} is stable");
+            assert_eq!(
+                lab.connection(1),
+                ConnectionState::Unconnected,
+                "{protocol}: no next session before that"
+            );
+            lab.pass_ms(2000);
+            lab.let_one_go(1, IoResult::Done);
+            assert_eq!(lab.nodes[1].disk.get(&block), Some(&7), "{protocol}");
+        }
+        lab.let_go(1);
+        lab.pass_ms(2000);
+        assert_ne!(lab.connection(1), ConnectionState::Unconnected, "{protocol}");
+    }
+}
+
+#[test]
+fn a_disk_given_up_after_the_session_has_no_hole() {
+    let mut lab = Lab::running("B");
+    lab.hold(1, Pending::is_write);
+    for block in 1..4 {
+        lab.write(0, block, 7);
+    }
+    lab.cut();
+    lab.let_one_go(1, IoResult::Failed(5));
+    assert_eq!(lab.disk(1), DiskState::Diskless);
+    lab.let_go(1);
+    assert!((1..4).all(|block| lab.nodes[1].disk.get(&block) != Some(&7)));
+    lab.mend();
+    lab.wait("connected", |lab| lab.is_replicating(0));
 }
 
 #[test]

@@ -40,7 +40,9 @@ impl SentEpochs {
 /// One epoch of the peer.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReceivedEpoch {
-    /// The barrier that ends it, once received.
+    /// No further write belongs to it.
+    over: bool,
+    /// The barrier that ended it, if it was not the end of the session.
     barrier: Option<u32>,
     /// Writes received.
     received: u32,
@@ -155,9 +157,27 @@ impl ReceivedEpochs {
         if open.received == 0 {
             return false;
         }
+        open.over = true;
         open.barrier = Some(number);
         self.queue.push_back(ReceivedEpoch::default());
         true
+    }
+
+    /// The session is over, and no barrier will come. True if there is an order left to be kept: writes are not done of an
+    /// epoch that is not the first.
+    pub(in super::super) fn end_with_session(&mut self) -> bool {
+        self.flush_at = None;
+        let open = self.queue.back_mut().expect("an open epoch");
+        if open.received > 0 {
+            open.over = true;
+            self.queue.push_back(ReceivedEpoch::default());
+        }
+        self.queue.iter().skip(1).any(|e| e.active > 0)
+    }
+
+    /// Every epoch is stable.
+    pub(in super::super) fn is_empty(&self) -> bool {
+        self.queue.iter().all(|e| e.received == 0)
     }
 
     /// Epochs of which everything is written, but not yet known to be stable, if no flush is under way.
@@ -165,18 +185,14 @@ impl ReceivedEpochs {
         if self.flushing.is_some() {
             return None;
         }
-        let complete = self
-            .queue
-            .iter()
-            .take_while(|e| e.barrier.is_some() && (self.is_early() || e.active == 0))
-            .count();
+        let complete = self.queue.iter().take_while(|e| e.over && (self.is_early() || e.active == 0)).count();
         (complete > 0).then(|| self.first + complete as u64)
     }
 
     /// As [`ReceivedEpochs::flush_due`], but only when somebody waits, enough is waiting, or enough time has passed.
     pub(in super::super) fn flush_due_at(&mut self, now: Instant) -> Option<u64> {
         let first = self.queue.front().expect("an open epoch");
-        if self.flushing.is_some() || first.barrier.is_none() || (first.active > 0 && !self.is_early()) {
+        if self.flushing.is_some() || !first.over || (first.active > 0 && !self.is_early()) {
             return None;
         }
         let at = *self.flush_at.get_or_insert(now.plus_ms(FLUSH_DELAY_MS));
@@ -211,8 +227,9 @@ impl ReceivedEpochs {
         *disks == 0
     }
 
-    /// After the last flush: the next barrier to acknowledge with the number of its writes; none if all were turned away.
-    pub(in super::super) fn next_stable(&mut self) -> Option<(u32, u32)> {
+    /// After the last flush: the barrier of the next epoch, if it had one, and the number of its writes; 0 if all were
+    /// turned away.
+    pub(in super::super) fn next_stable(&mut self) -> Option<(Option<u32>, u32)> {
         let (end, _) = self.flushing?;
         if self.first == end {
             self.flushing = None;
@@ -220,7 +237,7 @@ impl ReceivedEpochs {
         }
         let epoch = self.queue.pop_front().expect("an epoch that was flushed");
         self.first += 1;
-        Some((epoch.barrier.expect("a flushed epoch has its barrier"), epoch.writes))
+        Some((epoch.barrier, epoch.writes))
     }
 }
 

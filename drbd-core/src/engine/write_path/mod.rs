@@ -8,6 +8,7 @@ pub(super) mod marks;
 mod peer_reads;
 pub(super) mod peer_request;
 pub(super) mod reads;
+pub(super) mod received;
 pub(super) mod request;
 mod resync_writes;
 pub(super) mod transfer;

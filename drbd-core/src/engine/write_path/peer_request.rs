@@ -11,11 +11,10 @@ use crate::engine::event::IoResult;
 use crate::engine::planted::Bug;
 use crate::engine::resource::{IoOwner, Resource};
 use crate::engine::senseless::{senseless, Senseless};
-use crate::ids::{PayloadId, Sector, VolumeNumber};
-use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
+use crate::ids::{PayloadId, Sector};
+use crate::limits::PEER_REQUESTS_MAX;
 use crate::states::{Conn84, ConnectionState, DiskState, Protocol};
 use crate::wire::{data_flag, BlockAck, BlockRequest, Packet, Trim};
-use std::collections::VecDeque;
 
 /// What is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,9 +155,8 @@ impl Resource {
         let connection = self.connection.as_mut().expect("packets come from a peer");
         let protocol = connection.options.protocol;
         connection.peer_devices[d].counters.received_sectors += u64::from(write.bytes) / 512;
-        let session = connection.session_mut().expect("packets come in a session");
+        let session = connection.session().expect("packets come in a session");
         let (number, version) = (session.number, session.version);
-        let epoch = session.received_epochs.write();
         if self.room_for_peer() == 0 {
             Resource::release(payload, out);
             return senseless(
@@ -167,6 +165,7 @@ impl Resource {
                 "more requests of the peer than may be outstanding",
             );
         }
+        let epoch = self.received_mut(number).expect("the session's").epochs.write();
         let alone = !self.peer_disk(d).has_data();
         let flags = if version >= 100 { write.flags } else { write.flags | old_ack_flags(protocol) };
         let request = PeerRequest {
@@ -189,7 +188,7 @@ impl Resource {
         if self.devices[d].usable().is_none() {
             Resource::release(payload, out);
             self.ack_write(&request, Ack::Failed, out);
-            self.received_write_done(epoch, out);
+            self.received_write_done(number, epoch, out);
             self.peer_write_over(d, write.sector, write.bytes, out);
             return Ok(());
         }
@@ -210,60 +209,6 @@ impl Resource {
         let Some(connection) = self.connection.as_deref() else { return 0 };
         let gated: usize = connection.peer_devices.iter().map(|p| p.gate.len()).sum();
         self.peer_requests.room().min(self.ios.room()).saturating_sub(gated)
-    }
-
-    /// Under protocols A and B a write waits until every earlier epoch is stable. It holds its place among overlapping
-    /// operations meanwhile: a resync block must not pass it.
-    fn waits_for_epoch(&self, request: &PeerRequest) -> bool {
-        let Some(connection) = self.connection.as_ref() else { return false };
-        let Some(session) = connection.session().filter(|s| s.number == request.session) else {
-            return false;
-        };
-        connection.options.protocol != Protocol::C && !session.received_epochs.is_first(request.epoch)
-    }
-
-    /// An epoch is stable: the writes of the next one may start.
-    fn start_next_epoch(&mut self, out: &mut Vec<Command>) {
-        while let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
-            let Some(&key) = session.later_epochs.front() else { return };
-            if !session.received_epochs.is_first(self.peer_requests[key].epoch) {
-                return;
-            }
-            session.later_epochs.pop_front();
-            self.peer_request_ready(key, out);
-        }
-    }
-
-    /// Keeps those that wait for their epoch in the order of the epochs.
-    fn wait_for_epoch(&mut self, key: u32) {
-        let epoch = self.peer_requests[key].epoch;
-        let session = self.connection.as_mut().and_then(|c| c.session_mut()).expect("a session");
-        let before = session.later_epochs.iter().rposition(|&k| self.peer_requests[k].epoch <= epoch);
-        session.later_epochs.insert(before.map_or(0, |at| at + 1), key);
-    }
-
-    /// The session is over: nobody waits for an earlier epoch any longer.
-    pub(in crate::engine) fn write_later_epochs(&mut self, waiting: VecDeque<u32>, out: &mut Vec<Command>) {
-        for key in waiting {
-            self.peer_request_ready(key, out);
-        }
-    }
-
-    /// A write whose turn comes when its session is over is written if the peer was told that it is received. Else it is
-    /// not: what an earlier epoch left in the disk's cache may still be lost with the power, and leave a hole before it.
-    fn comes_too_late(&self, request: &PeerRequest) -> bool {
-        let promised = request.flags & data_flag::SEND_RECEIVE_ACK != 0;
-        request.is_mirrored_write() && !promised && self.session_number() != Some(request.session)
-    }
-
-    fn drop_peer_write(&mut self, key: u32, out: &mut Vec<Command>) {
-        let request = self.peer_requests.remove(key);
-        Resource::release(request.payload, out);
-        // A promotion may wait for it.
-        self.admin.state_changed = true;
-        if let Some(id) = request.conflict {
-            self.leave_conflicts(request.device, id, out);
-        }
     }
 
     pub(in crate::engine) fn enter_peer_request(
@@ -313,6 +258,7 @@ impl Resource {
                 self.enter_peer_request(request, true, out);
             } else {
                 Resource::release(request.payload, out);
+                self.received_write_done(request.session, request.epoch, out);
             }
         }
     }
@@ -327,8 +273,8 @@ impl Resource {
             Resource::release(request.payload, out);
             if session == Some(request.session) {
                 self.ack_write(&request, Ack::Failed, out);
-                self.received_write_done(request.epoch, out);
             }
+            self.received_write_done(request.session, request.epoch, out);
             self.peer_write_over(d, request.sector, request.bytes, out);
         }
     }
@@ -337,10 +283,6 @@ impl Resource {
     pub(in crate::engine) fn peer_request_ready(&mut self, key: u32, out: &mut Vec<Command>) {
         let request = self.peer_requests[key];
         let PeerRequest { device: d, sector, bytes, op, .. } = request;
-        if self.comes_too_late(&request) {
-            self.drop_peer_write(key, out);
-            return;
-        }
         if request.is_mirrored_write() && self.waits_for_epoch(&request) {
             self.wait_for_epoch(key);
             return;
@@ -459,6 +401,9 @@ impl Resource {
             }
         } else {
             self.drop_answer(&request, bytes_read, out);
+            if request.is_mirrored_write() {
+                self.received_write_done(request.session, request.epoch, out);
+            }
         }
         self.peer_request_over(key, out);
     }
@@ -518,8 +463,8 @@ impl Resource {
         let asked = request.flags & data_flag::SEND_WRITE_ACK != 0;
         // What reached a disk that was given up since was never made stable.
         let written = written && self.devices[d].usable().is_some() || self.planted(Bug::RefusedWriteAcked);
-        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()).filter(|_| written) {
-            session.received_epochs.written(request.epoch);
+        if let Some(received) = self.received_mut(request.session).filter(|_| written) {
+            received.epochs.written(request.epoch);
         }
         if !written {
             if !asked {
@@ -535,13 +480,7 @@ impl Resource {
             }
             self.ack_write(request, if in_sync { Ack::WrittenInSync } else { Ack::Written }, out);
         }
-        self.received_write_done(request.epoch, out);
-    }
-
-    fn received_write_done(&mut self, epoch: u64, out: &mut Vec<Command>) {
-        let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else { return };
-        session.received_epochs.write_done(epoch);
-        self.flush_epochs(out);
+        self.received_write_done(request.session, request.epoch, out);
     }
 
     pub(super) fn ack_write(&mut self, request: &PeerRequest, how: Ack, out: &mut Vec<Command>) {
@@ -563,121 +502,6 @@ impl Resource {
             Ack::Retry => Packet::RetryWrite(ack),
         };
         self.send_control(volume, packet, out);
-    }
-
-    // ---- epochs --------------------------------------------------------------------------------------------------
-
-    /// P_BARRIER.
-    pub(in crate::engine) fn peer_barrier(
-        &mut self,
-        barrier: u32,
-        out: &mut Vec<Command>,
-    ) -> Result<(), Senseless> {
-        #[cfg(feature = "planted-bugs")]
-        let early = self.planted(Bug::BarrierAckedEarly);
-        let session =
-            self.connection.as_mut().and_then(|c| c.session_mut()).expect("packets come in a session");
-        #[cfg(feature = "planted-bugs")]
-        session.received_epochs.answer_early(early);
-        if session.received_epochs.is_full() {
-            return senseless("number", EPOCHS_MAX as u64 + 1, "more than may be unacknowledged");
-        }
-        if !session.received_epochs.barrier(barrier) {
-            return senseless("barrier", barrier.into(), "after no write");
-        }
-        self.flush_epochs(out);
-        Ok(())
-    }
-
-    /// P_UNPLUG_REMOTE: somebody waits for what was sent.
-    pub(in crate::engine) fn peer_urges(&mut self, out: &mut Vec<Command>) {
-        if let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) {
-            session.received_epochs.urge();
-            self.flush_epochs(out);
-        }
-    }
-
-    /// Begins a flush for the epochs of which everything is written: at once if somebody waits for it, else after a
-    /// while, so that one flush serves many (decision 0006). Under A and B the next epoch always waits for it.
-    pub(in crate::engine) fn flush_epochs(&mut self, out: &mut Vec<Command>) {
-        let now = self.now;
-        let Some(connection) = self.connection.as_mut() else { return };
-        let patient = connection.options.protocol == Protocol::C;
-        let Some(session) = connection.session_mut().filter(|s| s.doomed.is_none()) else { return };
-        let number = session.number;
-        let due = if patient {
-            session.received_epochs.flush_due_at(now)
-        } else {
-            session.received_epochs.flush_due()
-        };
-        let Some(end) = due else { return };
-        let disks = (0..self.devices.len()).filter(|&d| self.flushes_epochs(d)).count();
-        let session = self.connection.as_mut().and_then(|c| c.session_mut()).expect("looked up above");
-        session.received_epochs.begin_flush(end, disks.max(1) as u32);
-        for d in 0..self.devices.len() {
-            if self.flushes_epochs(d) {
-                let owner = IoOwner::EpochFlush { session: number };
-                self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
-            }
-        }
-        if disks == 0 {
-            self.epoch_disk_flushed(number, out);
-        }
-    }
-
-    /// The session is over: what it brought is made stable before the next one begins.
-    pub(in crate::engine) fn flush_last_epochs(&mut self, out: &mut Vec<Command>) {
-        for d in 0..self.devices.len() {
-            if self.flushes_epochs(d) {
-                self.devices[d].settling += 1;
-                let owner = IoOwner::LastFlush;
-                self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
-            }
-        }
-    }
-
-    /// Nothing that an earlier session brought is still to be made stable.
-    pub(in crate::engine) fn is_settled(&self) -> bool {
-        self.devices.iter().all(|device| device.settling == 0)
-    }
-
-    pub(in crate::engine) fn last_flush_done(&mut self, d: usize, result: IoResult, out: &mut Vec<Command>) {
-        self.devices[d].settling -= 1;
-        if let IoResult::Failed(errno) = result {
-            self.local_io_error(d, Trouble::Flush, errno, out);
-        }
-    }
-
-    fn flushes_epochs(&self, d: usize) -> bool {
-        if self.planted(Bug::BarrierWithoutFlush) {
-            return false;
-        }
-        let device = &self.devices[d];
-        device.backing.as_ref().is_some_and(|b| b.flushes())
-    }
-
-    /// A disk is flushed for the epochs of a session.
-    pub(in crate::engine) fn epoch_disk_flushed(&mut self, session: u32, out: &mut Vec<Command>) {
-        if self.session_number() != Some(session) {
-            return;
-        }
-        let epochs =
-            &mut self.connection.as_mut().and_then(|c| c.session_mut()).expect("current").received_epochs;
-        if !epochs.disk_flushed() {
-            return;
-        }
-        while let Some((barrier, set_size)) = self
-            .connection
-            .as_mut()
-            .and_then(|c| c.session_mut())
-            .and_then(|s| s.received_epochs.next_stable())
-        {
-            if set_size > 0 {
-                self.send_control(VolumeNumber(0), Packet::BarrierAck { barrier, set_size }, out);
-            }
-        }
-        self.start_next_epoch(out);
-        self.flush_epochs(out);
     }
 }
 

@@ -268,7 +268,7 @@ impl Resource {
         if session.turned_away.is_empty() || stays {
             return;
         }
-        let epochs = &mut session.received_epochs;
+        let epochs = &mut session.received.epochs;
         let mut retracted = false;
         session.turned_away.retain(|&(key, epoch)| {
             if key == own {
@@ -278,7 +278,8 @@ impl Resource {
             key != own
         });
         if retracted {
-            self.flush_epochs(out);
+            let number = session.number;
+            self.flush_epochs(number, out);
         }
     }
 

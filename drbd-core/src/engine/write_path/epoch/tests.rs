@@ -96,7 +96,7 @@ impl Run {
         let mut acknowledged = 0;
         while let Some((barrier, writes)) = self.epochs.next_stable() {
             let epoch = &self.model[self.acknowledged];
-            assert_eq!(epoch.barrier, Some(barrier), "barriers are acknowledged in order");
+            assert_eq!(epoch.barrier, barrier, "barriers are acknowledged in order");
             assert_eq!(epoch.writes.len(), writes as usize);
             assert!(epoch.writes.iter().all(|s| *s == State::Stable), "acknowledged before it was stable");
             self.acknowledged += 1;

@@ -435,8 +435,10 @@ fn new_generation_when_good_data_is_back_alone(
 ) {
     let in_use = |s: &Snapshot| s.role == Role::Primary || s.peer_role == Role::Primary;
     let back = old.disk != DiskState::UpToDate && new.disk == DiskState::UpToDate;
-    let alone =
-        !new.peer_disk.has_data() || matches!(new.peer_disk, DiskState::DUnknown | DiskState::Outdated);
+    // A peer's disk that was Inconsistent when it was last heard of may be anything now.
+    let alone = !new.is_replicating()
+        || !new.peer_disk.has_data()
+        || matches!(new.peer_disk, DiskState::DUnknown | DiskState::Outdated);
     if back && alone && in_use(old) && in_use(new) {
         match new.role {
             Role::Primary => r.begin_apart(d, out),

@@ -477,17 +477,19 @@ impl Cluster {
 
     /// Whose data is given up if it takes that: the side that is not wanted as Primary, unless it alone has good data.
     fn lesser(&self) -> usize {
-        let good = |n: usize| {
-            // With fencing a good disk is called Consistent until the two have met.
-            let good = |c: Claims| matches!(c.disk, DiskState::UpToDate | DiskState::Consistent);
-            (0..self.sizes.len()).all(|v| self.claims(n, v).is_some_and(good))
-        };
+        let good = |n: usize| (0..self.sizes.len()).all(|volume| self.has_good_disk(n, volume));
         let other = 1 - self.wanted;
         if good(other) && !good(self.wanted) {
             self.wanted
         } else {
             other
         }
+    }
+
+    fn has_good_disk(&self, node: usize, volume: usize) -> bool {
+        // With fencing a good disk is called Consistent until the two have met.
+        let good = |c: Claims| matches!(c.disk, DiskState::UpToDate | DiskState::Consistent);
+        self.claims(node, volume).is_some_and(good)
     }
 
     /// The lesser of two nodes that do not go together becomes Secondary and connects anew.
@@ -524,7 +526,10 @@ impl Cluster {
     fn begin_anew(&mut self, node: usize) {
         self.note(Some(node), "split", format_args!("begins anew"));
         self.nodes[node].connects_tried = 0;
-        let volumes = self.sizes.len();
+        // What only this node has good data of is not what keeps them apart.
+        let only_here =
+            |volume: &usize| self.has_good_disk(node, *volume) && !self.has_good_disk(1 - node, *volume);
+        let volumes: Vec<usize> = (0..self.sizes.len()).filter(|volume| !only_here(volume)).collect();
         let script = &mut self.daemon(node).script;
         script.clear();
         script.extend([
@@ -532,9 +537,9 @@ impl Cluster {
             Step::Secondary { force: true },
             Step::Disconnect { force: true },
         ]);
-        script.extend((0..volumes).map(|volume| Step::Detach { volume, force: true }));
+        script.extend(volumes.iter().map(|&volume| Step::Detach { volume, force: true }));
         script.push_back(Step::CreateMetadata);
-        script.extend((0..volumes).map(|volume| Step::Attach { volume, recovery: false }));
+        script.extend(volumes.iter().map(|&volume| Step::Attach { volume, recovery: false }));
         script.push_back(Step::Connect { discard: false });
     }
 

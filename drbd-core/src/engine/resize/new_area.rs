@@ -30,7 +30,12 @@ impl Resource {
         let due = std::mem::take(&mut self.devices[d].new_area_due);
         // Of the same generation it counts as UpToDate once they are connected.
         let good = self.devices[d].disk.rank() >= DiskState::Outdated.rank();
-        due && good && self.leads(self.role, peer_role) && self.out_of_sync_bits(d) > 0
+        // The same one in every session: what the other was to do it has forgotten by now.
+        let leads = match (self.role, peer_role) {
+            (own, peer) if own == peer => self.connection.as_deref().is_some_and(|c| self.node_id < c.peer),
+            (own, _) => own == Role::Primary,
+        };
+        due && good && leads && self.out_of_sync_bits(d) > 0
     }
 
     /// Begins the copy of a new part if it is due and nothing else is going on.

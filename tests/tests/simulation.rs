@@ -260,6 +260,9 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (6_597_071_769_609, "a Primary that was ahead took its disk back alone and began no generation: its peer counted as Inconsistent"),
     (17_592_186_444_581, "the operator of the simulator left metadata where a device had ended before it grew"),
     (2_199_023_371_133, "a full disk froze what had no bytes any more, the peer crashed, and then the disk was given up"),
+    (17_592_196_048_040, "the simulator left metadata where the disk ended before, and the peer had grown without it"),
+    (17_592_196_050_452, "the checker took a write of the same time for one that was received before, and lost with the power"),
+    (13_194_149_534_164, "the simulator made new metadata of every volume but the one that kept the nodes apart"),
 ];
 
 #[test]

@@ -443,6 +443,9 @@ impl Cluster {
         if says("incompatible") && self.healed_at.is_some() {
             self.adjust();
         }
+        if says("disk size is too small") && self.healed_at.is_some() {
+            self.attach_again(1 - node);
+        }
         let tried = self.nodes[node].connects_tried;
         let primary = |n: usize| self.claims(n, 0).is_some_and(|c| c.primary);
         if unrelated && self.healed_at.is_some() {
@@ -450,7 +453,7 @@ impl Cluster {
             if self.nodes[lesser].daemon.as_ref().is_some_and(|d| d.script.is_empty()) {
                 self.begin_anew(lesser);
             }
-            if lesser != node {
+            if self.daemon(node).script.is_empty() {
                 self.daemon(node).script.push_back(Step::Connect { discard: false });
             }
         } else if self.healed_at.is_some() && self.must_step_down(node) {
@@ -473,6 +476,21 @@ impl Cluster {
         } else {
             self.daemon(node).script.push_back(Step::Connect { discard: false });
         }
+    }
+
+    /// The disk of a node grew, and its metadata is still where it ended before: `drbdadm check-resize` moves that, but
+    /// not of a disk in use.
+    fn attach_again(&mut self, node: usize) {
+        let primary = self.claims(node, 0).is_some_and(|c| c.primary);
+        let volumes = 0..self.sizes.len();
+        let Some(daemon) = self.nodes[node].daemon.as_mut().filter(|d| !primary && d.script.is_empty()) else {
+            return;
+        };
+        for volume in volumes {
+            daemon.script.push_back(Step::Detach { volume, force: false });
+            daemon.script.push_back(Step::Attach { volume, recovery: false });
+        }
+        self.note(Some(node), "size", format_args!("attaches again, with its metadata moved"));
     }
 
     /// Whose data is given up if it takes that: the side that is not wanted as Primary, unless it alone has good data.
@@ -522,14 +540,22 @@ impl Cluster {
         }
     }
 
-    /// The nodes cannot tell whose data is newer, as old dialects sometimes cannot: this one gets new metadata.
+    /// The nodes cannot tell whose data is newer, as old dialects sometimes cannot: this one gets new metadata, and the
+    /// other one for what only this one has good data of.
     fn begin_anew(&mut self, node: usize) {
-        self.note(Some(node), "split", format_args!("begins anew"));
         self.nodes[node].connects_tried = 0;
-        // What only this node has good data of is not what keeps them apart.
         let only_here =
             |volume: &usize| self.has_good_disk(node, *volume) && !self.has_good_disk(1 - node, *volume);
-        let volumes: Vec<usize> = (0..self.sizes.len()).filter(|volume| !only_here(volume)).collect();
+        let (others, own) = (0..self.sizes.len()).partition(only_here);
+        self.begin_volumes_anew(node, own);
+        self.begin_volumes_anew(1 - node, others);
+    }
+
+    fn begin_volumes_anew(&mut self, node: usize, volumes: Vec<usize>) {
+        if volumes.is_empty() || self.nodes[node].daemon.is_none() {
+            return;
+        }
+        self.note(Some(node), "split", format_args!("begins anew"));
         let script = &mut self.daemon(node).script;
         script.clear();
         script.extend([

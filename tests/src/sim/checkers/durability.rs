@@ -289,6 +289,9 @@ impl Ledger {
                     {
                         self.lists[head][at].held |= bit;
                         self.lists[head][at].since[node] = self.moment;
+                    } else if entry.due & bit != 0 {
+                        // Of the same time: it may come yet, or never, and may be lost with the power.
+                        self.lists[head][at].perhaps |= bit;
                     }
                     self.lists[head][at].due &= !bit;
                 } else if entry.held & bit != 0 {

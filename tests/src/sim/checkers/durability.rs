@@ -245,6 +245,8 @@ impl Ledger {
             let lost = nodes(self.may_return & self.all & !held & !perhaps)
                 .find(|n| self.lost_at[*n] >= write.begun);
             let gone = nodes(must & !held & !perhaps).any(|n| self.lost_at[n] >= write.begun);
+            // The good disk lost it before: what only an Inconsistent one has is no copy.
+            let held = if gone && held & must == 0 { 0 } else { held };
             let list = &mut self.lists[self.heads[sector as usize] as usize];
             let entry = list.iter_mut().find(|e| e.write == number).expect("made when it was asked for");
             entry.returning = lost.map(|n| n as u8);

@@ -250,3 +250,18 @@ fn what_is_mirrored_from_a_side_that_was_given_up_makes_no_hole() {
         assert!(ledger.diverged);
     }
 }
+
+#[test]
+fn a_write_that_the_good_disk_lost_before_it_was_acknowledged_may_go() {
+    for own_is_good in [false, true] {
+        let mut ledger = Ledger::new(8, 2);
+        let number = ledger.begin(1, 0, 1, false);
+        let mut disks = [[BEGINNING; 8]; 2];
+        disks[1][0] = u64::from(number) + 1;
+        ledger.written(1, 0, 1, &|_| u64::from(number) + 1, true).expect("newer");
+        ledger.lost_power(0, false, 0b10, &look(&disks));
+        let must = if own_is_good { 0b11 } else { 0b01 };
+        ledger.acknowledge(number, must, 0, Promise::Kept, &look(&disks)).expect("it was on its way");
+        assert_eq!(ledger.written(1, 0, 1, &|_| BEGINNING, true).is_ok(), !own_is_good);
+    }
+}

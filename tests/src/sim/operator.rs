@@ -483,7 +483,8 @@ impl Cluster {
     fn attach_again(&mut self, node: usize) {
         let primary = self.claims(node, 0).is_some_and(|c| c.primary);
         let volumes = 0..self.sizes.len();
-        let Some(daemon) = self.nodes[node].daemon.as_mut().filter(|d| !primary && d.script.is_empty()) else {
+        let Some(daemon) = self.nodes[node].daemon.as_mut().filter(|d| !primary && d.script.is_empty())
+        else {
             return;
         };
         for volume in volumes {
@@ -541,14 +542,19 @@ impl Cluster {
     }
 
     /// The nodes cannot tell whose data is newer, as old dialects sometimes cannot: this one gets new metadata, and the
-    /// other one for what only this one has good data of.
+    /// other one for what this one has the better data of.
     fn begin_anew(&mut self, node: usize) {
         self.nodes[node].connects_tried = 0;
-        let only_here =
-            |volume: &usize| self.has_good_disk(node, *volume) && !self.has_good_disk(1 - node, *volume);
-        let (others, own) = (0..self.sizes.len()).partition(only_here);
+        let better_here = |volume: &usize| self.worth(node, *volume) > self.worth(1 - node, *volume);
+        let (others, own) = (0..self.sizes.len()).partition(better_here);
         self.begin_volumes_anew(node, own);
         self.begin_volumes_anew(1 - node, others);
+    }
+
+    /// Good data before old, old before what is torn.
+    fn worth(&self, node: usize, volume: usize) -> (bool, bool) {
+        let torn = |c: Claims| c.disk == DiskState::Inconsistent;
+        (self.has_good_disk(node, volume), !self.claims(node, volume).is_some_and(torn))
     }
 
     fn begin_volumes_anew(&mut self, node: usize, volumes: Vec<usize>) {

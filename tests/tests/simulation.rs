@@ -265,6 +265,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (17_592_196_050_452, "the checker took a write of the same time for one that was received before, and lost with the power"),
     (13_194_149_534_164, "the simulator made new metadata of every volume but the one that kept the nodes apart"),
     (8_796_095_046_204, "the simulator made the better of two disks anew between which nobody could tell"),
+    (1_099_521_657_183, "as 8796095046204"),
 ];
 
 #[test]

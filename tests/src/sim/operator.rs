@@ -546,9 +546,9 @@ impl Cluster {
     fn begin_anew(&mut self, node: usize) {
         self.nodes[node].connects_tried = 0;
         let better_here = |volume: &usize| self.worth(node, *volume) > self.worth(1 - node, *volume);
-        let (others, own) = (0..self.sizes.len()).partition(better_here);
-        self.begin_volumes_anew(node, own);
-        self.begin_volumes_anew(1 - node, others);
+        let (others, own): (Vec<usize>, Vec<usize>) = (0..self.sizes.len()).partition(better_here);
+        self.begin_volumes_anew(node, &own);
+        self.begin_volumes_anew(1 - node, &others);
     }
 
     /// Good data before old, old before what is torn.
@@ -557,7 +557,7 @@ impl Cluster {
         (self.has_good_disk(node, volume), !self.claims(node, volume).is_some_and(torn))
     }
 
-    fn begin_volumes_anew(&mut self, node: usize, volumes: Vec<usize>) {
+    fn begin_volumes_anew(&mut self, node: usize, volumes: &[usize]) {
         if volumes.is_empty() || self.nodes[node].daemon.is_none() {
             return;
         }

@@ -266,6 +266,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (13_194_149_534_164, "the simulator made new metadata of every volume but the one that kept the nodes apart"),
     (8_796_095_046_204, "the simulator made the better of two disks anew between which nobody could tell"),
     (1_099_521_657_183, "as 8796095046204"),
+    (1_099_521_654_210, "one of two Primaries took a disk back that lacked what the other one had written since it was lost"),
 ];
 
 #[test]

@@ -184,7 +184,7 @@ fn expose_consistent_data(r: &mut Resource, d: usize, old: &Snapshot, new: &Snap
         }
     }
     if old.disk != DiskState::UpToDate && new.disk == DiskState::UpToDate {
-        r.devices[d].refused_in = None;
+        r.devices[d].behind_in = None;
     }
 }
 
@@ -279,6 +279,10 @@ fn depend_on_the_peer_when_the_disk_is_lost(
             );
         let peer = r.connection.as_ref().and_then(|c| c.peer_devices[d].uuids);
         r.devices[d].peer_generation_due = in_sync && peer.is_some_and(|uuids| uuids.bitmap == 0);
+        if new.peer_role == Role::Primary {
+            // What that one writes from here on it has told of only when its generation is heard.
+            r.remember_to_be_behind(d);
+        }
     } else if r.devices[d].peer_generation_due && (!served || new.disk.has_data()) {
         r.devices[d].peer_is_behind |= !new.disk.has_data() && may_have_lost_what_is_done(r, d);
         r.peer_generation_told(d, out);

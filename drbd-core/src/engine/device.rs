@@ -60,9 +60,9 @@ pub(super) struct Device {
     /// it knows that it alone has them, and the disk that has them was given up before the connection was lost: the
     /// peer's data may be older than what the users have seen.
     pub(super) peer_is_behind: bool,
-    /// The generation in which the disk, or its going, refused writes that the peer may have called done: as long as it
+    /// The generation in which the disk, or its going, missed writes that the peer may have called done: as long as it
     /// says that it is of that generation it lacks them.
-    pub(super) refused_in: Option<u64>,
+    pub(super) behind_in: Option<u64>,
     /// The peer's Primary goes on without disk: the new generation that says that this copy is ahead is due.
     pub(super) generation_due: Option<GenerationDue>,
     /// Flushes under way for what a session that is over brought. The next one begins when they are done: a Primary
@@ -187,7 +187,7 @@ impl Device {
             held_completions: Vec::with_capacity(64),
             peer_generation_due: false,
             peer_is_behind: false,
-            refused_in: None,
+            behind_in: None,
             generation_due: None,
             settling: 0,
             generation_owed: false,

@@ -170,18 +170,18 @@ impl Resource {
         }
     }
 
-    /// A write of the peer was not written here.
-    pub(super) fn remember_refusal(&mut self, d: usize) {
+    /// The disk lacks, or will lack, something that the peer calls done.
+    pub(super) fn remember_to_be_behind(&mut self, d: usize) {
         let device = &mut self.devices[d];
         let current = device.backing.as_deref().map_or(device.exposed_uuid, |b| b.super_block.current_uuid);
-        device.refused_in = Some(current & !ROLE_BIT);
+        device.behind_in = Some(current & !ROLE_BIT);
     }
 
     /// Data of that generation on the own disk is not what the users of a Primary see.
     pub(super) fn is_not_shown(&self, d: usize, current: u64) -> bool {
         let device = &self.devices[d];
         let differs = device.exposed_uuid & !ROLE_BIT != current & !ROLE_BIT;
-        device.exposed_uuid != 0 && (differs || device.refused_in == Some(current & !ROLE_BIT))
+        device.exposed_uuid != 0 && (differs || device.behind_in == Some(current & !ROLE_BIT))
     }
 
     /// Tells the peer the generations, if there is a disk to have any.

@@ -72,7 +72,8 @@ impl Resource {
             state_sent: session.is_some_and(|s| s.state_sent),
             exposed_equals_current: match (device, backing) {
                 (Some(device), Some(backing)) => {
-                    device.exposed_uuid & !1 == backing.super_block.current_uuid & !1
+                    let current = backing.super_block.current_uuid & !1;
+                    device.exposed_uuid & !1 == current && device.behind_in != Some(current)
                 }
                 _ => false,
             },

@@ -92,7 +92,7 @@ pub struct Context {
     pub peer_primary_elsewhere: bool,
     /// Our state was sent during the handshake and is being waited on.
     pub state_sent: bool,
-    /// The data last shown to the users of the device is this disk's current generation, bit 0 included.
+    /// The data last shown to the users of the device is this disk's current generation, and the disk lacks nothing of it.
     pub exposed_equals_current: bool,
     /// Own and peer disk as computed at attach, while Negotiating.
     pub disk_at_attach: Option<(DiskState, DiskState)>,

@@ -469,7 +469,7 @@ impl Resource {
         if !written {
             if !asked {
                 // Receipt was enough for the peer to call it done.
-                self.remember_refusal(d);
+                self.remember_to_be_behind(d);
             }
             self.ack_write(request, Ack::Failed, out);
         } else if asked {

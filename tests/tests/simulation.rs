@@ -258,6 +258,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (17_592_187_046_902, "as 17592186544575"),
     (549_756_519_116, "what was received in a session that ended was written without the order of its epochs"),
     (8_796_093_524_108, "what was received under A and not begun when its session ended was dropped, and a generation begun"),
+    (8_796_103_028_221, "a crashed Primary's disk, detached before anyone compared it, forgot that it was one"),
     (6_597_071_769_609, "a Primary that was ahead took its disk back alone and began no generation: its peer counted as Inconsistent"),
     (17_592_186_444_581, "the operator of the simulator left metadata where a device had ended before it grew"),
     (2_199_023_371_133, "a full disk froze what had no bytes any more, the peer crashed, and then the disk was given up"),

@@ -107,6 +107,10 @@ impl Resource {
         let record = self.assign_slot(&mut metadata)?;
         let Loaded { mut super_block, bitmaps, log_initialise_from, .. } = metadata;
         super_block.node_id = i32::from(self.node_id.0);
+        if crashed {
+            // PRIMARY_IND goes with an orderly detach, also of a disk that was not compared with the peer's before.
+            super_block.flags |= device_flag::CRASHED_PRIMARY;
+        }
         let found =
             found_at_attach(super_block.flags, super_block.peers[record].flags, self.fencing_policy());
         let size = Sector(super_block.effective_size);
@@ -251,6 +255,11 @@ impl Resource {
 
     /// The metadata says that the disk is in use.
     pub(super) fn attached(&mut self, d: usize, ticket: Ticket, out: &mut Vec<Command>) {
+        if self.devices[d].disk == DiskState::Detaching {
+            // A detach came in between, and waits for its turn to let the disk go: nobody may use it any more.
+            let refusal = Refusal::because(Reason::InTransientState, "the disk is being detached again");
+            return self.reply(ticket, Err(refusal), out);
+        }
         let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
         // A disk that was in use when it was let go still says so: nobody writes that again.
         backing.primary_stable = backing.super_block.flags & device_flag::PRIMARY_IND != 0;

@@ -491,3 +491,39 @@ fn a_primary_that_loses_its_peer_while_it_detaches_is_ahead() {
     lab.wait("it is detached", |lab| lab.disk(0) == DiskState::Diskless);
     assert_ne!(lab.nodes[0].kept().flags & crate::metadata::device_flag::CRASHED_PRIMARY, 0);
 }
+
+/// A detach that overtakes the attach of a crashed Primary's disk lets go of it before anyone compared it.
+#[test]
+fn a_disk_detached_while_it_attaches_is_still_that_of_a_crashed_primary() {
+    let mut lab = Lab::running("A");
+    lab.hold(1, |p| matches!(p, Pending::Disk(_)));
+    let tag = lab.write(0, 5, 5);
+    assert!(lab.is_done(0, tag));
+    for n in 0..2 {
+        lab.crash(n);
+        lab.let_go(n);
+    }
+    lab.hold(0, |p| matches!(p, Pending::Meta(..)));
+    let request = lab.nodes[0].attach_request(false, true);
+    let attach = lab.begin(0, AdminRequest::Attach(request));
+    assert_eq!(lab.disk(0), DiskState::Attaching);
+    let detach =
+        lab.begin(0, AdminRequest::Detach { volume: VolumeNumber(0), force: false, diskless: false });
+    assert_eq!(lab.disk(0), DiskState::Detaching);
+    lab.let_one_go(0, IoResult::Done);
+    while lab.disk(0) != DiskState::Diskless {
+        assert_eq!(lab.disk(0), DiskState::Detaching, "nobody may use it any more");
+        lab.let_one_go(0, IoResult::Done);
+    }
+    let answer = lab.nodes[0].replies[&attach].as_ref().map_err(|refusal| refusal.reason);
+    assert_eq!(answer, Err(Reason::InTransientState));
+    assert!(lab.nodes[0].replies[&detach].is_ok());
+    lab.let_go(0);
+    for n in 0..2 {
+        lab.attach(n).expect("its own disk");
+    }
+    lab.connect();
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
+    assert_eq!(lab.nodes[1].disk[&5], 5);
+}

@@ -218,6 +218,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (8796093726548, "as 8796093527823"),
     (8796093726984, "as 8796093527823"),
     (8796095042247, "the checker did not know that a disk had lost a write before it was acknowledged"),
+    (8796103024136, "a node promoted without disk called a write done before it heard of the peer's new generation"),
     (8796095031218, "the operator made the only good copy of a volume anew, because another one kept the nodes apart"),
     (8796095028172, "as 8796093527823, sent again after a crash of the peer"),
     (8796093527916, "as 8796093524108"),

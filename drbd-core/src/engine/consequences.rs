@@ -277,8 +277,7 @@ fn depend_on_the_peer_when_the_disk_is_lost(
                 old.replication,
                 ReplicationState::Established | ReplicationState::VerifyS | ReplicationState::VerifyT
             );
-        let peer = r.connection.as_ref().and_then(|c| c.peer_devices[d].uuids);
-        r.devices[d].peer_generation_due = in_sync && peer.is_some_and(|uuids| uuids.bitmap == 0);
+        r.devices[d].peer_generation_due = in_sync && peer_goes_on_in_its_generation(r, d);
         if new.peer_role == Role::Primary {
             // What that one writes from here on it has told of only when its generation is heard.
             r.remember_to_be_behind(d);
@@ -286,6 +285,17 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     } else if r.devices[d].peer_generation_due && (!served || new.disk.has_data()) {
         r.devices[d].peer_is_behind |= !new.disk.has_data() && may_have_lost_what_is_done(r, d);
         r.peer_generation_told(d, out);
+    }
+    let depends = |s: &Snapshot| {
+        let served = s.is_replicating() && s.peer_disk == DiskState::UpToDate;
+        s.role == Role::Primary && served && !s.disk.has_data()
+    };
+    if !depends(new) {
+        r.devices[d].peer_generation_due_with_write = false;
+    } else if !depends(old) && !old.disk.has_data() {
+        // The ack of a write may overtake the generation, which the loss of the session then takes along: the disk that was
+        // away would pass for the data that has the write.
+        r.devices[d].peer_generation_due_with_write = peer_goes_on_in_its_generation(r, d);
     }
     r.devices[d].peer_is_behind |= r.disk_going_has_more(d);
     r.devices[d].peer_is_behind &= new.role == Role::Primary && !new.disk.has_data();
@@ -303,6 +313,12 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     if due != r.devices[d].generation_due {
         r.wake_log_waiters(d, out);
     }
+}
+
+/// The peer has not told a generation that says that its disk is ahead of this node's.
+fn peer_goes_on_in_its_generation(r: &Resource, d: usize) -> bool {
+    let peer = r.connection.as_ref().and_then(|c| c.peer_devices[d].uuids);
+    peer.is_some_and(|uuids| uuids.bitmap == 0)
 }
 
 /// Something called done is not known to be stable at the peer, which goes before its new generation told that it is. The

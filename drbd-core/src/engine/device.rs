@@ -56,6 +56,9 @@ pub(super) struct Device {
     /// The disk is gone, and the peer has not yet told the generation of the data that only it has from here on. Until
     /// then what it alone has may not be called done: the disk given up would pass for the same data.
     pub(super) peer_generation_due: bool,
+    /// It becomes due with the first write: the peer has yet to begin the generation in which its disk goes on without one
+    /// here.
+    pub(super) peer_generation_due_with_write: bool,
     /// Writes were called done that may not have reached the peer (protocol A), or that it may lose with its power before
     /// it knows that it alone has them, and the disk that has them was given up before the connection was lost: the
     /// peer's data may be older than what the users have seen.
@@ -186,6 +189,7 @@ impl Device {
             parked: Vec::new(),
             held_completions: Vec::with_capacity(64),
             peer_generation_due: false,
+            peer_generation_due_with_write: false,
             peer_is_behind: false,
             behind_in: None,
             generation_due: None,

@@ -165,6 +165,7 @@ impl Resource {
 
     /// The peer told its new generation, or will not.
     pub(super) fn peer_generation_told(&mut self, d: usize, out: &mut Vec<Command>) {
+        self.devices[d].peer_generation_due_with_write = false;
         if std::mem::take(&mut self.devices[d].peer_generation_due) {
             self.release_held_completions(d, out);
         }

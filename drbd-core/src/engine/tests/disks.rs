@@ -6,6 +6,7 @@ use crate::engine::{AdminRequest, IoResult, UpperResult};
 use crate::ids::{NodeId, VolumeNumber};
 use crate::refusal::Reason;
 use crate::states::{DiskState, ReplicationState};
+use crate::wire::{Packet, Stream};
 
 #[test]
 fn a_secondary_detaches_and_catches_up_when_it_attaches() {
@@ -236,6 +237,28 @@ fn writes_of_a_diskless_primary_wait_when_the_connection_is_lost() {
     assert_eq!(lab.result(0, tag), Some(UpperResult::IoError), "nobody knows whether it was written");
     lab.let_go(1);
     lab.check_buffers();
+}
+
+#[test]
+fn nothing_is_done_before_a_promoted_node_without_disk_hears_of_the_peers_generation() {
+    let mut lab = Lab::running("C");
+    lab.secondary(0).expect("nobody has it open");
+    lab.detach(0).expect("the peer has good data");
+    lab.primary(0, false).expect("the peer has good data");
+    lab.hold_packets(1);
+    let tag = lab.write(0, 2, 2);
+    let mut acked = false;
+    while lab.has_packet(1, Stream::Control) {
+        acked |= matches!(lab.let_packet_go(1, Stream::Control), Packet::WriteAck(_));
+    }
+    assert!(acked);
+    assert!(!lab.is_done(0, tag), "the disk detached here would still pass for the same data");
+    lab.let_packets_go(1);
+    lab.run();
+    assert!(lab.is_done(0, tag));
+    lab.attach(0).expect("its own disk");
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
 }
 
 #[test]

@@ -67,6 +67,9 @@ impl Resource {
         // A disk that is being let go takes nothing new.
         let d = self.requests[key].device;
         let only_at_peer = self.devices[d].disk != DiskState::UpToDate || self.admin.is_to_be_target(d);
+        if std::mem::take(&mut self.devices[d].peer_generation_due_with_write) {
+            self.devices[d].peer_generation_due = true;
+        }
         let connection = self.connection.as_mut().expect("writes are mirrored only in a session");
         let max_epoch_size = connection.options.max_epoch_size;
         let version = connection.session().map_or(0, |s| s.version);

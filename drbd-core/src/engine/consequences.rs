@@ -2,7 +2,7 @@
 //! looking at the old and the new state of one volume.
 
 use super::command::{Command, Level};
-use super::device::GenerationDue;
+use super::device::{GenerationDue, PeerGenerationDue};
 use super::meta_jobs::{Job, ResyncStep, Then};
 use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
@@ -269,6 +269,7 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     new: &Snapshot,
     out: &mut Vec<Command>,
 ) {
+    let now_due = |r: &Resource| r.devices[d].peer_generation_due == Some(PeerGenerationDue::Now);
     let served = new.is_replicating() && new.peer_disk == DiskState::UpToDate;
     if old.disk.has_data() && !new.disk.has_data() && new.role == Role::Primary && served {
         // Only who was in sync makes a new generation; who was the source of a resync has one already.
@@ -277,12 +278,13 @@ fn depend_on_the_peer_when_the_disk_is_lost(
                 old.replication,
                 ReplicationState::Established | ReplicationState::VerifyS | ReplicationState::VerifyT
             );
-        r.devices[d].peer_generation_due = in_sync && peer_goes_on_in_its_generation(r, d);
+        let due = in_sync && peer_goes_on_in_its_generation(r, d);
+        r.devices[d].peer_generation_due = due.then_some(PeerGenerationDue::Now);
         if new.peer_role == Role::Primary {
             // What that one writes from here on it has told of only when its generation is heard.
             r.remember_to_be_behind(d);
         }
-    } else if r.devices[d].peer_generation_due && (!served || new.disk.has_data()) {
+    } else if now_due(r) && (!served || new.disk.has_data()) {
         r.devices[d].peer_is_behind |= !new.disk.has_data() && may_have_lost_what_is_done(r, d);
         r.peer_generation_told(d, out);
     }
@@ -290,12 +292,14 @@ fn depend_on_the_peer_when_the_disk_is_lost(
         let served = s.is_replicating() && s.peer_disk == DiskState::UpToDate;
         s.role == Role::Primary && served && !s.disk.has_data()
     };
-    if !depends(new) {
-        r.devices[d].peer_generation_due_with_write = false;
-    } else if !depends(old) && !old.disk.has_data() {
-        // The ack of a write may overtake the generation, which the loss of the session then takes along: the disk that was
-        // away would pass for the data that has the write.
-        r.devices[d].peer_generation_due_with_write = peer_goes_on_in_its_generation(r, d);
+    if !now_due(r) {
+        let begins = depends(new) && !depends(old) && !old.disk.has_data();
+        let due = if begins {
+            peer_goes_on_in_its_generation(r, d).then_some(PeerGenerationDue::WithFirstWrite)
+        } else {
+            r.devices[d].peer_generation_due.filter(|_| depends(new))
+        };
+        r.devices[d].peer_generation_due = due;
     }
     r.devices[d].peer_is_behind |= r.disk_going_has_more(d);
     r.devices[d].peer_is_behind &= new.role == Role::Primary && !new.disk.has_data();

@@ -4,6 +4,7 @@ use super::activity_log::ActivityLog;
 use super::bitmap::Bitmap;
 use super::command::MetaOp;
 use super::event::{DiskLimits, UpperRequest};
+use super::generation::ROLE_BIT;
 use super::meta_jobs::MetaJobs;
 use super::resize::Resize;
 use super::write_path::conflicts::{Conflicts, Owner};
@@ -23,6 +24,16 @@ pub(super) enum GenerationDue {
     /// The Primary had none when it met this copy: with its first request, which tells that it takes this data for its
     /// own. Before, it may know of something newer on the disk it lost.
     AtFirstRequest,
+}
+
+/// When a Primary without disk waits for the generation that its peer begins for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PeerGenerationDue {
+    /// It lost its disk: nothing is called done from here on.
+    Now,
+    /// It had none when it met that copy: with its first write. The ack of a write may overtake the generation, which the
+    /// end of the session then takes along, and the disk that was away would pass for the data that has the write.
+    WithFirstWrite,
 }
 
 /// A device.
@@ -55,10 +66,7 @@ pub(super) struct Device {
     pub(super) held_completions: Vec<u32>,
     /// The disk is gone, and the peer has not yet told the generation of the data that only it has from here on. Until
     /// then what it alone has may not be called done: the disk given up would pass for the same data.
-    pub(super) peer_generation_due: bool,
-    /// It becomes due with the first write: the peer has yet to begin the generation in which its disk goes on without one
-    /// here.
-    pub(super) peer_generation_due_with_write: bool,
+    pub(super) peer_generation_due: Option<PeerGenerationDue>,
     /// Writes were called done that may not have reached the peer (protocol A), or that it may lose with its power before
     /// it knows that it alone has them, and the disk that has them was given up before the connection was lost: the
     /// peer's data may be older than what the users have seen.
@@ -170,6 +178,12 @@ impl Backing {
 }
 
 impl Device {
+    /// A disk of that generation has what the users of the device have seen.
+    pub(super) fn shows(&self, current: u64) -> bool {
+        let current = current & !ROLE_BIT;
+        self.exposed_uuid & !ROLE_BIT == current && self.behind_in != Some(current)
+    }
+
     pub(super) fn new(minor: Minor, volume: VolumeNumber, options: DeviceOptions) -> Device {
         Device {
             volume,
@@ -188,8 +202,7 @@ impl Device {
             log_waiters: VecDeque::with_capacity(256),
             parked: Vec::new(),
             held_completions: Vec::with_capacity(64),
-            peer_generation_due: false,
-            peer_generation_due_with_write: false,
+            peer_generation_due: None,
             peer_is_behind: false,
             behind_in: None,
             generation_due: None,

@@ -10,6 +10,7 @@
 //! the peer may lack is marked. Either way every frozen request is carried through to its end then.
 
 use super::command::Command;
+use super::device::PeerGenerationDue;
 use super::event::UpperOp;
 use super::planted::Bug;
 use super::resource::Resource;
@@ -55,7 +56,7 @@ impl Resource {
     pub(super) fn holds_completions(&self, d: usize) -> bool {
         let device = &self.devices[d];
         (self.is_frozen() && !self.planted(Bug::FrozenCompletionsOut))
-            || device.peer_generation_due
+            || device.peer_generation_due == Some(PeerGenerationDue::Now)
             || device.backing.as_ref().is_some_and(|b| b.generations_pending > 0)
     }
 

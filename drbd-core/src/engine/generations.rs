@@ -1,7 +1,7 @@
 //! The generations of a volume, kept in its super block: when a new one begins, and who may know of it when.
 
 use super::command::{Command, Level};
-use super::device::GenerationDue;
+use super::device::{GenerationDue, PeerGenerationDue};
 use super::generation::{GenerationSet, ROLE_BIT};
 use super::meta_jobs::{Job, Then};
 use super::planted::Bug;
@@ -165,8 +165,7 @@ impl Resource {
 
     /// The peer told its new generation, or will not.
     pub(super) fn peer_generation_told(&mut self, d: usize, out: &mut Vec<Command>) {
-        self.devices[d].peer_generation_due_with_write = false;
-        if std::mem::take(&mut self.devices[d].peer_generation_due) {
+        if self.devices[d].peer_generation_due.take() == Some(PeerGenerationDue::Now) {
             self.release_held_completions(d, out);
         }
     }
@@ -181,8 +180,7 @@ impl Resource {
     /// Data of that generation on the own disk is not what the users of a Primary see.
     pub(super) fn is_not_shown(&self, d: usize, current: u64) -> bool {
         let device = &self.devices[d];
-        let differs = device.exposed_uuid & !ROLE_BIT != current & !ROLE_BIT;
-        device.exposed_uuid != 0 && (differs || device.behind_in == Some(current & !ROLE_BIT))
+        device.exposed_uuid != 0 && !device.shows(current)
     }
 
     /// Tells the peer the generations, if there is a disk to have any.

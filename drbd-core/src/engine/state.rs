@@ -71,10 +71,7 @@ impl Resource {
             peer_primary_elsewhere: connection.is_some_and(|c| c.peer_role == Role::Primary),
             state_sent: session.is_some_and(|s| s.state_sent),
             exposed_equals_current: match (device, backing) {
-                (Some(device), Some(backing)) => {
-                    let current = backing.super_block.current_uuid & !1;
-                    device.exposed_uuid & !1 == current && device.behind_in != Some(current)
-                }
+                (Some(device), Some(backing)) => device.shows(backing.super_block.current_uuid),
                 _ => false,
             },
             disk_at_attach: backing.map(|b| b.at_attach),

@@ -3,6 +3,7 @@
 
 use super::request::{Local, PeerProgress, Request};
 use crate::engine::command::{Command, UpperResult};
+use crate::engine::device::PeerGenerationDue;
 use crate::engine::event::UpperOp;
 use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
@@ -67,8 +68,8 @@ impl Resource {
         // A disk that is being let go takes nothing new.
         let d = self.requests[key].device;
         let only_at_peer = self.devices[d].disk != DiskState::UpToDate || self.admin.is_to_be_target(d);
-        if std::mem::take(&mut self.devices[d].peer_generation_due_with_write) {
-            self.devices[d].peer_generation_due = true;
+        if let Some(due) = &mut self.devices[d].peer_generation_due {
+            *due = PeerGenerationDue::Now;
         }
         let connection = self.connection.as_mut().expect("writes are mirrored only in a session");
         let max_epoch_size = connection.options.max_epoch_size;

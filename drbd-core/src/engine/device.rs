@@ -153,7 +153,8 @@ pub(super) struct Backing {
     pub(super) demotion_unwritten: bool,
     /// Where the data is older than the peer's, a bit is set: an Inconsistent disk may be read where none is.
     pub(super) old_blocks_known: bool,
-    /// The peer has begun a generation after this one, as the disk is being let go: it will come back as the older one.
+    /// The disk is being let go, and what it has from here on may not be called done: the peer has begun a generation after
+    /// this one, or refused a write, and no generation will tell that this disk has more.
     pub(super) outrun: bool,
     /// PRIMARY_IND is on stable storage, so that the log counts after a crash.
     pub(super) primary_stable: bool,

@@ -134,6 +134,10 @@ impl Resource {
         if writes && self.devices[d].disk == DiskState::UpToDate && self.peer_disk(d) == DiskState::UpToDate {
             self.begin_apart(d, out);
         }
+        if let (DiskState::Detaching, Some(backing)) = (self.devices[d].disk, &mut self.devices[d].backing) {
+            // Too late for a generation: the disk would come back as if it were the peer's equal.
+            backing.outrun = true;
+        }
         if let Some(connection) = self.connection.as_deref_mut() {
             connection.peer_devices[d].refused_write = true;
         }

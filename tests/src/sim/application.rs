@@ -9,7 +9,7 @@ use super::node::Asked;
 use super::workload::Wish;
 use drbd_core::engine::{Event, RequestLimits, RequestPart, UpperOp, UpperRequest, UpperResult};
 use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
-use drbd_core::states::{DiskState, Protocol};
+use drbd_core::states::{DiskState, Protocol, ReplicationState};
 use drbd_core::wire::{BlockAck, Frame, Packet};
 use std::rc::Rc;
 
@@ -232,7 +232,12 @@ impl Cluster {
         }
         let nodes = &self.nodes;
         let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
+        // No generation tells the two apart before the resync begins.
+        let begins =
+            matches!(claims.replication, ReplicationState::StartingSyncS | ReplicationState::WFBitMapS);
+        let outrun = begins && self.ledgers[volume].is_forced_over(node);
         let promise = match protocol {
+            _ if outrun => Promise::Outrun,
             Protocol::A if apart => Promise::Outrun,
             Protocol::A => Promise::Weak,
             Protocol::B | Protocol::C => Promise::Kept,

@@ -163,8 +163,7 @@ impl ReceivedEpochs {
         true
     }
 
-    /// The session is over, and no barrier will come. True if there is an order left to be kept: writes are not done of an
-    /// epoch that is not the first.
+    /// The session is over, and no barrier will come. True if writes are not done yet.
     pub(in super::super) fn end_with_session(&mut self) -> bool {
         self.flush_at = None;
         let open = self.queue.back_mut().expect("an open epoch");
@@ -172,7 +171,7 @@ impl ReceivedEpochs {
             open.over = true;
             self.queue.push_back(ReceivedEpoch::default());
         }
-        self.queue.iter().skip(1).any(|e| e.active > 0)
+        self.queue.iter().any(|e| e.active > 0)
     }
 
     /// Every epoch is stable.

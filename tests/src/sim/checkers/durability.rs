@@ -36,7 +36,8 @@ pub(crate) enum Promise {
     Kept,
     /// A: it may not even have reached the other node.
     Weak,
-    /// A, and the other node had been promoted apart before: it never will reach it.
+    /// The other node had been promoted apart before: under A it never will reach it. Under any, the operator forced the
+    /// disk good to which this node, that does not know it, is about to begin a resync.
     Outrun,
 }
 
@@ -106,6 +107,8 @@ pub(crate) struct Ledger {
     pub(crate) diverged: bool,
     /// Nodes that went down since they were last in sync.
     torn: u8,
+    /// Nodes whose Inconsistent disk the operator forced good since then.
+    forced: u8,
     /// When each node last lost its power: an acknowledgement of before may still be on its way.
     lost_at: [u64; 8],
     /// Nodes that lost their power as Primary, and nobody was promoted over since: what they had lost may stay lost.
@@ -131,6 +134,7 @@ impl Ledger {
             unflushed: Vec::new(),
             diverged: false,
             torn: 0,
+            forced: 0,
             lost_at: [0; 8],
             may_return: 0,
             let_go_at: [0; 8],

@@ -6,6 +6,7 @@ impl Ledger {
     /// Both nodes are in sync: what was torn is mended.
     pub(crate) fn in_sync(&mut self) {
         self.torn = 0;
+        self.forced = 0;
     }
 
     /// The operator gives up the side of that node: what its disk holds now.
@@ -31,6 +32,7 @@ impl Ledger {
 
     /// The operator made the Inconsistent disk of a node good by force: what it lacks is given up, whoever has it.
     pub(crate) fn forced(&mut self, node: usize, look: Look<'_>) {
+        self.forced |= 1 << node;
         for at in 0..self.touched.len() {
             let sector = self.touched[at];
             let now = look(node, sector);
@@ -42,6 +44,11 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// The operator did so with the disk of another node.
+    pub(crate) fn is_forced_over(&self, node: usize) -> bool {
+        self.forced & !(1 << node) != 0
     }
 
     /// A promotion on a node's own good copy (not as the target of a resync that the other's return began) was answered:

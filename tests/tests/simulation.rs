@@ -272,6 +272,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (8_796_103_029_468, "what the peer refused was called done by a disk that was being let go, and came back as the peer's equal"),
     (4_398_056_513_871, "the checker asked for what a Primary wrote while its target, Inconsistent, had been forced good"),
     (13_194_169_538_674, "a session began while a disk had yet to take what its receipt was acknowledged for before"),
+    (1_099_541_639_738, "what was turned away in a session that is over was waited for for ever, as it never came to a disk"),
 ];
 
 #[test]

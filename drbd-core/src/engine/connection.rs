@@ -108,8 +108,6 @@ pub(super) struct Session {
     pub(super) held_stream: HeldStream,
     /// Volumes deleted here since it began.
     pub(super) volumes_deleted: BTreeSet<VolumeNumber>,
-    /// Writes of the peer that were turned away: the own request (slab key) each met, and its epoch.
-    pub(super) turned_away: Vec<(u32, u64)>,
     pub(super) deadline: Option<Instant>,
     pub(super) last_heard: Instant,
     pub(super) pings: VecDeque<PingFor>,
@@ -244,7 +242,6 @@ impl Session {
             sent_epochs: SentEpochs::default(),
             received: Received::new(number),
             held_stream: HeldStream::default(),
-            turned_away: Vec::new(),
             deadline: None,
             last_heard: now,
             pings: VecDeque::new(),

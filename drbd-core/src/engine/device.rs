@@ -76,9 +76,6 @@ pub(super) struct Device {
     pub(super) behind_in: Option<u64>,
     /// The peer's Primary goes on without disk: the new generation that says that this copy is ahead is due.
     pub(super) generation_due: Option<GenerationDue>,
-    /// Flushes under way for what a session that is over brought. The next one begins when they are done: a Primary
-    /// without disk was told that it is written, and its next flush is to find it stable.
-    pub(super) settling: u32,
     /// Contact to the peer's data was lost while requests are frozen: a new generation begins if they go on without it.
     pub(super) generation_owed: bool,
     /// The disk is full, and has the last good copy: when to try again.
@@ -207,7 +204,6 @@ impl Device {
             peer_is_behind: false,
             behind_in: None,
             generation_due: None,
-            settling: 0,
             generation_owed: false,
             full: None,
             unwritten: Vec::new(),

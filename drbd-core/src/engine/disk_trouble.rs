@@ -234,7 +234,6 @@ impl Resource {
                 IoOwner::Request(key) => self.request_or_read_done(key, failed, out),
                 IoOwner::Peer(key) => self.peer_disk_done(key, failed, PayloadId::NONE, out),
                 IoOwner::EpochFlush { session } => self.epoch_flush_done(d, session, failed, out),
-                IoOwner::LastFlush => self.last_flush_done(d, failed, out),
                 IoOwner::Job(_) | IoOwner::Nobody => {}
             }
         }

@@ -160,7 +160,6 @@ impl Resource {
             IoOwner::Request(key) => self.request_or_read_done(key, result, out),
             IoOwner::Peer(key) => self.peer_disk_done(key, result, payload, out),
             IoOwner::EpochFlush { session } => self.epoch_flush_done(d, session, result, out),
-            IoOwner::LastFlush => self.last_flush_done(d, result, out),
             IoOwner::Job(io) => self.job_io_done(d, io, result, out),
             IoOwner::Nobody => Resource::release(payload, out),
         }

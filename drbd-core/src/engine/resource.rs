@@ -37,8 +37,8 @@ pub struct Resource {
     pub(super) requests: Slab<Request>,
     pub(super) peer_requests: Slab<PeerRequest>,
     pub(super) ios: Slab<Io>,
-    /// What an earlier session brought and is still to be written in its order.
-    pub(super) left: Option<Box<super::write_path::received::Received>>,
+    /// What earlier sessions brought and is still to be written in its order, and made stable.
+    pub(super) left: Vec<super::write_path::received::Received>,
     /// What the shell digests.
     pub(super) digests: Slab<super::digests::DigestJob>,
     /// What the peer says a block's digest is, by the key of the peer request that looks.
@@ -78,8 +78,6 @@ pub(super) enum IoOwner {
     Peer(u32),
     /// A flush for the epochs of a session.
     EpochFlush { session: u32 },
-    /// A flush for what a session that is over brought.
-    LastFlush,
     /// A step of the running metadata job.
     Job(JobIo),
     /// Nobody waits for it any longer: its disk was given up.
@@ -123,7 +121,7 @@ impl Resource {
             requests: Slab::new(2 * REQUESTS_MAX),
             peer_requests: Slab::new(PEER_REQUESTS_MAX),
             ios: Slab::new(4 * REQUESTS_MAX + 2 * PEER_REQUESTS_MAX),
-            left: None,
+            left: Vec::new(),
             digests: Slab::new(PEER_REQUESTS_MAX),
             expected_digests: BTreeMap::new(),
             handlers: Slab::new(64),

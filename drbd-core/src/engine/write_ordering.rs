@@ -96,7 +96,7 @@ impl Resource {
 
     fn is_flush(&self, owner: IoOwner) -> bool {
         match owner {
-            IoOwner::EpochFlush { .. } | IoOwner::LastFlush | IoOwner::Job(JobIo::Flush) => true,
+            IoOwner::EpochFlush { .. } | IoOwner::Job(JobIo::Flush) => true,
             IoOwner::Request(key) => self.requests[key].op == UpperOp::Flush,
             IoOwner::Job(JobIo::Write { .. }) | IoOwner::Peer(_) | IoOwner::Nobody => false,
         }

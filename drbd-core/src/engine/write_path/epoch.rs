@@ -163,15 +163,14 @@ impl ReceivedEpochs {
         true
     }
 
-    /// The session is over, and no barrier will come. True if writes are not done yet.
-    pub(in super::super) fn end_with_session(&mut self) -> bool {
+    /// The session is over, and no barrier will come.
+    pub(in super::super) fn end_with_session(&mut self) {
         self.flush_at = None;
         let open = self.queue.back_mut().expect("an open epoch");
         if open.received > 0 {
             open.over = true;
             self.queue.push_back(ReceivedEpoch::default());
         }
-        self.queue.iter().any(|e| e.active > 0)
     }
 
     /// Every epoch is stable.

@@ -27,6 +27,8 @@ pub(in crate::engine) struct Received {
     pub(in crate::engine) epochs: ReceivedEpochs,
     /// Writes that wait until the epochs before theirs are stable (protocols A and B), in the order of the epochs.
     later: VecDeque<u32>,
+    /// Writes of the peer that were turned away: the own request (slab key) each met, and its epoch.
+    pub(super) turned_away: Vec<(u32, u64)>,
     /// The writes of an epoch are being started: what comes of that is looked at afterwards.
     starting: bool,
 }
@@ -37,20 +39,33 @@ impl Received {
             session,
             epochs: ReceivedEpochs::new(),
             later: VecDeque::with_capacity(PEER_REQUESTS_MAX),
+            turned_away: Vec::new(),
             starting: false,
         }
+    }
+
+    /// What was turned away for these own writes is no part of its epoch any more.
+    pub(super) fn retract_turned_away(&mut self, answered: impl Fn(u32) -> bool) {
+        let epochs = &mut self.epochs;
+        self.turned_away.retain(|&(own, epoch)| {
+            let retracted = answered(own);
+            if retracted {
+                epochs.retract(epoch);
+            }
+            !retracted
+        });
     }
 }
 
 impl Resource {
     fn received(&self, session: u32) -> Option<&Received> {
         let current = self.connection.as_ref().and_then(|c| c.session()).map(|s| &s.received);
-        [current, self.left.as_deref()].into_iter().flatten().find(|r| r.session == session)
+        current.into_iter().chain(&self.left).find(|r| r.session == session)
     }
 
     pub(super) fn received_mut(&mut self, session: u32) -> Option<&mut Received> {
         let current = self.connection.as_mut().and_then(|c| c.session_mut()).map(|s| &mut s.received);
-        [current, self.left.as_deref_mut()].into_iter().flatten().find(|r| r.session == session)
+        current.into_iter().chain(&mut self.left).find(|r| r.session == session)
     }
 
     /// Whether a write's turn has not come. It holds its place among overlapping operations meanwhile: a resync block must
@@ -207,50 +222,26 @@ impl Resource {
             }
         }
         self.start_next_epoch(session, out);
-        if self.left.as_deref().is_some_and(|left| left.session == session && left.epochs.is_empty()) {
-            self.left = None;
-        }
+        self.left.retain(|left| !left.epochs.is_empty());
     }
 
     // ---- the end of a session ------------------------------------------------------------------------------------
 
-    /// The session is over. What reached the disks is made stable before the next one begins; what waits is written in its
-    /// order, before the next one begins, too, unless a disk is full: its peer may be what helps.
+    /// The session is over. What it brought is written in its order and made stable before the next one begins (a Primary
+    /// without disk was told that it is written, and its next flush is to find it stable), unless a disk is full: its peer
+    /// may be what helps.
     pub(in crate::engine) fn write_what_is_left(&mut self, mut received: Received, out: &mut Vec<Command>) {
-        if received.epochs.has_unstable() {
-            self.flush_received(out);
-        }
         let session = received.session;
-        let ordered = self.connection.as_ref().is_some_and(|c| c.options.protocol != Protocol::C);
-        let keeps = ordered && received.epochs.end_with_session();
-        let free =
-            if keeps { self.left.replace(Box::new(received)).map(|r| r.later) } else { Some(received.later) };
-        for key in free.into_iter().flatten() {
-            self.peer_request_ready(key, out);
-        }
-        self.flush_epochs(session, out);
-    }
-
-    fn flush_received(&mut self, out: &mut Vec<Command>) {
-        for d in 0..self.devices.len() {
-            if self.flushes_epochs(d) {
-                self.devices[d].settling += 1;
-                let owner = IoOwner::LastFlush;
-                self.disk_io(d, owner, DiskOp::Flush, (Sector(0), 0), PayloadId::NONE, false, out);
-            }
-        }
-    }
-
-    pub(in crate::engine) fn last_flush_done(&mut self, d: usize, result: IoResult, out: &mut Vec<Command>) {
-        self.devices[d].settling -= 1;
-        if let IoResult::Failed(errno) = result {
-            self.local_io_error(d, Trouble::Flush, errno, out);
+        received.retract_turned_away(|_| true);
+        received.epochs.end_with_session();
+        if !received.epochs.is_empty() {
+            self.left.push(received);
+            self.flush_epochs(session, out);
         }
     }
 
     /// Nothing that an earlier session brought is still to be written or made stable, as far as the disks take it.
     pub(in crate::engine) fn is_settled(&self) -> bool {
-        let full = self.devices.iter().any(|device| device.full.is_some());
-        self.devices.iter().all(|device| device.settling == 0) && (full || self.left.is_none())
+        self.left.is_empty() || self.devices.iter().any(|device| device.full.is_some())
     }
 }

@@ -254,7 +254,7 @@ impl Resource {
         self.ack_write(theirs, if contained { Ack::Superseded } else { Ack::Retry }, out);
         let session =
             self.connection.as_mut().and_then(|c| c.session_mut()).expect("packets come in a session");
-        session.turned_away.push((own, theirs.epoch));
+        session.received.turned_away.push((own, theirs.epoch));
         if !contained && session.version < 100 {
             // Before 100 there is no retry: what the own write does not cover differs.
             self.mark_blocks(theirs.device, theirs.sector, theirs.bytes);
@@ -265,22 +265,12 @@ impl Resource {
     pub(super) fn retract_turned_away(&mut self, own: u32, out: &mut Vec<Command>) {
         let stays = self.planted(Bug::TurnedAwayStaysInEpoch);
         let Some(session) = self.connection.as_mut().and_then(|c| c.session_mut()) else { return };
-        if session.turned_away.is_empty() || stays {
+        if session.received.turned_away.is_empty() || stays {
             return;
         }
-        let epochs = &mut session.received.epochs;
-        let mut retracted = false;
-        session.turned_away.retain(|&(key, epoch)| {
-            if key == own {
-                epochs.retract(epoch);
-                retracted = true;
-            }
-            key != own
-        });
-        if retracted {
-            let number = session.number;
-            self.flush_epochs(number, out);
-        }
+        session.received.retract_turned_away(|key| key == own);
+        let number = session.number;
+        self.flush_epochs(number, out);
     }
 
     fn warn_of_concurrent_writes(&mut self, d: usize, which: &str, out: &mut Vec<Command>) {

@@ -428,6 +428,9 @@ impl Resource {
         if !resting && plan.as_ref().is_ok_and(|plan| self.changes_anything(d, plan)) {
             return Err(Senseless { field: "d_size", got: sizes.disk, why: COPYING }.in_packet("P_SIZES"));
         }
+        if let (Ok(plan), false) = (&plan, wish.assume_clean) {
+            self.look_for_new_area(d, plan, sizes);
+        }
         self.begin_resize(d, wish, None, Some((session, *sizes)));
         self.take_up_or_refuse(d, plan, out);
         Ok(())
@@ -442,12 +445,7 @@ impl Resource {
     ) -> Result<(), Fault> {
         self.warn_of_different_disks(d, sizes, out);
         let plan = self.plan_in_handshake(d, sizes)?;
-        let told = self.connection.as_ref().map_or(0, |c| c.peer_devices[d].told_size.0);
-        let known = told != 0 && sizes.current != 0;
-        if known && plan.size.0 > told.min(sizes.current) {
-            // One of them has grown without the other, or both do so now.
-            self.devices[d].new_area_due = true;
-        }
+        self.look_for_new_area(d, &plan, sizes);
         let wish = ResizeWish { size: plan.asked, ..ResizeWish::of_peer(sizes) };
         self.begin_resize(d, wish, None, Some((session, *sizes)));
         self.take_up(d, plan, out);

@@ -1,9 +1,11 @@
 //! Copying what a device has grown by. Both nodes have marked it; one is the source, and no bitmaps are exchanged.
 
+use super::Plan;
 use crate::engine::command::{Command, Level};
 use crate::engine::resource::Resource;
 use crate::engine::state_change::Snapshot;
 use crate::states::{DiskState, ReplicationState, Role};
+use crate::wire::Sizes;
 
 impl Resource {
     fn leads(&self, role: Role, peer_role: Role) -> bool {
@@ -23,19 +25,32 @@ impl Resource {
             && now.peer_disk.has_data()
     }
 
+    /// Two disks meet: one of the nodes has grown without the other, or both do so now.
+    pub(super) fn look_for_new_area(&mut self, d: usize, plan: &Plan, sizes: &Sizes) {
+        let told = self.connection.as_ref().map_or(0, |c| c.peer_devices[d].told_size.0);
+        let known = told != 0 && sizes.current != 0;
+        self.devices[d].new_area_due |= known && plan.size.0 > told.min(sizes.current);
+    }
+
     /// Two nodes met whose generations ask for no resync, but one of them has grown alone, or both have and parted before
     /// the new part was copied. Who leads begins an ordinary resync, which the other finds by its generations: a peer that
     /// is a kernel's would not know that a resync without exchange of bitmaps is due.
     pub(in crate::engine) fn new_area_after_handshake(&mut self, d: usize, peer_role: Role) -> bool {
         let due = std::mem::take(&mut self.devices[d].new_area_due);
         // Of the same generation it counts as UpToDate once they are connected.
-        let good = self.devices[d].disk.rank() >= DiskState::Outdated.rank();
+        let device = &self.devices[d];
+        let disk = match (device.disk, device.backing.as_deref()) {
+            (DiskState::Negotiating, Some(backing)) => backing.at_attach.0,
+            (disk, _) => disk,
+        };
+        let good = disk.rank() >= DiskState::Outdated.rank();
         // The same one in every session: what the other was to do it has forgotten by now.
         let leads = match (self.role, peer_role) {
             (own, peer) if own == peer => self.connection.as_deref().is_some_and(|c| self.node_id < c.peer),
             (own, _) => own == Role::Primary,
         };
-        due && good && leads && self.out_of_sync_bits(d) > 0
+        // What is marked may be marked at the peer only: nothing is, here, after --assume-clean.
+        due && good && leads
     }
 
     /// Begins the copy of a new part if it is due and nothing else is going on.

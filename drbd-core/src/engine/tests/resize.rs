@@ -346,6 +346,47 @@ fn disks_that_both_grew_while_nobody_looked_are_copied_when_they_meet() {
     lab.check_alike();
 }
 
+/// Who grew alone marked nothing; the other one does not know that, and marks what is new to it.
+#[test]
+fn what_one_node_took_for_clean_is_copied_when_they_meet() {
+    for alone in 0..2 {
+        let mut lab = running(&[("connect-int", "1")]);
+        lab.secondary(0).expect("nobody uses it");
+        lab.disconnect(0).expect("allowed");
+        grow_both(&mut lab, MIB);
+        litter(&mut lab, BLOCKS, BLOCKS + 10);
+        lab.ask(alone, request(0, true, true)).expect("grown");
+        resize(&mut lab, 1 - alone, 0).expect("only the metadata moves");
+        assert_eq!((lab.out_of_sync(alone), size(&lab, 1 - alone)), (vec![], SECTORS));
+        lab.begin_connect(0);
+        lab.wait("in sync", |lab| lab.is_in_sync() && size(lab, 0) == size(lab, 1));
+        assert!(size(&lab, 0) > SECTORS, "{alone} grew alone");
+        lab.check_alike();
+    }
+}
+
+/// Nothing was written meanwhile, so nothing but the sizes tells that there is something to copy.
+#[test]
+fn a_disk_attached_after_the_device_has_grown_is_copied_to() {
+    for (away, clean) in [(0, false), (0, true), (1, false), (1, true)] {
+        let mut lab = running(&[("connect-int", "1")]);
+        lab.secondary(0).expect("nobody uses it");
+        lab.disconnect(0).expect("allowed");
+        grow_both(&mut lab, MIB);
+        litter(&mut lab, BLOCKS, BLOCKS + 10);
+        resize(&mut lab, away, 0).expect("only the metadata moves");
+        lab.detach(away).expect("nobody uses it");
+        lab.ask(1 - away, request(0, true, clean)).expect("grown");
+        assert!(size(&lab, 1 - away) > SECTORS);
+        lab.begin_connect(0);
+        lab.wait("contact", |lab| lab.is_replicating(0) && lab.is_replicating(1));
+        lab.attach(away).expect("its own disk");
+        lab.wait("in sync", Lab::is_in_sync);
+        assert_eq!(size(&lab, 0), size(&lab, 1), "{away} was away");
+        lab.check_alike();
+    }
+}
+
 #[test]
 fn a_connection_lost_halfway_is_caught_up_with() {
     for (asks, stays) in [(0, 0), (0, 1), (1, 0), (1, 1)] {

@@ -232,6 +232,10 @@ impl Resource {
         let device = &mut self.devices[d];
         let (volume, before) = (device.volume, device.size);
         device.size = plan.size;
+        if let (Some(layout), Some(backing)) = (plan.layout, device.backing.as_deref_mut()) {
+            // Told only now: a peer that grows on this word must not meet a smaller disk after a loss of power.
+            backing.limits.capacity = layout.place.capacity;
+        }
         if plan.size != before {
             let writable = self.role == Role::Primary;
             let text = format!("size = {} KB, was {} KB", plan.size.0 / 2, before.0 / 2);

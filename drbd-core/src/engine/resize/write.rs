@@ -97,7 +97,6 @@ impl Resource {
             resize.found_more |= more;
         }
         let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
-        backing.limits.capacity = layout.place.capacity;
         if layout.moves_from(&backing.place) {
             backing.old_super_block_bytes = backing.place.super_block_offset_bytes;
             backing.bitmap.dirty_all();

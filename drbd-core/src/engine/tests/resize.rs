@@ -485,6 +485,26 @@ fn a_resize_that_its_disk_does_not_survive_is_answered() {
     assert_eq!(lab.disk(0), DiskState::Diskless);
 }
 
+/// A peer that grew on its word would be larger than the disk if that forgot it with its power.
+#[test]
+fn what_a_disk_holds_is_told_when_it_is_kept() {
+    let mut lab = running(&[("connect-int", "1")]);
+    lab.disconnect(0).expect("allowed");
+    grow_both(&mut lab, MIB);
+    resize(&mut lab, 1, 0).expect("only the metadata moves");
+    lab.hold(0, |op| matches!(op, Pending::Meta(..)));
+    let ticket = lab.begin(0, request(0, false, false));
+    lab.begin_connect(0);
+    lab.pass_ms(3000);
+    assert!(lab.is_replicating(1) && !sizes_sent(&lab, 0).is_empty());
+    assert_eq!(size(&lab, 1), SECTORS);
+    lab.let_go(0);
+    lab.wait("an answer", |lab| lab.nodes[0].replies.contains_key(&ticket));
+    lab.wait("in sync", |lab| lab.is_in_sync() && size(lab, 0) > SECTORS);
+    assert_eq!(size(&lab, 0), size(&lab, 1));
+    lab.check_alike();
+}
+
 /// The sizes a peer tells in a handshake wait for what this node is about to keep.
 #[test]
 fn the_nodes_meet_while_one_writes_its_new_size() {

@@ -82,8 +82,17 @@ impl Resource {
         if done || request.doomed || !self.has_data_access(d) || !self.has_bytes(key) {
             return;
         }
+        if request.op == UpperOp::Flush && self.cannot_tell_what_is_stable(d) {
+            return;
+        }
         self.freeze.not_before = Some(self.now.plus_ms(RETRY_MS));
         self.force(&|_, s| s.suspended.no_data = true, out);
+    }
+
+    /// The peer alone has good data, and may have lost some that it once had: only the barrier after a write ends that, and
+    /// frozen requests are no writes.
+    fn cannot_tell_what_is_stable(&self, d: usize) -> bool {
+        !self.disk_is_good(d) && self.connection.as_ref().is_some_and(|c| c.unstable_at_peer)
     }
 
     /// Looks whether the reason to freeze is gone.

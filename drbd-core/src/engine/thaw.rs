@@ -53,7 +53,7 @@ impl Resource {
     }
 
     /// What came while nothing might start, and then the flushes: the barrier after a write is what makes a peer tell that
-    /// it has lost nothing of what it had before, and without one a flush could only freeze again.
+    /// it has lost nothing of what it had before, and without one a flush could only fail.
     pub(super) fn start_all_held(&mut self, out: &mut Vec<Command>) {
         for d in 0..self.devices.len() {
             self.start_parked(d, out);
@@ -214,7 +214,7 @@ impl Resource {
 
     /// Does again what is not known to be done.
     pub(super) fn restart_write(&mut self, key: u32, again: &mut Vec<u32>, out: &mut Vec<Command>) {
-        let Request { device: d, sector, bytes, local, peer, conflict, .. } = self.requests[key];
+        let Request { device: d, op, sector, bytes, local, peer, conflict, .. } = self.requests[key];
         let first_attempt_under_way = self.is_in_transfer_log(key);
         if (self.is_target(d) || first_attempt_under_way) && local != Local::Pending && self.has_bytes(key) {
             return again.push(key);
@@ -222,8 +222,10 @@ impl Resource {
         // A second Primary's write may have its turn: this one waits for another one of its own.
         let in_turn = conflict.is_some() || !self.two_primaries_allowed();
         let usable = self.devices[d].usable().is_some();
+        // Larger than what this peer takes: it goes the way of new ones, back to the front end.
+        let too_large = self.mirrors(d) && !self.limits_of(d).fits(op, bytes);
         let anew = match local {
-            Local::None | Local::Failed => usable,
+            Local::None | Local::Failed => usable || too_large,
             // A disk that is not good, or goes as such: a copy there is none.
             Local::Done if peer == PeerProgress::Lost && !self.disk_is_good(d) => true,
             Local::Done => usable && !in_turn,

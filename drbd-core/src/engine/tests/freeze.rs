@@ -417,6 +417,25 @@ fn resume_io_without_any_data_fails_requests() {
 }
 
 #[test]
+fn a_flush_does_not_wait_for_what_a_peer_may_have_lost() {
+    let mut lab = suspending();
+    lab.detach(0).expect("the peer has good data");
+    lab.hold(1, Pending::is_flush);
+    let write = lab.write(0, 2, 2);
+    assert!(lab.is_done(0, write), "and not yet stable");
+    lab.cut();
+    resume(&mut lab, 0);
+    lab.let_go(1);
+    lab.mend();
+    lab.wait("the peer", |lab| lab.is_replicating(0));
+    let flush = lab.flush(0);
+    assert_eq!((lab.result(0, flush), lab.suspended(0).as_str()), (Some(UpperResult::IoError), "no"));
+    let requests = [lab.write(0, 3, 3), lab.flush(0)];
+    lab.run();
+    assert!(requests.iter().all(|&tag| lab.is_done(0, tag)), "a barrier tells");
+}
+
+#[test]
 fn a_primary_on_a_half_copied_disk_waits_for_the_source() {
     let mut lab = suspending();
     lab.detach(0).expect("the peer has good data");

@@ -80,6 +80,23 @@ fn many_held_requests_come_back_at_once() {
 }
 
 #[test]
+fn a_frozen_write_comes_back_when_an_older_peer_ends_the_freeze() {
+    let mut lab = running(100);
+    lab.resource_options(0, &[("on-no-data-accessible", "suspend-io")]);
+    lab.detach(0).expect("the peer is UpToDate");
+    lab.hold(1, Pending::is_write);
+    let tag = lab.write_many(0, 100, vec![7; 64]);
+    lab.cut();
+    lab.let_go(1);
+    lab.nodes[1].engine.cap_protocol(90);
+    lab.mend();
+    lab.wait("an answer", |lab| lab.result(0, tag).is_some());
+    assert_eq!(lab.result(0, tag), Some(UpperResult::Split));
+    assert_eq!(lab.suspended(0), "no");
+    lab.check_buffers();
+}
+
+#[test]
 fn a_diskless_primary_reads_in_parts() {
     let mut lab = running(90);
     lab.write_many(0, 100, vec![9; 8]);

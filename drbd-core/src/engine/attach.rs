@@ -144,6 +144,7 @@ impl Resource {
             old_blocks_known: false,
             outrun: false,
             primary_stable: false,
+            primary_on_its_way: false,
         })
     }
 
@@ -260,9 +261,7 @@ impl Resource {
             let refusal = Refusal::because(Reason::InTransientState, "the disk is being detached again");
             return self.reply(ticket, Err(refusal), out);
         }
-        let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
-        // A disk that was in use when it was let go still says so: nobody writes that again.
-        backing.primary_stable = backing.super_block.flags & device_flag::PRIMARY_IND != 0;
+        let Some(backing) = self.devices[d].backing.as_deref() else { return };
         let (mut disk, peer_disk) = backing.at_attach;
         if disk == DiskState::Consistent && self.peer_disk(d) == DiskState::Outdated {
             // Fenced while this disk was away: it says so no more than that nobody can have newer data.
@@ -301,7 +300,7 @@ impl Resource {
                 if self.role == Role::Primary {
                     self.update_flags(d);
                     self.mark_role(d);
-                    self.write_super_block(d, Some(Then::PrimaryMarked), out);
+                    self.write_super_block(d, None, out);
                 }
                 self.reply(ticket, Ok(Done { changed: true, ..Done::default() }), out);
             }
@@ -478,21 +477,19 @@ impl Resource {
             Then::FullSyncMarked => self.full_sync_lost(d, out),
             Then::LogCommitted
             | Then::GenerationStable
-            | Then::PrimaryMarked
             | Then::PeerWritesKept
             | Then::ResyncGoesOn { .. }
             | Then::Resized => {}
         }
     }
 
-    /// The super block says PRIMARY_IND: the log counts from here on.
-    pub(super) fn primary_marked(&mut self, d: usize, out: &mut Vec<Command>) {
-        if let Some(backing) = self.devices[d].backing.as_deref_mut() {
-            if backing.super_block.flags & device_flag::PRIMARY_IND != 0 {
-                backing.primary_stable = true;
-            }
+    /// A super block is written. If it says PRIMARY_IND the log counts from here on.
+    pub(super) fn super_block_written(&mut self, d: usize, out: &mut Vec<Command>) {
+        let Some(backing) = self.devices[d].backing.as_deref_mut() else { return };
+        if std::mem::take(&mut backing.primary_on_its_way) {
+            backing.primary_stable = true;
+            self.wake_log_waiters(d, out);
         }
-        self.wake_log_waiters(d, out);
     }
 }
 

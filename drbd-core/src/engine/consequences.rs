@@ -92,6 +92,7 @@ impl Resource {
         set(&mut flags, device_flag::AL_DISABLED, !backing.options.al_updates);
         backing.super_block.flags = flags;
         backing.primary_stable &= primary;
+        backing.primary_on_its_way &= primary;
         if backing.super_block.format == Format::V08 {
             backing.super_block.unclean_magic = true;
         }
@@ -119,11 +120,10 @@ impl Resource {
         let device = &self.devices[d];
         let Some(backing) = device.backing.as_deref() else { return };
         let primary = backing.super_block.flags & device_flag::PRIMARY_IND != 0;
-        // Writers of the log may be waiting for PRIMARY_IND to be kept. Only a write that begins with it set counts,
-        // though the disk may have come with it from a Primary's crash.
+        // Writers of the log may be waiting for PRIMARY_IND to be kept.
         let owed = primary && !backing.primary_stable && device.disk.has_data();
         if changed || owed {
-            self.write_super_block(d, primary.then_some(Then::PrimaryMarked), out);
+            self.write_super_block(d, None, out);
         }
     }
 

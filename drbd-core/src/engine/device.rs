@@ -155,6 +155,8 @@ pub(super) struct Backing {
     pub(super) outrun: bool,
     /// PRIMARY_IND is on stable storage, so that the log counts after a crash.
     pub(super) primary_stable: bool,
+    /// A super block with it is being written, and nothing took it back since.
+    pub(super) primary_on_its_way: bool,
 }
 
 impl Backing {

@@ -24,8 +24,6 @@ use std::collections::VecDeque;
 pub(super) enum Then {
     /// Writes into the new hot extents may start.
     LogCommitted,
-    /// The super block says PRIMARY_IND.
-    PrimaryMarked,
     /// The bits of what was written for a Primary without disk are kept: the log need not name it any longer.
     PeerWritesKept,
     /// Completions held for the new generation may go out.

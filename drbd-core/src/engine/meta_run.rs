@@ -296,6 +296,9 @@ impl Resource {
             self.give_up_disk(d, out);
             return;
         }
+        if matches!(io, JobIo::Write { op: MetaOp::SuperBlock, .. }) {
+            self.super_block_written(d, out);
+        }
         self.run_jobs(d, out);
     }
 
@@ -343,7 +346,6 @@ impl Resource {
                 self.resync_goes_on(d, (session, attempt), step, out);
             }
             Then::Detached(ticket) => self.detached(d, ticket, out),
-            Then::PrimaryMarked => self.primary_marked(d, out),
             Then::PeerWritesKept => self.peer_writes_kept(d, out),
             Then::Answer(ticket) => self.answer_kept(ticket, out),
             Then::FullSyncMarked => self.full_sync_marked(d, out),

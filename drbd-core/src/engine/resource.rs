@@ -13,6 +13,7 @@ use crate::ids::{
     DiskIoId, HandlerId, Instant, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, VolumeNumber,
 };
 use crate::limits::{PEER_REQUESTS_MAX, REQUESTS_MAX};
+use crate::metadata::device_flag;
 use crate::refusal::Refusal;
 use crate::states::{Role, Suspended};
 use crate::wire::{Frame, Packet};
@@ -180,7 +181,10 @@ impl Resource {
     pub(super) fn meta_io(&mut self, d: usize, op: MetaOp, barrier: bool, out: &mut Vec<Command>) {
         let io = self.begin_io(d, IoOwner::Job(JobIo::Write { op, barrier }));
         let device = &mut self.devices[d];
-        let backing = device.backing.as_deref().expect("an attached disk");
+        let backing = device.backing.as_deref_mut().expect("an attached disk");
+        if op == MetaOp::SuperBlock {
+            backing.primary_on_its_way = backing.super_block.flags & device_flag::PRIMARY_IND != 0;
+        }
         let offset_bytes = backing.offset_of(op);
         let barrier = barrier && backing.options.md_flushes;
         out.push(Command::Meta(MetaIo { volume: device.volume, io, op, offset_bytes, barrier }));

@@ -154,12 +154,6 @@ impl Resource {
         let Some(job) = self.admin.role_jobs.iter_mut().find(|job| job.ticket == ticket) else { return };
         job.disks_left = job.disks_left.saturating_sub(1);
         let left = job.disks_left;
-        let promotion = !job.demotion;
-        match self.devices[d].backing.as_deref_mut() {
-            // A demotion may leave it set: a peer without disk may be Primary, too, and its writes are in the log.
-            Some(backing) if promotion => backing.primary_stable = true,
-            Some(_) | None => {}
-        }
         self.wake_log_waiters(d, out);
         if left == 0 {
             self.role_kept(ticket, out);

@@ -550,3 +550,25 @@ fn a_disk_detached_while_it_attaches_is_still_that_of_a_crashed_primary() {
     lab.check_alike();
     assert_eq!(lab.nodes[1].disk[&5], 5);
 }
+
+#[test]
+fn nothing_is_written_before_the_disk_knows_of_the_primary_that_attached_it() {
+    let mut lab = Lab::running("C");
+    lab.secondary(0).expect("nobody uses it");
+    lab.detach(0).expect("the peer has good data");
+    lab.primary(0, false).expect("the peer has good data");
+    // Its role is kept at once, while the disk is not yet compared with the peer's; that it is in use only after that.
+    lab.hold(0, Pending::is_super_block);
+    lab.nodes[0].disk_closed = false;
+    let request = lab.nodes[0].attach_request(true, false);
+    lab.begin(0, AdminRequest::Attach(request));
+    lab.run();
+    lab.let_one_go(0, IoResult::Done);
+    assert_eq!(lab.disk(0), DiskState::UpToDate);
+    let write = lab.write(0, 2, 2);
+    lab.let_one_go(0, IoResult::Done);
+    assert_eq!(lab.result(0, write), None);
+    lab.let_go(0);
+    assert!(lab.is_done(0, write));
+    lab.check_alike();
+}

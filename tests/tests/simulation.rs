@@ -270,6 +270,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1_099_521_657_183, "as 8796095046204"),
     (17_592_216_048_646, "what one node grew by alone was clean to it, and marked for ever at the other"),
     (17_592_228_051_204, "a disk was told to hold more before that was kept, and forgot it with the power"),
+    (17_592_228_053_477, "what lost its bitmap as its metadata moved over itself was marked for ever"),
     (1_099_521_654_210, "one of two Primaries took a disk back that lacked what the other one had written since it was lost"),
     (8_796_103_029_468, "what the peer refused was called done by a disk that was being let go, and came back as the peer's equal"),
     (4_398_056_513_871, "the checker asked for what a Primary wrote while its target, Inconsistent, had been forced good"),

@@ -33,7 +33,7 @@ impl Resource {
     }
 
     /// Two nodes met whose generations ask for no resync, but one of them has grown alone, or both have and parted before
-    /// the new part was copied. Who leads begins an ordinary resync, which the other finds by its generations: a peer that
+    /// the new part was copied, or one was interrupted. Who leads begins an ordinary resync, which the other finds by its generations: a peer that
     /// is a kernel's would not know that a resync without exchange of bitmaps is due.
     pub(in crate::engine) fn new_area_after_handshake(&mut self, d: usize, peer_role: Role) -> bool {
         let due = std::mem::take(&mut self.devices[d].new_area_due);
@@ -50,7 +50,14 @@ impl Resource {
             (own, _) => own == Role::Primary,
         };
         // What is marked may be marked at the peer only: nothing is, here, after --assume-clean.
-        due && good && leads
+        (due || self.everything_is_marked(d)) && good && leads
+    }
+
+    /// Here or at the peer: the power failed while metadata was written over itself, and what its bits said is lost.
+    fn everything_is_marked(&self, d: usize) -> bool {
+        let all = self.devices[d].backing.as_deref().map_or(0, |b| b.bitmap.bits());
+        let told = self.connection.as_deref().and_then(|c| c.peer_devices[d].uuids);
+        all > 0 && self.out_of_sync_bits(d).max(told.map_or(0, |uuids| uuids.bits)) >= all
     }
 
     /// Begins the copy of a new part if it is due and nothing else is going on.

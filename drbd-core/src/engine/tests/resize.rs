@@ -365,6 +365,21 @@ fn what_one_node_took_for_clean_is_copied_when_they_meet() {
     }
 }
 
+/// The power failed while metadata was written over itself: the disk is as good as it was, but everything is marked.
+#[test]
+fn what_is_marked_for_lack_of_a_bitmap_is_copied_when_they_meet() {
+    for n in 0..2 {
+        let mut lab = running(&[("connect-int", "1")]);
+        lab.write(0, 3, 33);
+        lab.secondary(0).expect("nobody uses it");
+        lab.disconnect(0).expect("allowed");
+        lab.nodes[n].engine.devices[0].backing.as_mut().expect("a disk").bitmap.set_all(0);
+        lab.begin_connect(0);
+        lab.wait("in sync", Lab::is_in_sync);
+        lab.check_alike();
+    }
+}
+
 /// Nothing was written meanwhile, so nothing but the sizes tells that there is something to copy.
 #[test]
 fn a_disk_attached_after_the_device_has_grown_is_copied_to() {

@@ -33,8 +33,8 @@ impl Resource {
     }
 
     /// Two nodes met whose generations ask for no resync, but one of them has grown alone, or both have and parted before
-    /// the new part was copied, or one was interrupted. Who leads begins an ordinary resync, which the other finds by its generations: a peer that
-    /// is a kernel's would not know that a resync without exchange of bitmaps is due.
+    /// the new part was copied, or one was interrupted. Who leads begins an ordinary resync, which the other finds by its
+    /// generations: a peer that is a kernel's would not know that a resync without exchange of bitmaps is due.
     pub(in crate::engine) fn new_area_after_handshake(&mut self, d: usize, peer_role: Role) -> bool {
         let due = std::mem::take(&mut self.devices[d].new_area_due);
         // Of the same generation it counts as UpToDate once they are connected.

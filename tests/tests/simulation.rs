@@ -278,6 +278,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1_099_541_639_738, "what was turned away in a session that is over was waited for for ever, as it never came to a disk"),
     (2_199_043_257_164, "a flush froze a Primary for ever: an administrator had it go on without what its peer may have lost"),
     (2_199_064_259_684, "the log of a disk counted before its super block said that it was in use: what said so was not yet compared"),
+    (2_199_073_260_250, "a frozen write whose bytes were gone was forgotten while the peer had yet to answer for it"),
 ];
 
 #[test]

@@ -16,11 +16,14 @@ use super::planted::Bug;
 use super::resource::Resource;
 use super::state_change::FencingPolicy;
 use super::write_path::request::{Local, PeerProgress};
-use crate::ids::Instant;
+use crate::ids::{Instant, UpperTag};
 use crate::states::{DiskState, ReplicationState, Role};
 
 /// Before what failed everywhere is tried again.
 const RETRY_MS: u64 = 1000;
+
+/// How long word of the peer's disk may take behind the data on its way.
+const WORD_MS: u64 = 30_000;
 
 /// What is frozen.
 #[derive(Debug, Default)]
@@ -35,6 +38,8 @@ pub(super) struct Freeze {
     pub(super) flushes: Vec<u32>,
     /// Good data is not taken for accessible before that: what should have it has just failed.
     pub(super) not_before: Option<Instant>,
+    /// Requests that failed everywhere and were frozen for it, since when, and are not done yet.
+    pub(super) tried_again: Vec<(UpperTag, Instant)>,
     /// A write that finds out whether a full disk has space (slab key).
     pub(super) probe: Option<u32>,
     /// The fence-peer handler is running.
@@ -69,7 +74,8 @@ impl Resource {
     }
 
     /// The states say that there is good data, and yet nobody could do it: with on-no-data-accessible suspend-io that
-    /// is no error, but something to wait for. Word of what happened at the peer is on its way.
+    /// is no error, but something to wait for: word of what happened at the peer is on its way. A block that nobody can
+    /// read or write becomes an error in the end: with on-io-error pass_on no disk is given up for it.
     pub(super) fn freeze_rather_than_fail(&mut self, key: u32, out: &mut Vec<Command>) {
         if !self.options.suspend_without_data || self.role != Role::Primary || self.is_frozen() {
             return;
@@ -85,8 +91,22 @@ impl Resource {
         if request.op == UpperOp::Flush && self.cannot_tell_what_is_stable(d) {
             return;
         }
+        if request.local == Local::Failed && self.peer_disk(d) != DiskState::UpToDate {
+            return;
+        }
+        let (tag, now) = (request.tag, self.now);
+        match self.freeze.tried_again.iter().find(|(tried, _)| *tried == tag) {
+            Some((_, since)) if since.plus_ms(WORD_MS) <= now => return,
+            Some(_) => {}
+            None => self.freeze.tried_again.push((tag, now)),
+        }
         self.freeze.not_before = Some(self.now.plus_ms(RETRY_MS));
         self.force(&|_, s| s.suspended.no_data = true, out);
+    }
+
+    /// A request is answered.
+    pub(super) fn tries_no_more(&mut self, tag: UpperTag) {
+        self.freeze.tried_again.retain(|(tried, _)| *tried != tag);
     }
 
     /// The peer alone has good data, and may have lost some that it once had: only the barrier after a write ends that, and

@@ -240,7 +240,7 @@ impl Resource {
         }
         if self.can_resend(key) {
             self.send_write(key, out);
-        } else if peer != PeerProgress::NotReplicated {
+        } else if peer != PeerProgress::NotReplicated && !first_attempt_under_way {
             if self.lacks_mark(key) {
                 self.mark_unmirrored(d, sector, bytes, out);
             }

@@ -97,6 +97,31 @@ fn pass_on_gives_up_the_disk_that_lacks_a_write() {
     }
 }
 
+/// on-no-data-accessible suspend-io waits for data that may come back, not for a block that nobody can read.
+#[test]
+fn a_block_that_nobody_can_read_does_not_freeze_the_rest_for_ever() {
+    for own in [true, false] {
+        let mut lab = running_with(&[("on-io-error", "pass_on")]);
+        lab.resource_options(0, &[("on-no-data-accessible", "suspend-io")]);
+        lab.write(0, 6, 66);
+        if own {
+            lab.cut();
+        } else {
+            lab.detach(0).expect("the peer has good data");
+        }
+        let holder = usize::from(!own);
+        lab.fail(holder, |op| op.is_read().then_some(EIO));
+        let read = lab.read(0, 6);
+        if !own {
+            assert_eq!(lab.suspended(0), "no-data", "the word that the disk is gone may be on its way");
+            lab.pass_ms(40_000);
+        }
+        assert_eq!((lab.result(0, read), lab.suspended(0).as_str()), (Some(UpperResult::IoError), "no"));
+        let write = lab.write(0, 7, 77);
+        assert!(lab.is_done(0, write));
+    }
+}
+
 #[test]
 fn pass_on_passes_on_what_only_this_disk_has() {
     let mut lab = running_with(&[("on-io-error", "pass_on")]);

@@ -86,6 +86,7 @@ impl Resource {
                 PayloadId::NONE
             }
         };
+        self.tries_no_more(request.tag);
         out.push(Command::Complete { tag: request.tag, result, payload: bytes });
         if self.devices[request.device].has_held() {
             self.start_held(request.device, out);

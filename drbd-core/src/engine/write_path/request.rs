@@ -445,6 +445,7 @@ impl Resource {
         let result = if good && !request.doomed { UpperResult::Done } else { UpperResult::IoError };
         let Request { tag, epoch, device: d, peer, .. } = *request;
         let closes = request.is_write() && peer != PeerProgress::NotReplicated;
+        self.tries_no_more(tag);
         out.push(Command::Complete { tag, result, payload: PayloadId::NONE });
         self.devices[d].counters.upper_pending -= 1;
         self.drop_needless_bytes(key, out);

@@ -279,6 +279,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (2_199_043_257_164, "a flush froze a Primary for ever: an administrator had it go on without what its peer may have lost"),
     (2_199_064_259_684, "the log of a disk counted before its super block said that it was in use: what said so was not yet compared"),
     (2_199_073_260_250, "a frozen write whose bytes were gone was forgotten while the peer had yet to answer for it"),
+    (1_099_561_631_116, "a write of the other Primary that had waited for an own one was written over it when the session ended"),
+    (1_099_561_644_888, "as 1099561631116, with the own write at the disk"),
 ];
 
 #[test]

@@ -283,6 +283,13 @@ impl Resource {
     pub(in crate::engine) fn peer_request_ready(&mut self, key: u32, out: &mut Vec<Command>) {
         let request = self.peer_requests[key];
         let PeerRequest { device: d, sector, bytes, op, .. } = request;
+        if request.is_mirrored_write() && self.comes_too_late(&request) {
+            self.mark_blocks(d, sector, bytes);
+            Resource::release(request.payload, out);
+            self.drop_answer(&request, PayloadId::NONE, out);
+            self.received_write_done(request.session, request.epoch, out);
+            return self.peer_request_over(key, out);
+        }
         if request.is_mirrored_write() && self.waits_for_epoch(&request) {
             self.wait_for_epoch(key);
             return;
@@ -316,6 +323,12 @@ impl Resource {
                 );
             }
         }
+    }
+
+    /// The other Primary's write waited for own ones, and its session is over: written now it would undo what was told to
+    /// be done. Nobody was told that it is.
+    fn comes_too_late(&self, request: &PeerRequest) -> bool {
+        self.two_primaries_allowed() && self.session_number() != Some(request.session)
     }
 
     /// Gives a peer's write to the disk.

@@ -281,6 +281,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (2_199_073_260_250, "a frozen write whose bytes were gone was forgotten while the peer had yet to answer for it"),
     (1_099_561_631_116, "a write of the other Primary that had waited for an own one was written over it when the session ended"),
     (1_099_561_644_888, "as 1099561631116, with the own write at the disk"),
+    (549_805_836_623, "a disk was given up for its slowness in the moment in which something was asked of it"),
 ];
 
 #[test]

@@ -194,33 +194,35 @@ impl Resource {
     pub(super) fn disk_trouble_tick(&mut self, out: &mut Vec<Command>) {
         self.freeze.not_before = self.freeze.not_before.filter(|&at| at > self.now);
         let due = |at: Option<Instant>, now: Instant| at.is_some_and(|at| at <= now);
-        // A volume may have waited for that to be deleted.
+        // A disk is given up before anything is asked of it, and one at a time: what follows may ask something of another one.
         for d in 0..self.devices.len() {
+            if due(self.devices[d].disk_check_at, self.now) && self.is_too_slow(d) {
+                let text = "Local backing device failed to meet the disk-timeout";
+                self.log("disk-timeout", Level::Error, self.device_subject(d), text, out);
+                return self.give_up_disk_at_once(d, out);
+            }
+        }
+        for d in 0..self.devices.len() {
+            // A volume may have waited for that to be deleted.
             if self.devices.get(d).is_some_and(|device| due(device.full, self.now)) {
                 self.retry_full_disk(d, out);
-            }
-            if self.devices.get(d).is_some_and(|device| due(device.disk_check_at, self.now)) {
-                self.check_disk_time(d, out);
             }
         }
     }
 
-    /// Gives a disk up on which something takes longer than disk-timeout.
-    fn check_disk_time(&mut self, d: usize, out: &mut Vec<Command>) {
+    /// Something on this disk takes longer than disk-timeout. If not, the time comes when it will.
+    fn is_too_slow(&mut self, d: usize) -> bool {
         self.devices[d].disk_check_at = None;
-        let Some(timeout_ms) = self.disk_timeout_ms(d) else { return };
+        let Some(timeout_ms) = self.disk_timeout_ms(d) else { return false };
         let ours = |io: &&Io| io.device == d && io.owner != IoOwner::Nobody;
         let Some(since) = self.ios.iter().map(|(_, io)| io).filter(ours).map(|io| io.since).min() else {
-            return;
+            return false;
         };
         let due = since.plus_ms(timeout_ms);
         if due > self.now {
             self.devices[d].disk_check_at = Some(due);
-            return;
         }
-        let text = "Local backing device failed to meet the disk-timeout";
-        self.log("disk-timeout", Level::Error, self.device_subject(d), text, out);
-        self.give_up_disk_at_once(d, out);
+        due <= self.now
     }
 
     /// Gives a disk up without waiting for what is under way on it: whoever waits is told that it failed.

@@ -314,9 +314,6 @@ fn depend_on_the_peer_when_the_disk_is_lost(
     };
     let due = r.devices[d].generation_due;
     r.devices[d].generation_due = due.filter(still_due);
-    if due != r.devices[d].generation_due {
-        r.wake_log_waiters(d, out);
-    }
 }
 
 /// The peer has not told a generation that says that its disk is ahead of this node's.
@@ -686,6 +683,10 @@ fn let_go_of_refused_disk(
 }
 
 fn let_requests_go(r: &mut Resource, d: usize, _: &Snapshot, _: &Snapshot, out: &mut Vec<Command>) {
+    // Only now is it known what names those that wait for the log: it, the bitmap, or the peer's log.
+    if !r.devices[d].log_waiters.is_empty() {
+        r.wake_log_waiters(d, out);
+    }
     r.start_parked(d, out);
     if r.devices[d].has_held() {
         r.start_held(d, out);

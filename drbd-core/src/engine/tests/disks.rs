@@ -240,6 +240,31 @@ fn writes_of_a_diskless_primary_wait_when_the_connection_is_lost() {
 }
 
 #[test]
+fn what_a_lost_primary_wrote_without_disk_is_named_before_it_is_written() {
+    let mut lab = Lab::running("C");
+    lab.hold(1, |op| matches!(op, Pending::Disk(_)));
+    lab.fail(0, |op| op.is_write().then_some(5));
+    lab.write(0, 1, 1);
+    assert_eq!(lab.disk(0), DiskState::Diskless);
+    // It waits for the generation that tells that this disk is ahead, and that one for the write before.
+    lab.write(0, 5 * 1024, 5);
+    lab.cut();
+    for op in lab.nodes[1].pending.clone() {
+        lab.carry_out_unanswered(1, &op);
+    }
+    lab.nodes[1].holds = None;
+    lab.fail_no_more(0);
+    for n in [0, 1] {
+        lab.crash(n);
+        lab.attach(n).expect("its own disk");
+    }
+    lab.mend();
+    lab.connect();
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    lab.check_alike();
+}
+
+#[test]
 fn nothing_is_done_before_a_promoted_node_without_disk_hears_of_the_peers_generation() {
     let mut lab = Lab::running("C");
     lab.secondary(0).expect("nobody has it open");

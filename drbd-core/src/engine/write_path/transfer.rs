@@ -345,10 +345,9 @@ impl Resource {
             Ack::Received | Ack::Written | Ack::WrittenInSync => {}
         }
         self.retract_turned_away(key, out);
-        let reported = self.requests[key].completed;
         self.progress(key, out);
-        if sent && reported {
-            // Sent again after a freeze: its completion was long ago, and does not end its epoch.
+        if sent {
+            // Its completion may end no epoch: it was long ago, or is held and the write is done anew without the peer.
             self.end_closed_epoch(out);
         }
         Ok(())
@@ -377,6 +376,7 @@ impl Resource {
                     session.ap_in_flight = session.ap_in_flight.saturating_sub(sectors);
                 }
                 self.progress(key, out);
+                self.end_closed_epoch(out);
             }
         }
     }

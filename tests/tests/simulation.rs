@@ -284,6 +284,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (549_805_836_623, "a disk was given up for its slowness in the moment in which something was asked of it"),
     (2_199_073_263_577, "a Primary without disk was lost before the generation for it: what had waited was written, named by nothing"),
     (8_796_143_022_782, "a resync waited for ever for what a Primary reported before a freeze: nobody asked the peer to make that stable"),
+    (2_199_073_273_314, "a node demoted by force sent a write that had waited, and nobody's log or bitmap named it"),
 ];
 
 #[test]

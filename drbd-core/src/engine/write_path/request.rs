@@ -298,7 +298,8 @@ impl Resource {
             self.park(key, out);
             return;
         }
-        if self.requests[key].doomed {
+        // Nothing new begins on a node that was demoted by force: its disk and its log are no longer a Primary's.
+        if self.requests[key].doomed || self.force_io_failures {
             self.fail_now(key, out);
             return;
         }

@@ -285,6 +285,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (2_199_073_263_577, "a Primary without disk was lost before the generation for it: what had waited was written, named by nothing"),
     (8_796_143_022_782, "a resync waited for ever for what a Primary reported before a freeze: nobody asked the peer to make that stable"),
     (2_199_073_273_314, "a node demoted by force sent a write that had waited, and nobody's log or bitmap named it"),
+    (4_398_096_515_529, "a verify never ended at a peer below protocol 97 that had refused a block before its first digest"),
 ];
 
 #[test]

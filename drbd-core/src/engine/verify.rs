@@ -537,13 +537,29 @@ impl Resource {
         if ack.block_id == OUT_OF_SYNC && inside {
             self.mark_difference(d, ack.sector, ack.bytes, out);
         }
-        let connection = self.connection.as_deref_mut().expect("packets come from a peer");
-        let Some(verify) = connection.peer_devices[d].verify.as_deref_mut() else { return Ok(()) };
-        let over = verify.left_bits == 0 && verify.open.is_empty();
         self.block_is_free(d, out);
-        if over && self.snapshot(Some(d)).replication == ReplicationState::VerifyT {
+        self.end_counted_verify(d, out);
+        Ok(())
+    }
+
+    /// The peer was told that it does not get a digest: it counts the block as skipped, and sends no verdict.
+    pub(super) fn digest_refused(&mut self, request: &PeerRequest, out: &mut Vec<Command>) {
+        let d = request.device;
+        let peer_device = &mut self.connection.as_mut().expect("a session").peer_devices[d];
+        let asked = peer_device.replication == ReplicationState::VerifyT;
+        let Some(verify) = peer_device.verify.as_deref_mut().filter(|_| asked) else { return };
+        verify.left_bits = verify.left_bits.saturating_sub(1);
+        verify.skipped_sectors += u64::from(request.bytes) / 512;
+        self.end_counted_verify(d, out);
+    }
+
+    /// All blocks up to the end are counted: older peers do not say that they are done.
+    fn end_counted_verify(&mut self, d: usize, out: &mut Vec<Command>) {
+        let peer_device = &self.connection.as_deref().expect("a session").peer_devices[d];
+        let asked = peer_device.replication == ReplicationState::VerifyT;
+        let over = |verify: &Verify| verify.left_bits == 0 && verify.open.is_empty();
+        if asked && peer_device.verify.as_deref().is_some_and(over) {
             self.finish_verify(d, out);
         }
-        Ok(())
     }
 }

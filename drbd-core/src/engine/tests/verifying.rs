@@ -16,7 +16,10 @@ const BLOCKS: u64 = SECTORS / 8;
 const START: u64 = BLOCKS - 1000;
 
 fn lab_with(pairs: &[(&str, &str)]) -> Lab {
-    let mut lab = Lab::with([net(pairs), net(pairs)], Format::V09);
+    in_sync(Lab::with([net(pairs), net(pairs)], Format::V09))
+}
+
+fn in_sync(mut lab: Lab) -> Lab {
     lab.connect();
     lab.primary(0, true).expect("forced");
     lab.wait("in sync", Lab::is_in_sync);
@@ -165,6 +168,29 @@ fn a_disk_that_fails_ends_the_verify() {
         lab.let_go(n);
         lab.wait("an end", is_over);
         assert_eq!(lab.disk(n), DiskState::Diskless);
+        lab.check_buffers();
+    }
+}
+
+/// An old peer does not say that it is done: blocks that could not be read are counted, too.
+#[test]
+fn a_verify_with_an_old_peer_ends_though_blocks_are_unreadable() {
+    for (version, failures) in [(96, 1), (100, 1), (96, 8), (110, 8)] {
+        let pairs = [("verify-alg", "sha1"), ("ping-int", "1")];
+        let mut lab = Lab::with([net(&pairs), net(&pairs)], Format::V09);
+        lab.nodes[1].engine.cap_protocol(version);
+        let mut lab = in_sync(lab);
+        lab.disk_options(1, &[("on-io-error", "pass_on")]);
+        lab.hold(1, Pending::is_read);
+        lab.ask(0, verify(0, Some(SECTORS - 64), None)).expect("both are UpToDate");
+        // No digest is known yet whose size one without data could have.
+        for _ in 0..failures {
+            lab.let_one_go(1, IoResult::Failed(5));
+        }
+        lab.let_go(1);
+        lab.wait("an end", is_over);
+        assert!((0..2).all(|n| says(&lab, n, "Online verify done")), "version {version}");
+        assert_eq!((lab.disk(1), lab.out_of_sync(0).len()), (DiskState::UpToDate, 0));
         lab.check_buffers();
     }
 }

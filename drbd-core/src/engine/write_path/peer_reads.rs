@@ -122,6 +122,9 @@ impl Resource {
             Packet::NegDreply(ack)
         };
         self.send_control(volume, packet, out);
+        if request.op == PeerOp::VerifyRead {
+            self.digest_refused(request, out);
+        }
     }
 
     fn enter_peer_request_against(

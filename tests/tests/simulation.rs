@@ -286,6 +286,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (8_796_143_022_782, "a resync waited for ever for what a Primary reported before a freeze: nobody asked the peer to make that stable"),
     (2_199_073_273_314, "a node demoted by force sent a write that had waited, and nobody's log or bitmap named it"),
     (4_398_096_515_529, "a verify never ended at a peer below protocol 97 that had refused a block before its first digest"),
+    (50_025_934, "the checker asked for what an Inconsistent node had received under B when its power failed after the resync"),
+    (2_199_073_256_325, "a request that the own disk and the peer refused failed before word of the peer's disk came"),
 ];
 
 #[test]

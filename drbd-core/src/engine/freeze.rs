@@ -91,9 +91,6 @@ impl Resource {
         if request.op == UpperOp::Flush && self.cannot_tell_what_is_stable(d) {
             return;
         }
-        if request.local == Local::Failed && self.peer_disk(d) != DiskState::UpToDate {
-            return;
-        }
         let (tag, now) = (request.tag, self.now);
         match self.freeze.tried_again.iter().find(|(tried, _)| *tried == tag) {
             Some((_, since)) if since.plus_ms(WORD_MS) <= now => return,

@@ -244,6 +244,9 @@ impl Cluster {
         };
         let verdict = self.ledgers[volume].acknowledge(number, must, later, promise, &look);
         self.judge("durability", verdict);
+        if protocol == Protocol::B && later == 0 && claims.replication.is_source() {
+            self.ledgers[volume].received_by_target(number, 1 - node);
+        }
         self.wrote_alone(node, volume);
         if asked.wish.fua && self.failure.is_none() {
             let nodes = &self.nodes;

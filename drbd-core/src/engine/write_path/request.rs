@@ -416,6 +416,8 @@ impl Resource {
                 if !self.requests[key].held {
                     self.requests[key].held = true;
                     self.devices[d].held_completions.push(key);
+                    // It may be done anew without the peer, and then ends no epoch.
+                    self.end_closed_epoch(out);
                 }
                 return;
             }

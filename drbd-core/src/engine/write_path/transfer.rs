@@ -170,7 +170,7 @@ impl Resource {
     }
 
     /// If nothing else is under way the peer is to make stable now what it has.
-    fn end_closed_epoch(&mut self, out: &mut Vec<Command>) {
+    pub(super) fn end_closed_epoch(&mut self, out: &mut Vec<Command>) {
         if self.connection.as_ref().and_then(|c| c.session()).is_some_and(|s| s.ap_in_flight == 0) {
             self.send_owed_barrier(out);
         }
@@ -345,9 +345,10 @@ impl Resource {
             Ack::Received | Ack::Written | Ack::WrittenInSync => {}
         }
         self.retract_turned_away(key, out);
+        let reported = self.requests[key].completed;
         self.progress(key, out);
-        if sent {
-            // Its completion may end no epoch: it was long ago, or is held and the write is done anew without the peer.
+        if sent && reported {
+            // Sent again after a freeze: its completion was long ago, and does not end its epoch.
             self.end_closed_epoch(out);
         }
         Ok(())

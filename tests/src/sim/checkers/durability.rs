@@ -80,6 +80,8 @@ struct Entry {
     given_up: u8,
     /// Disks that will hold it unless their node goes down (B).
     due: u8,
+    /// Inconsistent disks of nodes that acknowledged its receipt (B): their resync may end before it is written.
+    received: u8,
     /// Disks to which it was sent once more, and was not written since.
     again: u8,
     /// A promotion of the other side may lose it.
@@ -172,6 +174,7 @@ impl Ledger {
                 since: [0; 2],
                 given_up: 0,
                 due: 0,
+                received: 0,
                 again: 0,
                 weak: false,
                 outrun: false,
@@ -267,6 +270,16 @@ impl Ledger {
         Ok(())
     }
 
+    /// Receipt of an acknowledged write was acknowledged by that node, too, whose disk is the target of a resync.
+    pub(crate) fn received_by_target(&mut self, number: u32, node: usize) {
+        let write = self.writes[number as usize];
+        for sector in write.first..write.first + write.count {
+            let list = &mut self.lists[self.heads[sector as usize] as usize];
+            let entry = list.iter_mut().find(|e| e.write == number).expect("made when it was asked for");
+            entry.received |= 1 << node;
+        }
+    }
+
     /// A disk was written. A resync target may pass from newer to older data, and on to the newest, as long as
     /// somebody else holds what it had: what is mirrored in order may come after what was copied out of order.
     pub(crate) fn written(
@@ -347,8 +360,9 @@ impl Ledger {
         self.let_go_at[node] = self.now();
         for entry in self.lists.iter_mut().flatten() {
             entry.again &= !(1 << node);
-            if entry.due >> node & 1 == 1 {
+            if (entry.due | entry.received) >> node & 1 == 1 {
                 entry.due &= !(1 << node);
+                entry.received &= !(1 << node);
                 entry.weak |= entry.held >> node & 1 == 0;
             }
         }
@@ -503,6 +517,7 @@ impl Ledger {
                     since: [self.moment; 2],
                     given_up: 0,
                     due: 0,
+                    received: 0,
                     again: 0,
                     weak: false,
                     outrun: false,

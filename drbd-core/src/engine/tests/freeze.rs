@@ -399,40 +399,6 @@ fn the_last_disk_fails_and_comes_back() {
     assert_eq!(lab.nodes[1].disk[&2], 3);
 }
 
-/// What was reported keeps its turn until the peer has made it stable, and the resync waits for its turn.
-#[test]
-fn after_a_freeze_the_peer_makes_stable_what_was_reported() {
-    let mut lab = suspending();
-    lab.cut();
-    for block in 0..512 {
-        lab.write(0, block * 8, 1);
-    }
-    lab.hold(1, Pending::is_write);
-    lab.mend();
-    lab.wait("a resync", |lab| !lab.nodes[1].pending.is_empty());
-    let answer_newest = |lab: &mut Lab| {
-        let newest = lab.nodes[1].pending.len() - 1;
-        lab.let_nth_go(1, newest, IoResult::Done);
-    };
-    let held = lab.write(0, 3200, 2);
-    let ends_epoch = lab.write(0, 3600, 2);
-    answer_newest(&mut lab);
-    let reported = lab.write(0, 4000, 2);
-    answer_newest(&mut lab);
-    assert!(lab.is_done(0, ends_epoch) && lab.is_done(0, reported));
-    assert_eq!(lab.result(0, held), None);
-    lab.fail(0, |op| op.is_read().then_some(5));
-    lab.read(0, 4040);
-    assert_eq!((lab.suspended(0).as_str(), lab.disk(0)), ("no-data", DiskState::Diskless));
-    lab.fail_no_more(0);
-    lab.let_go(1);
-    assert_eq!(lab.result(0, held), None);
-    lab.attach(0).expect("the disk that was lost");
-    lab.wait("in sync", |lab| lab.is_in_sync());
-    assert!(lab.is_done(0, held));
-    lab.check_alike();
-}
-
 #[test]
 fn resume_io_without_any_data_fails_requests() {
     let mut lab = suspending();

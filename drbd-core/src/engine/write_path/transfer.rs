@@ -377,7 +377,6 @@ impl Resource {
                     session.ap_in_flight = session.ap_in_flight.saturating_sub(sectors);
                 }
                 self.progress(key, out);
-                self.end_closed_epoch(out);
             }
         }
     }

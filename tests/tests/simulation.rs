@@ -288,6 +288,9 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (4_398_096_515_529, "a verify never ended at a peer below protocol 97 that had refused a block before its first digest"),
     (50_025_934, "the checker asked for what an Inconsistent node had received under B when its power failed after the resync"),
     (2_199_073_256_325, "a request that the own disk and the peer refused failed before word of the peer's disk came"),
+    (8_796_153_025_066, "the checker did not know that what a session left and the same sent again are both written"),
+    (8_796_153_033_733, "a flush that only the peer can carry out failed while the write before it waited for the activity log"),
+    (13_194_199_541_403, "the checker wanted a Primary frozen for a volume that was made anew on it and had no good data yet"),
 ];
 
 #[test]

@@ -88,7 +88,7 @@ impl Resource {
         if done || request.doomed || !self.has_data_access(d) || !self.has_bytes(key) {
             return;
         }
-        if request.op == UpperOp::Flush && self.cannot_tell_what_is_stable(d) {
+        if request.op == UpperOp::Flush && self.cannot_tell_what_is_stable(d) && !self.is_write_on_its_way() {
             return;
         }
         let (tag, now) = (request.tag, self.now);
@@ -106,10 +106,15 @@ impl Resource {
         self.freeze.tried_again.retain(|(tried, _)| *tried != tag);
     }
 
-    /// The peer alone has good data, and may have lost some that it once had: only the barrier after a write ends that, and
-    /// frozen requests are no writes.
+    /// The peer alone has good data, and may have lost some that it once had: only the barrier after a write ends that.
     fn cannot_tell_what_is_stable(&self, d: usize) -> bool {
         !self.disk_is_good(d) && self.connection.as_ref().is_some_and(|c| c.unstable_at_peer)
+    }
+
+    /// A write waits for something other than the end of a freeze, the activity log for one.
+    fn is_write_on_its_way(&self) -> bool {
+        self.devices.iter().any(|device| device.has_held())
+            || self.requests.iter().any(|(_, request)| request.is_write() && !request.submitted)
     }
 
     /// Looks whether the reason to freeze is gone.

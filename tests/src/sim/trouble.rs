@@ -285,7 +285,10 @@ impl Cluster {
         let demoted = daemon.waiting.is_some_and(|(_, step)| {
             matches!(step, Step::Secondary { .. } | Step::Down | Step::Detach { force: true, .. })
         });
-        let excused = passes_on || daemon.resumed || demoted || !self.setup.suspend_without_data;
+        // Made anew on a Primary, it had no good data that could have been lost: that freezes no other volume.
+        let mut volumes = 0..self.sizes.len();
+        let new = volumes.any(|v| self.claims(node, v).is_some_and(|c| c.disk == DiskState::Consistent));
+        let excused = passes_on || daemon.resumed || demoted || new || !self.setup.suspend_without_data;
         if daemon.frozen && result == UpperResult::Done {
             self.fail("freeze", format!("n{node} calls a request done while requests are frozen"));
         } else if result == UpperResult::IoError && !excused {

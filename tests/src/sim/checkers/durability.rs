@@ -84,6 +84,8 @@ struct Entry {
     received: u8,
     /// Disks to which it was sent once more, and was not written since.
     again: u8,
+    /// Those of them that may still have it to write from the first time: it comes twice.
+    twice: u8,
     /// A promotion of the other side may lose it.
     weak: bool,
     /// Such a promotion did: its data is the data now.
@@ -176,6 +178,7 @@ impl Ledger {
                 due: 0,
                 received: 0,
                 again: 0,
+                twice: 0,
                 weak: false,
                 outrun: false,
                 returning: None,
@@ -202,6 +205,7 @@ impl Ledger {
             let list = &mut self.lists[self.heads[sector as usize] as usize];
             let entry = list.iter_mut().find(|e| e.write == number).expect("made when it was asked for");
             entry.again |= 1 << node;
+            entry.twice |= !entry.seen & 1 << node;
         }
     }
 
@@ -298,7 +302,10 @@ impl Ledger {
             for at in 0..self.lists[head].len() {
                 self.look_for(head, at, node, new, sector);
                 let entry = &mut self.lists[head][at];
-                entry.again &= !(u8::from(new == self.writes[entry.write as usize].content) << node);
+                let own = new == self.writes[entry.write as usize].content;
+                let first = own && entry.twice & bit != 0;
+                entry.again &= !(u8::from(own && !first) << node);
+                entry.twice &= !(u8::from(own) << node);
                 let entry = *entry;
                 let gone = entry.held == 0 && entry.due == 0;
                 if !self.writes[entry.write as usize].acknowledged || gone {
@@ -314,7 +321,7 @@ impl Ledger {
                         // Of the same time: it may come yet, or never, and may be lost with the power.
                         self.lists[head][at].perhaps |= bit;
                     }
-                    self.lists[head][at].due &= !bit;
+                    self.lists[head][at].due &= !(u8::from(!first) << node);
                 } else if entry.held & bit != 0 {
                     let excused = entry.returning.is_some_and(|n| usize::from(n) != node)
                         || entry.given_up & bit != 0
@@ -360,6 +367,7 @@ impl Ledger {
         self.let_go_at[node] = self.now();
         for entry in self.lists.iter_mut().flatten() {
             entry.again &= !(1 << node);
+            entry.twice &= !(1 << node);
             if (entry.due | entry.received) >> node & 1 == 1 {
                 entry.due &= !(1 << node);
                 entry.received &= !(1 << node);
@@ -519,6 +527,7 @@ impl Ledger {
                     due: 0,
                     received: 0,
                     again: 0,
+                    twice: 0,
                     weak: false,
                     outrun: false,
                     returning: None,

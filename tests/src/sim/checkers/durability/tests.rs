@@ -215,6 +215,22 @@ fn only_a_write_sent_again_may_be_overwritten_by_what_was_sent_again_before_it()
 }
 
 #[test]
+fn what_a_session_left_to_be_written_comes_before_the_same_sent_again() {
+    let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);
+    acknowledged(&mut ledger, &mut disks, 0b11).expect("on both disks");
+    let newer = ledger.begin(0, 0, 1, false);
+    let content = u64::from(newer) + 1;
+    disks[0][0] = content;
+    ledger.written(0, 0, 1, &|_| content, false).expect("newer");
+    ledger.sent_again(newer, 1);
+    ledger.acknowledge(newer, 0b01, 0b10, Promise::Kept, &look(&disks)).expect("received, twice");
+    for older_is_excused in [true, false] {
+        ledger.written(1, 0, 1, &|_| content, false).expect("newer");
+        assert_eq!(ledger.written(1, 0, 1, &|_| 1, false).is_ok(), older_is_excused);
+    }
+}
+
+#[test]
 fn a_side_without_changes_of_its_own_gives_up_what_the_other_lost_only() {
     for lost in [false, true] {
         let (mut ledger, mut disks) = (Ledger::new(8, 2), [[BEGINNING; 8]; 2]);

@@ -1,35 +1,66 @@
 # Sourced: boots and drives guests made by `build`. A guest is a directory $guests/NAME with its process id, its console
 # and two pipes to the agent behind its second serial line; it dies with guest_kill, however the caller ends.
-# Needs: $guests (a directory), $guest_cache (filled by build), $guest_netns (a network namespace with a bridge br0).
-# shellcheck shell=bash disable=SC2154 # the three named above
+# Needs: $guest_kind (debian or uml), $guests (a directory) and $guest_netns (the name of a network namespace).
+# shellcheck shell=bash disable=SC2154,SC2054 # the three named above; commas belong to the words of a machine
 
-# guest_start NAME ADDRESS/LENGTH DISK...: boot, without waiting. The disks are /dev/vda, /dev/vdb... in it.
+guest_cache=${XDG_CACHE_HOME:-$HOME/.cache}/udrbd-tests/guest-$guest_kind
+guest_build() { "$top/tests/system/guest/build" "$guest_kind" "$guest_cache"; }
+
+# The network of the guests and of this machine's side of it, 10.77.0.1.
+guest_network() {
+	ip netns add "$guest_netns"
+	at_end "ip netns del $guest_netns"
+	ip -n "$guest_netns" link set lo up
+	ip -n "$guest_netns" link add br0 type bridge
+	ip -n "$guest_netns" addr add 10.77.0.1/24 dev br0
+	ip -n "$guest_netns" link set br0 up
+}
+
+# guest_start NAME ADDRESS/LENGTH DISK...: boot, without waiting. The disks are /dev/disk0, /dev/disk1... in it.
 guest_start() {
-	local name=$1 address=$2 dir=$guests/$1 tap=tap-$1 host=${2%/*} disk disks=()
+	local name=$1 address=$2 dir=$guests/$1 tap=tap-$1 host=${2%/*} disk disks=() machine=() mac
 	shift 2
-	for disk; do
-		disks+=(-drive "file=$disk,format=raw,if=none,id=disk${#disks[@]},cache=writeback,aio=threads,discard=unmap"
-			-device "virtio-blk-pci,drive=disk${#disks[@]}")
-	done
+	mac=52:54:00:00:00:$(printf %02x "${host##*.}")
 	mkdir -p "$dir"
+	rm -f "$dir/line.in" "$dir/line.out"
 	mkfifo "$dir/line.in" "$dir/line.out"
-	ip -n "$guest_netns" tuntap add "$tap" mode tap
-	ip -n "$guest_netns" link set "$tap" master br0 up
-	ip netns exec "$guest_netns" setsid qemu-system-x86_64 -M q35,smm=off,vmport=off -accel tcg,thread=multi -cpu max \
-		-m 320 -nodefaults -no-user-config -display none -no-reboot \
-		-kernel "$guest_cache/vmlinuz" -initrd "$guest_cache/initrd" \
-		-append "console=ttyS0 panic=-1 quiet nokaslr mitigations=off random.trust_cpu=on guest.name=$name guest.ip=$address" \
-		-chardev "file,id=console,path=$dir/console" -serial chardev:console \
-		-chardev "pipe,id=line,path=$dir/line" -serial chardev:line \
-		"${disks[@]}" -device virtio-rng-pci \
-		-netdev "tap,id=net,ifname=$tap,script=no,downscript=no" \
-		-device "virtio-net-pci,netdev=net,romfile=,mac=52:54:00:00:00:$(printf %02x "${host##*.}")" \
-		> "$dir/qemu.log" 2>&1 < /dev/null &
-	echo $! > "$dir/pid"
 	# Both ends stay open here, so that a pipe is never at its end between two commands.
 	# shellcheck disable=SC1083
 	exec {guest_in["$name"]}<> "$dir/line.in" {guest_out["$name"]}<> "$dir/line.out"
+	ip -n "$guest_netns" link del "$tap" 2> /dev/null || true
+	ip -n "$guest_netns" tuntap add "$tap" mode tap
+	ip -n "$guest_netns" link set "$tap" master br0 up
+	local line="panic=-1 ${guest_words:-quiet} drbd.usermode_helper=disabled guest.kind=$guest_kind guest.name=$name guest.ip=$address"
+	case $guest_kind in
+	debian)
+		for disk; do
+			disks+=(-drive "file=$disk,format=raw,if=none,id=disk${#disks[@]},cache=writeback,aio=threads,discard=unmap"
+				-device "virtio-blk-pci,drive=disk${#disks[@]}")
+		done
+		machine=(qemu-system-x86_64 -M q35,smm=off,vmport=off -accel tcg,thread=multi -cpu max
+			-m 320 -nodefaults -no-user-config -display none -no-reboot
+			-kernel "$guest_cache/vmlinuz" -initrd "$guest_cache/initrd"
+			-append "console=ttyS0 nokaslr mitigations=off random.trust_cpu=on $line"
+			-chardev "file,id=console,path=$dir/console" -serial chardev:console
+			-chardev "pipe,id=line,path=$dir/line" -serial chardev:line
+			"${disks[@]}" -device virtio-rng-pci
+			-netdev "tap,id=net,ifname=$tap,script=no,downscript=no"
+			-device "virtio-net-pci,netdev=net,romfile=,mac=$mac")
+		;;
+	uml)
+		for disk; do disks+=("ubd${#disks[@]}=$disk"); done
+		# shellcheck disable=SC2206 # words of the kernel's command line
+		machine=(env TMPDIR=/dev/shm "$guest_cache/linux" "mem=${guest_memory:-192M}" "initrd=$guest_cache/initrd"
+			"umid=$name" "uml_dir=$dir/" con=null con0=null,fd:1 "ssl1=fd:${guest_in[$name]},fd:${guest_out[$name]}"
+			"${disks[@]}" "vec0:transport=tap,ifname=$tap,depth=128,gro=1,mac=$mac" $line)
+		;;
+	esac
+	ip netns exec "$guest_netns" setsid "${machine[@]}" >> "$dir/messages" 2>&1 < /dev/null &
+	echo $! > "$dir/pid"
 }
+
+# guest_complains NAME: what it said last.
+guest_complains() { tail -qn 20 "$guests/$1/console" "$guests/$1/messages" >&2 2> /dev/null; }
 
 # guest_ready NAME: wait until it takes commands.
 guest_ready() {
@@ -38,7 +69,7 @@ guest_ready() {
 		if read -r -t 5 line <&"${guest_out[$1]}" && [[ $line == *"<<ready>>"* ]]; then return 0; fi
 		kill -0 "$(< "$guests/$1/pid")" || break
 	done
-	tail -n 20 "$guests/$1/console" "$guests/$1/qemu.log" >&2
+	guest_complains "$1"
 	echo "guest $1 did not come up" >&2
 	return 1
 }
@@ -60,15 +91,18 @@ guest_run() {
 		esac
 	done
 	echo "guest $1: no answer within $limit s to: $2" >&2
-	tail -n 20 "$guests/$1/console" >&2
+	guest_complains "$1"
 	return 124
 }
 
 # guest_kill NAME: pull its plug.
 guest_kill() {
 	[ -e "$guests/$1/pid" ] || return 0
-	kill -KILL "$(< "$guests/$1/pid")" 2> /dev/null || true
-	wait "$(< "$guests/$1/pid")" 2> /dev/null || true
+	local pid
+	pid=$(< "$guests/$1/pid")
+	# A User-Mode Linux keeps its processes in processes of the host's, all of one group.
+	kill -KILL -- "-$pid" 2> /dev/null || kill -KILL "$pid" 2> /dev/null || true
+	wait "$pid" 2> /dev/null || true
 	rm -f "$guests/$1/pid"
 }
 

@@ -1,6 +1,7 @@
 //! Which file a running resource was configured from: links in the run directory, for handlers that are called with
 //! nothing but a name.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 /// `$UDRBD_RUN_DIR`, else `/run/drbd` for root, else `$XDG_RUNTIME_DIR/drbd`.
@@ -34,6 +35,10 @@ pub fn forget(resource: &str, minors: impl Iterator<Item = u32>) {
 /// called without `-c` miss it.
 pub fn remember(resource: &str, minors: impl Iterator<Item = u32>, file: &str) {
     let Ok(file) = std::fs::canonicalize(file) else { return };
+    // This may be the first that needs it since the machine was started.
+    if let Some(directory) = run_directory() {
+        let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    }
     for link in links(resource, minors) {
         if std::fs::read_link(&link).is_ok_and(|old| old == file) {
             continue;

@@ -69,7 +69,8 @@ impl Node {
             .args(arguments)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
-            .env("UDRBD_RUN_DIR", self.scratch.path())
+            // Not there yet, as after a start of the machine.
+            .env("UDRBD_RUN_DIR", self.scratch.path().join("run"))
             .env("__DRBD_NODE__", "alpha");
         let output = command.output().expect("drbdadm can be run");
         let calls = std::fs::read_to_string(self.path("calls")).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Cross-crate proof of udrbd: simulator, goldens, system tests.
 
+pub mod capture;
 pub mod drbdmeta;
 pub mod programs;
 pub mod scratch;

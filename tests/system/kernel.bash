@@ -10,6 +10,9 @@ nbd="nbd+unix:///?socket=$run_dir/r0.0.nbd"
 here() { ip netns exec "$guest_netns" env __DRBD_NODE__=here UDRBD_RUN_DIR="$run_dir" "$@" < /dev/null 2> "$work/said"; }
 adm() { here drbdadm -c "$work/r0.conf" "$@" || { local code=$?; cat "$work/said" >&2; return $code; }; }
 kernel() { guest_run kernel "$1"; }
+other() { if [ "$1" = here ]; then echo kernel; else echo here; fi; }
+# tool NODE ARGUMENT...: drbdadm of that node
+tool() { if [ "$1" = here ]; then adm "${@:2}"; else kernel "drbdadm ${*:2}"; fi; }
 at() { echo "  -- $((SECONDS - started)) s: $1"; }
 
 # Who is to dial is found at its peer's real port; the other one dials a port where nobody listens.

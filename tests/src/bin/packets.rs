@@ -1,0 +1,33 @@
+//! `packets FILE`: the packets of DRBD in a capture (`tcpdump -s 0 -w FILE port 7789`), a line each.
+
+use drbd_tests::capture;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let Some(file) = std::env::args().nth(1).filter(|f| !f.starts_with("--")) else {
+        eprintln!("usage: packets FILE; FILE is a capture of tcpdump, or - for standard input");
+        return ExitCode::from(2);
+    };
+    let mut bytes = Vec::new();
+    let read = match file.as_str() {
+        "-" => io::stdin().read_to_end(&mut bytes).map(drop),
+        file => std::fs::read(file).map(|read| bytes = read),
+    };
+    if let Err(e) = read {
+        eprintln!("packets: {file}: {e}");
+        return ExitCode::FAILURE;
+    }
+    match capture::packets(&bytes) {
+        Ok(seen) => {
+            let mut out = io::BufWriter::new(io::stdout().lock());
+            // A reader who has seen enough is no failure.
+            let _ = seen.iter().try_for_each(|packet| writeln!(out, "{packet}"));
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("packets: {file}: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

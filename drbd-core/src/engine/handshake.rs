@@ -429,7 +429,6 @@ impl Resource {
             rr_conflict: RoleResyncConflict::from_option(&options.rr_conflict),
             discard_my_data: connection.peer_devices[d].discard_my_data,
             announced_bits: connection.peer_devices[d].bits_told,
-            can_demote: self.may_step_down(),
             tentative: connection.tentative,
             peer_tentative: session.peer_tentative,
         };
@@ -523,9 +522,6 @@ impl Resource {
         }
         for name in &decision.handlers {
             self.run_handler(name, Some(d), HandlerOwner::Nobody, out);
-        }
-        if decision.demote {
-            self.step_down(out);
         }
         match decision.action {
             Action::None if self.new_area_after_handshake(d, peer_role) => {

@@ -2,8 +2,8 @@
 //! reference).
 //!
 //! Generations decide first; an Inconsistent disk beside a better one overrides them; then come the `after-sb-*`
-//! policies, `--discard-my-data` and `rr-conflict`. Pure: what the decision sets in motion (handlers, a demotion, a
-//! repair of the sets) is listed in it for the engine to do.
+//! policies, `--discard-my-data` and `rr-conflict`. Pure: what the decision sets in motion (handlers, a repair
+//! of the sets) is listed in it for the engine to do.
 
 use super::after_split_brain::{recover, Recovered, Recovery, SplitBrainFacts, SplitBrainPolicies};
 use super::command::Level;
@@ -40,8 +40,6 @@ pub struct SyncInput<'a> {
     pub discard_my_data: bool,
     /// Own out-of-sync bits as last announced (P_UUIDS).
     pub announced_bits: u64,
-    /// Becoming Secondary would succeed now (a plain local change).
-    pub can_demote: bool,
     /// Own `--tentative`.
     pub tentative: bool,
     /// The peer announced `--tentative` (P_PROTOCOL).
@@ -141,8 +139,6 @@ pub struct Decision {
     /// To be applied first, even if the action is to fail. Rule 34's is left out: as long as the bitmap's generation
     /// stands, a node that crashes before the resync begins still knows that it must be source.
     pub repair: Option<Repair>,
-    /// This node is to become Secondary first.
-    pub demote: bool,
     /// Handlers to be called, in order.
     pub handlers: Vec<&'static str>,
     /// DRBD's own log lines, in order.
@@ -164,9 +160,9 @@ fn decide_on(comparison: Comparison, input: &SyncInput<'_>) -> Decision {
         Err(reason) => Action::Fail { reason, then: after_failure(reason, input) },
     };
     let sentence = explain::sentence(input, &comparison, action, deliberation.cause);
-    let Deliberation { demote, handlers, log, .. } = deliberation;
+    let Deliberation { handlers, log, .. } = deliberation;
     let repair = comparison.repair.filter(|repair| *repair != Repair::FinishOwnResync);
-    Decision { action, comparison, repair, demote, handlers, log, sentence }
+    Decision { action, comparison, repair, handlers, log, sentence }
 }
 
 fn after_failure(reason: FailReason, input: &SyncInput<'_>) -> AfterFailure {
@@ -195,7 +191,6 @@ struct Deliberation<'a> {
     input: &'a SyncInput<'a>,
     strategy: Strategy,
     cause: Cause,
-    demote: bool,
     handlers: Vec<&'static str>,
     log: Vec<(Level, String)>,
 }
@@ -206,7 +201,6 @@ impl<'a> Deliberation<'a> {
             input,
             strategy: comparison.strategy,
             cause: Cause::Generations,
-            demote: false,
             handlers: Vec::new(),
             log: explain::comparison_lines(input, &comparison),
         }
@@ -284,7 +278,6 @@ impl<'a> Deliberation<'a> {
         let facts = self.input.split_brain_facts();
         let recovered = recover(&self.input.policies, &facts);
         self.note(&recovered);
-        self.demote = recovered.demote;
         let source = match recovered.recovery {
             Recovery::Source => true,
             Recovery::Target => false,
@@ -351,7 +344,7 @@ impl<'a> Deliberation<'a> {
     }
 
     fn refuse_primary_target(&mut self) -> Result<(), FailReason> {
-        let primary = self.input.context.role == Role::Primary && !self.demote;
+        let primary = self.input.context.role == Role::Primary;
         let good = self.input.disk.rank() >= DiskState::Consistent.rank();
         if !self.is_target() || !primary || !good {
             return Ok(());
@@ -449,7 +442,6 @@ impl SyncInput<'_> {
             bits: self.announced_bits,
             peer_bits: self.peer.bits,
             resolve_conflicts: self.context.resolve_conflicts,
-            can_demote: self.can_demote,
         }
     }
 }

@@ -176,22 +176,6 @@ impl Resource {
         self.notify_changes(out);
     }
 
-    /// Nobody uses the device: the after-sb policies may make this node Secondary.
-    pub(in crate::engine) fn may_step_down(&self) -> bool {
-        self.role == Role::Primary
-            && self.devices.iter().all(|d| d.open_count == 0 && !d.has_held())
-            && self.requests.len() == 0
-    }
-
-    /// Becomes Secondary at once, as an after-sb policy wants it: nothing is under way.
-    pub(in crate::engine) fn step_down(&mut self, out: &mut Vec<Command>) {
-        self.force(&|_, s| s.role = Role::Secondary, out);
-        for d in 0..self.devices.len() {
-            self.mark_role(d);
-            self.tell_device(d, out);
-        }
-    }
-
     fn tell_device(&self, d: usize, out: &mut Vec<Command>) {
         let device = &self.devices[d];
         if device.size != Sector(0) {

@@ -28,7 +28,6 @@ pub(super) fn ordinary() -> SyncInput<'static> {
         rr_conflict: RoleResyncConflict::Disconnect,
         discard_my_data: false,
         announced_bits: 0,
-        can_demote: false,
         tentative: false,
         peer_tentative: false,
     }
@@ -71,7 +70,6 @@ fn handshake_cases_of_84() {
             always_asbp: case.flag("asbp"),
             rr_conflict: RoleResyncConflict::from_option(case.text("rr")),
             discard_my_data: case.flag("dis"),
-            can_demote: case.text("demote") == "ok",
             ..ordinary()
         };
         let decision = decide_on(found(case.number("hg")), &input);
@@ -129,7 +127,6 @@ fn both_sides_decide_mirrored() {
                         always_asbp: bit(5),
                         discard_my_data: bit(0),
                         announced_bits: own.bits,
-                        can_demote: true,
                         ..ordinary()
                     };
                     let mirrored = policy.mirrored();

@@ -4,6 +4,7 @@
 //! and what the two directions must tell each other's reader (the agreed version, the size of digests) is handed on.
 
 mod describe;
+mod kept;
 mod link;
 
 use drbd_core::wire::{handshake, Features, Frame, Framer, Packet, Stream};
@@ -12,6 +13,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 pub use describe::describe;
+pub use kept::{keep, kept};
 pub use link::{segments, NotACapture, Segment};
 
 /// One packet, or the reason why a direction is not read further.
@@ -27,6 +29,10 @@ pub struct Seen {
     pub stream: Option<Stream>,
     /// The packet, or what is wrong with it.
     pub what: Result<Frame, String>,
+    /// The packet as it was sent, without its bulk.
+    pub bytes: Vec<u8>,
+    /// The digest before its bulk, with data-integrity-alg.
+    pub integrity: Vec<u8>,
 }
 
 impl fmt::Display for Seen {
@@ -50,9 +56,12 @@ struct Direction {
     framer: Framer,
     /// Sequence number of the next byte, once a segment was seen.
     next: Option<u32>,
-    /// Segments that came too early, by their distance from `next` when they came.
+    /// Segments that came too early, by their number, and since when there are some.
     early: BTreeMap<u32, Vec<u8>>,
+    early_since_ns: u64,
     pending: Vec<u8>,
+    /// What the framer has of the packet that is not complete.
+    partial: Vec<u8>,
     /// Bytes of bulk still to be passed over.
     bulk: usize,
     stream: Option<Stream>,
@@ -66,7 +75,9 @@ impl Direction {
             framer: Framer::new(),
             next: None,
             early: BTreeMap::new(),
+            early_since_ns: 0,
             pending: Vec::new(),
+            partial: Vec::new(),
             bulk: 0,
             stream: None,
             features: None,
@@ -82,6 +93,9 @@ impl Direction {
         }
         if segment.bytes.is_empty() {
             return;
+        }
+        if self.early.is_empty() {
+            self.early_since_ns = segment.at_ns;
         }
         let next = *self.next.get_or_insert(segment.sequence);
         let ahead = segment.sequence.wrapping_sub(next);
@@ -108,7 +122,7 @@ impl Direction {
     }
 
     /// The next packet, if it is complete and may be read.
-    fn next_packet(&mut self) -> Option<Result<Frame, String>> {
+    fn next_packet(&mut self) -> Option<(Result<Frame, String>, Vec<u8>)> {
         let passed = self.bulk.min(self.pending.len());
         self.pending.drain(..passed);
         self.bulk -= passed;
@@ -117,15 +131,14 @@ impl Direction {
         }
         match self.framer.feed(&self.pending) {
             Ok(fed) => {
-                self.pending.drain(..fed.consumed);
-                if let Some(frame) = &fed.frame {
-                    self.bulk = frame.packet.bulk_bytes() as usize;
-                }
-                fed.frame.map(Ok)
+                self.partial.extend(self.pending.drain(..fed.consumed));
+                let frame = fed.frame?;
+                self.bulk = frame.packet.bulk_bytes() as usize;
+                Some((Ok(frame), std::mem::take(&mut self.partial)))
             }
             Err(malformed) => {
                 self.given_up = true;
-                Some(Err(malformed.to_string()))
+                Some((Err(malformed.to_string()), Vec::new()))
             }
         }
     }
@@ -137,6 +150,8 @@ struct Reader {
     directions: HashMap<(SocketAddr, SocketAddr), Direction>,
     /// What two nodes agreed on last.
     versions: HashMap<(IpAddr, IpAddr), u32>,
+    /// Of packets with bulk only what is before it is there.
+    without_bulk: bool,
     seen: Vec<Seen>,
 }
 
@@ -162,32 +177,46 @@ impl Reader {
         let key = (segment.from, segment.to);
         self.directions.entry(key).or_insert_with(Direction::new).take(segment);
         // What one direction says may let the other one be read on.
-        while self.read(key, segment.at_ns) | self.read((key.1, key.0), segment.at_ns) {}
+        self.read_all(key, segment.at_ns);
+    }
+
+    fn read_all(&mut self, key: (SocketAddr, SocketAddr), at_ns: u64) {
+        while self.read(key, at_ns) | self.read((key.1, key.0), at_ns) {}
     }
 
     /// Whether there was anything to read.
     fn read(&mut self, key: (SocketAddr, SocketAddr), at_ns: u64) -> bool {
         let mut any = false;
-        while let Some(packet) = self.directions.get_mut(&key).and_then(Direction::next_packet) {
+        while let Some((what, bytes)) = self.directions.get_mut(&key).and_then(Direction::next_packet) {
             any = true;
-            if let Ok(frame) = &packet {
+            let mut integrity = Vec::new();
+            if let Ok(frame) = &what {
                 self.learn(key, &frame.packet);
+                if frame.packet.bulk_bytes() > 0 {
+                    integrity.extend(self.directions[&key].framer.integrity());
+                }
             }
-            let stream = self.directions[&key].stream;
-            self.seen.push(Seen { at_ns, from: key.0, to: key.1, stream, what: packet });
+            let without_bulk = self.without_bulk;
+            let direction = self.direction(key);
+            if without_bulk {
+                direction.bulk = 0;
+            }
+            let stream = direction.stream;
+            self.seen.push(Seen { at_ns, from: key.0, to: key.1, stream, what, bytes, integrity });
         }
         any
     }
 
     /// Directions that could not be put together to the end.
     fn tell_gaps(&mut self) {
-        let at_ns = self.seen.last().map_or(0, |last| last.at_ns);
         let mut gaps: Vec<_> = self.directions.iter().filter(|(_, d)| !d.early.is_empty()).collect();
         gaps.sort_by_key(|(key, _)| **key);
         for (&(from, to), direction) in gaps {
             let what = Err("segments are missing from the capture".to_owned());
-            self.seen.push(Seen { at_ns, from, to, stream: direction.stream, what });
+            let (at_ns, stream) = (direction.early_since_ns, direction.stream);
+            self.seen.push(Seen { at_ns, from, to, stream, what, bytes: Vec::new(), integrity: Vec::new() });
         }
+        self.seen.sort_by_key(|seen| seen.at_ns);
     }
 
     fn learn(&mut self, key: (SocketAddr, SocketAddr), packet: &Packet) {

@@ -1,12 +1,15 @@
-//! `packets FILE`: the packets of DRBD in a capture (`tcpdump -s 0 -w FILE port 7789`), a line each.
+//! `packets FILE`: the packets of DRBD in a capture (`tcpdump -s 0 -w FILE port 7789`), a line each. With `--keep` as
+//! text that the tests can replay.
 
 use drbd_tests::capture;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let Some(file) = std::env::args().nth(1).filter(|f| !f.starts_with("--")) else {
-        eprintln!("usage: packets FILE; FILE is a capture of tcpdump, or - for standard input");
+    let (options, files): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|a| a.starts_with("--"));
+    let keep = options == ["--keep"];
+    let ([file], true) = (&files[..], keep || options.is_empty()) else {
+        eprintln!("usage: packets [--keep] FILE; FILE is a capture of tcpdump, or - for standard input");
         return ExitCode::from(2);
     };
     let mut bytes = Vec::new();
@@ -19,6 +22,14 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match capture::packets(&bytes) {
+        Ok(seen) if keep => {
+            let (text, first_missing) = capture::keep(&seen);
+            print!("{text}");
+            if let Some(missing) = first_missing {
+                eprintln!("packets: {file}: broken off before {missing}");
+            }
+            ExitCode::SUCCESS
+        }
         Ok(seen) => {
             let mut out = io::BufWriter::new(io::stdout().lock());
             // A reader who has seen enough is no failure.

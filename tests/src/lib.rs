@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod drbdmeta;
 pub mod programs;
+pub mod replay;
 pub mod scratch;
 pub mod sim;
 pub mod system;

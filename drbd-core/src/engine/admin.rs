@@ -111,7 +111,6 @@ struct Asked {
 struct RoleJob {
     ticket: Ticket,
     disks_left: usize,
-    forced: bool,
     demotion: bool,
     /// The transfer log has to be empty first.
     draining: bool,

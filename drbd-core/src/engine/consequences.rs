@@ -385,7 +385,7 @@ fn resume_log_on_connect(r: &mut Resource, d: usize, old: &Snapshot, new: &Snaps
 /// An attach that failed is none: 8.4 tells its generations then as well, which may be on their way to the disk only
 /// while the peer waits for them.
 fn greet_attached_peer(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
-    let attached = old.peer_disk == DiskState::Diskless
+    let attached = matches!(old.peer_disk, DiskState::Diskless | DiskState::Attaching)
         && (new.peer_disk.has_data() || new.peer_disk == DiskState::Negotiating)
         && new.is_replicating();
     if attached {

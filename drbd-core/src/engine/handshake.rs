@@ -343,10 +343,6 @@ impl Resource {
         {
             self.send_uuids(d, out);
             self.send_state(d, out);
-        } else if old.conn84() > Conn84::WF_REPORT_PARAMS && peer.disk == DiskState::Negotiating {
-            // The attaching peer waits for our word.
-            self.send_uuids(d, out);
-            self.send_state(d, out);
         }
         if let Some(connection) = self.connection.as_deref_mut() {
             connection.peer_devices[d].discard_my_data = false;

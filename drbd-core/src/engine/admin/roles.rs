@@ -83,13 +83,7 @@ impl Resource {
 
     pub(super) fn begin_demotion(&mut self, ticket: Ticket, out: &mut Vec<Command>) {
         self.fail_frozen(out);
-        self.admin.role_jobs.push(RoleJob {
-            ticket,
-            disks_left: 0,
-            forced: false,
-            demotion: true,
-            draining: true,
-        });
+        self.admin.role_jobs.push(RoleJob { ticket, disks_left: 0, demotion: true, draining: true });
         self.force(&|_, s| s.role = Role::Secondary, out);
         for d in 0..self.devices.len() {
             self.start_held(d, out);
@@ -163,11 +157,8 @@ impl Resource {
     /// The role is kept everywhere: tell it.
     fn role_kept(&mut self, ticket: Ticket, out: &mut Vec<Command>) {
         let Some(at) = self.admin.role_jobs.iter().position(|job| job.ticket == ticket) else { return };
-        let job = self.admin.role_jobs.remove(at);
+        self.admin.role_jobs.remove(at);
         for d in 0..self.devices.len() {
-            if job.forced {
-                self.send_uuids(d, out);
-            }
             self.send_state(d, out);
             self.tell_device(d, out);
         }
@@ -216,13 +207,7 @@ impl Resource {
                 self.begin_apart(d, out);
             }
         }
-        self.admin.role_jobs.push(RoleJob {
-            ticket,
-            disks_left: 0,
-            forced,
-            demotion: false,
-            draining: false,
-        });
+        self.admin.role_jobs.push(RoleJob { ticket, disks_left: 0, demotion: false, draining: false });
         self.write_role(ticket, out);
     }
 }

@@ -385,13 +385,17 @@ fn resume_log_on_connect(r: &mut Resource, d: usize, old: &Snapshot, new: &Snaps
 /// An attach that failed is none: 8.4 tells its generations then as well, which may be on their way to the disk only
 /// while the peer waits for them.
 fn greet_attached_peer(r: &mut Resource, d: usize, old: &Snapshot, new: &Snapshot, out: &mut Vec<Command>) {
-    let attached = matches!(old.peer_disk, DiskState::Diskless | DiskState::Attaching)
-        && (new.peer_disk.has_data() || new.peer_disk == DiskState::Negotiating)
-        && new.is_replicating();
-    if attached {
+    if is_peer_attached(old, new) {
         r.send_uuids(d, out);
         r.send_state(d, out);
     }
+}
+
+/// The peer's disk came, and is told this node's generations and state.
+pub(super) fn is_peer_attached(old: &Snapshot, new: &Snapshot) -> bool {
+    matches!(old.peer_disk, DiskState::Diskless | DiskState::Attaching)
+        && (new.peer_disk.has_data() || new.peer_disk == DiskState::Negotiating)
+        && new.is_replicating()
 }
 
 fn lost_contact(old: DiskState, new: DiskState) -> bool {

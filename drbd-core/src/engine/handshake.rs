@@ -3,6 +3,7 @@
 
 use super::after_split_brain::{SplitBrainPolicies, SplitBrainPolicy};
 use super::command::{Command, Level};
+use super::consequences::is_peer_attached;
 use super::generation::{CompareContext, Strategy, ROLE_BIT};
 use super::planted::Bug;
 use super::resource::{HandlerOwner, Resource};
@@ -341,6 +342,13 @@ impl Resource {
             && undecided
             && old.conn84() != now.conn84()
         {
+            self.send_uuids(d, out);
+            self.send_state(d, out);
+        } else if old.conn84() > Conn84::WF_REPORT_PARAMS
+            && peer.disk == DiskState::Negotiating
+            && !is_peer_attached(old, &now)
+        {
+            // Its disk does not count for this node, but it waits for our word.
             self.send_uuids(d, out);
             self.send_state(d, out);
         }

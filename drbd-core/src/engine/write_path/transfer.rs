@@ -189,16 +189,18 @@ impl Resource {
         connection.session_mut()?.sent_epochs.closed = true;
         self.send_owed_barrier(out);
         let connection = self.connection.as_mut()?;
-        let last = connection.epoch.wrapping_sub(1);
+        // Of an epoch that the peer turned away as a whole it says nothing: the flush waits for the last one that is left.
+        let requests = &self.requests;
+        let last = connection.transfer_log.back().map(|&key| requests[key].epoch);
         let session = connection.session_mut()?;
         session.sent_epochs.closed = false;
         if !covers_peer {
             return None;
         }
-        if session.sent_epochs.unacknowledged == 0 {
+        let Some(last) = last.filter(|_| session.sent_epochs.unacknowledged > 0) else {
             let unknown = only_at_peer && connection.unstable_at_peer;
             return (!unknown).then_some(FlushAtPeer::Covered);
-        }
+        };
         self.urge_peer(out);
         Some(FlushAtPeer::WaitsFor(last))
     }

@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod drbdmeta;
+pub mod hostile;
 pub mod programs;
 pub mod replay;
 pub mod scratch;

@@ -39,6 +39,7 @@ pub mod upkeep;
 mod watch;
 mod workload;
 
+pub(crate) use prng::Prng;
 pub use shrink::shrink;
 
 use cluster::Cluster;

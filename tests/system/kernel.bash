@@ -1,13 +1,13 @@
 # Sourced after report.bash and guest/guest.bash: udrbd on this machine and the Linux kernel's DRBD 8.4.11 in a guest as
 # the two nodes of a resource r0. `here` is this machine's network namespace, `kernel` the guest.
-# Needs: $disk_bytes, the size of the disks; $protocol, else C. KEEP=DIR: leave the guest's kernel messages and udrbd's log there.
+# Needs: $disk_bytes, the size of the disks; $protocol, else C; $protocol_max, the newest version udrbd offers, if not its own. KEEP=DIR: leave the guest's kernel messages and udrbd's log there.
 # shellcheck shell=bash disable=SC2154,SC2034 # $work: report.bash; $guest_netns, $disk_bytes: the caller
 
 guests=$work
 run_dir=$work/run
 nbd="nbd+unix:///?socket=$run_dir/r0.0.nbd"
 
-here() { ip netns exec "$guest_netns" env __DRBD_NODE__=here UDRBD_RUN_DIR="$run_dir" "$@" < /dev/null 2> "$work/said"; }
+here() { ip netns exec "$guest_netns" env __DRBD_NODE__=here UDRBD_RUN_DIR="$run_dir" UDRBD_PROTOCOL_MAX="${protocol_max:-}" "$@" < /dev/null 2> "$work/said"; }
 adm() { here drbdadm -c "$work/r0.conf" "$@" || { local code=$?; cat "$work/said" >&2; return $code; }; }
 kernel() { guest_run kernel "$1"; }
 other() { if [ "$1" = here ]; then echo kernel; else echo here; fi; }

@@ -12,6 +12,7 @@ use drbd_core::config::{OptionSet, Section};
 use drbd_core::control::Request;
 use drbd_core::engine::{Level, Resource};
 use drbd_core::ids::NodeId;
+use drbd_core::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use std::io::Write;
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -46,7 +47,10 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     if let Err(sentence) = crate::process::serve_memory_reclaim() {
         logger.say(Level::Info, "memlock", resource, sentence);
     }
-    let engine = Resource::new(resource, node, (&options).into(), digest::seed());
+    let mut engine = Resource::new(resource, node, (&options).into(), digest::seed());
+    if let Some(version) = newest_protocol()? {
+        engine.cap_protocol(version);
+    }
     let thread = start_data_plane(engine, resource, control, logger.clone())?;
     logger.say(
         Level::Info,
@@ -143,5 +147,19 @@ fn abort_on_panic(resource: &str, logger: &Logger) {
 fn write_pid(run_dir: &RunDir, resource: &str) {
     if let Ok(mut file) = std::fs::File::create(run_dir.file(&format!("{resource}.pid"))) {
         let _ = writeln!(file, "{}", std::process::id());
+    }
+}
+
+/// UDRBD_PROTOCOL_MAX: no newer version of the protocol is offered to peers.
+fn newest_protocol() -> Result<Option<u32>, String> {
+    let Some(value) = std::env::var_os("UDRBD_PROTOCOL_MAX").filter(|v| !v.is_empty()) else {
+        return Ok(None);
+    };
+    let versions = PROTOCOL_MIN..=PROTOCOL_MAX;
+    match value.to_str().and_then(|v| v.parse().ok()) {
+        Some(version) if versions.contains(&version) => Ok(Some(version)),
+        _ => Err(format!(
+            "UDRBD_PROTOCOL_MAX is {value:?}; it has to be a protocol version from {PROTOCOL_MIN} to {PROTOCOL_MAX}, or not set."
+        )),
     }
 }

@@ -74,9 +74,12 @@ impl Pairing {
 
     /// Whether that socket belongs to this search.
     pub(super) fn knows(&self, socket: SocketId) -> bool {
-        self.data == Some(socket)
-            || self.control == Some(socket)
-            || self.strangers.iter().any(|s| s.0 == socket)
+        self.data == Some(socket) || self.control == Some(socket) || self.is_stranger(socket)
+    }
+
+    /// Whether that socket was accepted and has yet to say what it is for.
+    pub(super) fn is_stranger(&self, socket: SocketId) -> bool {
+        self.strangers.iter().any(|s| s.0 == socket)
     }
 
     /// Ends the search without a result.

@@ -141,7 +141,7 @@ impl Resource {
         }
     }
 
-    /// Offers no protocol version above that one (tests of older dialects).
+    /// Offers no protocol version above that one.
     pub fn cap_protocol(&mut self, version: u32) {
         self.protocol_max = version;
     }

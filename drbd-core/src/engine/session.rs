@@ -112,7 +112,14 @@ impl Resource {
 
     /// A packet on a socket of the search; false if it is not one of those.
     pub(super) fn pairing_packet(&mut self, socket: SocketId, frame: &Frame, out: &mut Vec<Command>) -> bool {
-        let known = self.connection.as_mut().and_then(|c| c.link.pairing()).is_some_and(|p| p.knows(socket));
+        let pairing = self.connection.as_mut().and_then(|c| c.link.pairing());
+        let stranger = pairing.as_ref().is_some_and(|p| p.is_stranger(socket));
+        let known = pairing.is_some_and(|p| p.knows(socket));
+        if stranger && !matches!(frame.packet, Packet::InitialData | Packet::InitialMeta) {
+            let text =
+                format!("Who connected began with {}, which begins no connection", frame.packet.name());
+            self.log("first-packet", Level::Warning, self.peer_subject(), text, out);
+        }
         if known {
             let mut commands = Vec::new();
             let frame = frame.clone();
@@ -131,6 +138,9 @@ impl Resource {
         let parting = self.asks_to_part();
         let Some(connection) = self.connection.as_deref_mut() else { return };
         if connection.link.pairing().is_some() {
+            if let SocketLoss::Malformed(text) = why {
+                self.log("first-packet", Level::Warning, self.peer_subject(), text.into_string(), out);
+            }
             self.with_pairing(|p, timing, random| p.lost(socket, timing, random), out);
             return;
         }

@@ -30,6 +30,8 @@ pub struct RoundReport {
     pub lies: u64,
     /// All packets.
     pub packets: u64,
+    /// Connections of which the two agreed on a version.
+    pub sessions: u64,
     /// Sockets that ended.
     pub ended: u64,
     /// What a node did that it must not do.
@@ -271,6 +273,7 @@ impl Way {
                     if let Ok(agreed) = handshake::agree(ours, theirs) {
                         pair.version = Some(agreed.version);
                         state.version = agreed.version;
+                        state.report.sessions += 1;
                     }
                 }
             }

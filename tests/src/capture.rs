@@ -265,7 +265,7 @@ impl Reader {
 }
 
 /// Of the algorithms a kernel has.
-fn digest_bytes(algorithm: &str) -> usize {
+pub(crate) fn digest_bytes(algorithm: &str) -> usize {
     match algorithm {
         "" => 0,
         "crc32c" | "crc32" => 4,

@@ -48,7 +48,6 @@ enum Line<'a> {
 }
 
 struct Replay<'a> {
-    lines: Vec<Line<'a>>,
     me: IpAddr,
     node: Node,
     /// Time of the capture up to which time has passed.
@@ -94,7 +93,6 @@ pub fn replay(text: &str, me: char) -> Result<Compared, String> {
         me: address,
         node: first_node(&seen, address)?,
         answers: Answers::of(&seen, address),
-        lines,
         at_ns: 0,
         sockets: [None; 2],
         generations: Generations::default(),
@@ -108,7 +106,6 @@ pub fn replay(text: &str, me: char) -> Result<Compared, String> {
             _ => false,
         }),
     };
-    let lines = std::mem::take(&mut replay.lines);
     for (n, line) in lines.iter().enumerate() {
         let rest = &lines[n..];
         replay.line(line, rest, &me.to_string()).map_err(|why| {

@@ -2,6 +2,7 @@
 
 use super::acknowledgements::Owed;
 use super::lies::Words;
+use crate::capture::digest_bytes;
 use crate::sim::Prng;
 use drbd_core::wire::header::header_bytes;
 use drbd_core::wire::{encode, handshake, Features, Frame, Framer, Packet, Stream};
@@ -383,13 +384,4 @@ fn changes_understanding(packet: &Packet) -> bool {
             | Packet::InitialData
             | Packet::InitialMeta
     )
-}
-
-/// Of crc32c, the only one that is configured.
-fn digest_bytes(algorithm: &str) -> usize {
-    if algorithm.is_empty() {
-        0
-    } else {
-        4
-    }
 }

@@ -63,6 +63,7 @@ impl Resource {
             return Err(reason.into());
         }
         self.adopt_size(d, size, first_size, crashed_full);
+        self.mark_writes_of_diskless_peer(d);
         let writable = self.role == Role::Primary;
         out.push(Command::Device { volume, size, writable });
         let text = format!("size = {} KB", size.0 / 2);

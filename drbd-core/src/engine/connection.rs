@@ -33,9 +33,6 @@ pub(super) struct Connection {
     pub(super) acknowledged_a: usize,
     /// Flushes (slab keys) that wait for a barrier to be acknowledged.
     pub(super) flush_waiters: Vec<u32>,
-    /// Writes of this node that only the peer has were acknowledged in an earlier session and not followed by a barrier:
-    /// nobody knows whether they are stable, until a barrier is acknowledged.
-    pub(super) unstable_at_peer: bool,
     /// Reads (slab keys) the peer was asked for.
     pub(super) remote_reads: Vec<u32>,
     /// Number of the epoch being filled; keeps counting over reconnects.
@@ -174,7 +171,6 @@ impl Connection {
             transfer_log: VecDeque::with_capacity(2 * crate::limits::REQUESTS_MAX),
             acknowledged_a: 0,
             flush_waiters: Vec::with_capacity(64),
-            unstable_at_peer: false,
             remote_reads: Vec::with_capacity(64),
             epoch: 0,
             sessions: 0,

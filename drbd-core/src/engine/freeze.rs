@@ -108,7 +108,7 @@ impl Resource {
 
     /// The peer alone has good data, and may have lost some that it once had: only the barrier after a write ends that.
     fn cannot_tell_what_is_stable(&self, d: usize) -> bool {
-        !self.disk_is_good(d) && self.connection.as_ref().is_some_and(|c| c.unstable_at_peer)
+        !self.disk_is_good(d) && self.connection.as_ref().is_some_and(|c| c.peer_devices[d].unstable_at_peer)
     }
 
     /// A write waits for something other than the end of a freeze, the activity log for one.

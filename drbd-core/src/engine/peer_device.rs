@@ -58,6 +58,9 @@ pub(super) struct PeerDevice {
     pub(super) consider_resync: bool,
     /// The peer refused a write, and its word of what became of its disk is on its way: only this node has that write.
     pub(super) refused_write: bool,
+    /// Writes of this node that only the peer has were acknowledged in an earlier session and not followed by a barrier:
+    /// nobody knows whether they are stable, until a barrier is acknowledged.
+    pub(super) unstable_at_peer: bool,
     /// As target: the Inconsistent state is not yet on stable storage, the peer's writes wait here.
     pub(super) gated: bool,
     pub(super) gate: VecDeque<PeerRequest>,
@@ -107,6 +110,7 @@ impl PeerDevice {
             discard_my_data: false,
             consider_resync: false,
             refused_write: false,
+            unstable_at_peer: false,
             gated: false,
             gate: VecDeque::new(),
             resync: None,

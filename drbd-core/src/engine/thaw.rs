@@ -191,8 +191,12 @@ impl Resource {
         }
         // What was sent in this session the peer still answers for.
         let answered_for = self.is_in_transfer_log(key);
+        self.requests[key].submitted = true;
+        if !answered_for && self.is_unmarked_difference(key) && self.can_resend(key) {
+            self.send_write(key, out);
+            return self.progress(key, out);
+        }
         let request = &mut self.requests[key];
-        request.submitted = true;
         if request.peer != PeerProgress::NotReplicated && !answered_for {
             request.peer = PeerProgress::Lost;
         }
@@ -200,6 +204,13 @@ impl Resource {
             self.mark_request(key);
         }
         self.progress(key, out);
+    }
+
+    /// The own disk may have it and the peer not. Failed upward or not, two copies of one generation have to be the same:
+    /// the peer gets it after all, and the demotion waits for the barrier after it.
+    fn is_unmarked_difference(&self, key: u32) -> bool {
+        let request = &self.requests[key];
+        request.is_write() && request.has_local_part() && self.lacks_mark(key)
     }
 
     fn restart_flush(&mut self, key: u32, out: &mut Vec<Command>) {

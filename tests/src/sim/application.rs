@@ -118,7 +118,10 @@ impl Cluster {
         };
         let tag = daemon.next_tag;
         daemon.next_tag += 1;
-        daemon.asked.insert(tag, Asked { wish, write, begun, zero_data, block_id: 0, refused: false, shows });
+        daemon.asked.insert(
+            tag,
+            Asked { wish, write, begun, zero_data, block_id: 0, refused: false, shows, handed_back: false },
+        );
         UpperRequest {
             tag: UpperTag(tag),
             volume: VolumeNumber(wish.volume as u16),
@@ -140,13 +143,17 @@ impl Cluster {
             self.daemon(node).payloads.release(payload);
         }
         let limits = self.daemon(node).resource.request_limits(VolumeNumber(wish.volume as u16));
-        if limits.fits(wish.op, (wish.count * 512) as u32) {
+        let fits = limits.fits(wish.op, (wish.count * 512) as u32);
+        if fits && asked.handed_back {
             self.fail("contract", format!("n{node} does not take {wish:?}, which fits {limits:?}"));
             return;
         }
         for mut part in take_apart(wish, &limits) {
             part.zero_data |= asked.zero_data;
             let request = self.begin(node, part);
+            if let Some(asked) = self.daemon(node).asked.get_mut(&request.tag.0) {
+                asked.handed_back = fits;
+            }
             // The engine is still at it.
             self.post(node, 0, Event::Upper(request));
         }
@@ -238,7 +245,7 @@ impl Cluster {
         let outrun = begins && self.ledgers[volume].is_forced_over(node);
         let promise = match protocol {
             _ if outrun => Promise::Outrun,
-            Protocol::A if apart => Promise::Outrun,
+            Protocol::A if apart || self.ledgers[volume].is_led_by_another(node) => Promise::Outrun,
             Protocol::A => Promise::Weak,
             Protocol::B | Protocol::C => Promise::Kept,
         };
@@ -281,8 +288,13 @@ impl Cluster {
     }
 
     /// The peer's disk refused a write, which this node learns before it is told that the disk was given up: the write is
-    /// done without the peer.
-    pub(crate) fn write_refused(&mut self, node: usize, ack: &BlockAck) {
+    /// done without the peer. If it was called done before, and this node has given up its own disk since, both disks have
+    /// failed it.
+    pub(crate) fn write_refused(&mut self, node: usize, volume: VolumeNumber, ack: &BlockAck) {
+        let volume = usize::from(volume.0);
+        if self.claims(node, volume).is_some_and(|c| !c.disk.has_data()) {
+            self.ledgers[volume].refused_by_both(ack.sector.0, u64::from(ack.bytes) / 512);
+        }
         let Some(daemon) = self.nodes[node].daemon.as_mut() else { return };
         if let Some(asked) = daemon.asked.values_mut().find(|asked| asked.block_id == ack.block_id) {
             asked.refused = true;

@@ -98,6 +98,8 @@ pub(crate) struct Asked {
     pub(crate) refused: bool,
     /// Whose data its node showed then.
     pub(crate) shows: u8,
+    /// It was handed back once though it fits: the peer for which it did not went in that moment.
+    pub(crate) handed_back: bool,
 }
 
 /// A running daemon.

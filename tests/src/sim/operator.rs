@@ -244,7 +244,10 @@ impl Cluster {
             return;
         }
         match step {
-            Step::Attach { .. } => self.nodes[node].died_primary = false,
+            Step::Attach { volume, .. } => {
+                self.nodes[node].died_primary = false;
+                self.took_own_disk(node, volume);
+            }
             Step::Primary { .. } => self.promotion_answered(node),
             Step::Down => self.clock.after(0, Happening::Ended { node, run }),
             _ => {}
@@ -292,6 +295,16 @@ impl Cluster {
             let verdict = self.ledgers[volume].promoted(serves, replica, apart, &look);
             self.judge("durability", verdict);
             self.nodes[node].promoted_on[volume] = good.then_some(serves);
+        }
+    }
+
+    /// A disk is attached again. If its node is Primary and alone, what it shows from here on is that disk's data.
+    fn took_own_disk(&mut self, node: usize, volume: usize) {
+        let alone = |c: Claims| c.primary && c.disk.has_data() && c.replication == ReplicationState::Off;
+        if self.claims(node, volume).is_some_and(alone) {
+            let nodes = &self.nodes;
+            let look = |n: usize, sector: u64| nodes[n].volumes[volume].data.current()[sector as usize];
+            self.ledgers[volume].took_own_disk(node, &look);
         }
     }
 

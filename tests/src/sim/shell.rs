@@ -447,7 +447,7 @@ impl Cluster {
                         self.agreement.is_over(node);
                     }
                     if let wire::Packet::NegAck(ack) = &frame.packet {
-                        self.write_refused(node, ack);
+                        self.write_refused(node, frame.volume, ack);
                     }
                     self.handle(node, Event::Packet { socket: SocketId(socket), frame, payload });
                 }

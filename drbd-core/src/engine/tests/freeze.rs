@@ -294,6 +294,37 @@ fn a_frozen_primary_may_be_demoted_and_taken_down() {
     }
 }
 
+/// The session is back for one of two volumes: still frozen, and what only the own disk has goes to the peer although it
+/// fails upward. Of one generation the copies have to be the same.
+#[test]
+fn what_a_demotion_fails_is_on_both_disks_or_on_none() {
+    let mut lab = fenced("resource-and-stonith");
+    for n in 0..2 {
+        lab.new_minor(n, 1);
+    }
+    let before = generation(&lab, 0);
+    lab.hold(1, Pending::is_write);
+    let under_way = lab.write(0, 1, 1);
+    lab.cut();
+    lab.nodes[1].pending.clear();
+    lab.crash(1);
+    lab.let_go(1);
+    lab.attach(1).expect("its own disk");
+    lab.begin_connect(1);
+    lab.mend();
+    lab.wait("the first volume meets", |lab| lab.peer_disk(0) == DiskState::UpToDate);
+    assert_eq!((lab.suspended(0).as_str(), lab.result(0, under_way)), ("fencing", None));
+    assert_eq!(lab.nodes[1].disk.get(&1).copied().unwrap_or(0), 0, "it was lost on the way");
+    let mut out = Vec::new();
+    lab.nodes[0].engine.demote_unasked(&mut out);
+    lab.carry_out_all(0, out);
+    lab.run();
+    assert_eq!(lab.result(0, under_way), Some(UpperResult::IoError));
+    assert_eq!((lab.role(0), generation(&lab, 0)), (Role::Secondary, before));
+    lab.check_alike();
+    lab.check_buffers();
+}
+
 #[test]
 fn protocol_a_does_not_go_with_stonith() {
     let options = net(&[("protocol", "A"), ("fencing", "resource-and-stonith")]);

@@ -7,7 +7,7 @@ use crate::engine::{
     AdminRequest, Command, Direction, Event, HmacPurpose, IoResult, SocketLoss, UpperOp, UpperRequest,
     UpperResult,
 };
-use crate::ids::{Instant, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag};
+use crate::ids::{Instant, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
 use crate::metadata::{Format, BLOCK_BYTES};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
@@ -117,6 +117,14 @@ impl Lab {
         ] {
             self.ask(n, request).expect("the configuration is taken");
         }
+    }
+
+    /// A further volume, without a disk.
+    pub(super) fn new_minor(&mut self, n: usize, volume: u16) {
+        let minor = Minor(100 + 10 * n as u32 + u32::from(volume));
+        let options = DeviceOptions::from(&OptionSet::default());
+        let request = AdminRequest::NewMinor { minor, volume: VolumeNumber(volume), options };
+        self.ask(n, request).expect("a free number");
     }
 
     pub(super) fn protocol(protocol: &str) -> Lab {

@@ -255,6 +255,29 @@ fn a_write_that_is_not_covered_is_done_again() {
     assert_eq!([7, 8, 9].map(|block| content(&lab, block)), [11, 21, 22]);
 }
 
+/// Demoted by force, a node still ends what its own disk had when the peer turned it away: of one generation the copies
+/// have to be the same.
+#[test]
+fn a_write_that_was_turned_away_is_done_again_by_a_node_that_was_demoted() {
+    let mut lab = both_primary();
+    let (decider, other) = (decider(&lab), 1 - decider(&lab));
+    lab.open(other);
+    hold_all(&mut lab);
+    let tags = [lab.write_blocks(decider, 7, &[11, 12]), lab.write_blocks(other, 8, &[21, 22])];
+    lab.let_packet_go(other, Stream::Data);
+    let answer = lab.let_packet_go(decider, Stream::Control);
+    assert!(matches!(answer, Packet::RetryWrite(_)), "{answer:?}");
+    let demotion = lab.begin(other, AdminRequest::Secondary { force: true });
+    let_all_go(&mut lab);
+    lab.pass_ms(1000);
+    assert!(lab.is_done(decider, tags[0]));
+    assert!(lab.result(other, tags[1]).is_some() && !lab.is_done(other, tags[1]));
+    assert_eq!(lab.role(other), Role::Secondary);
+    assert!(lab.nodes[other].replies.contains_key(&demotion));
+    assert!(lab.is_replicating(decider));
+    lab.check_alike();
+}
+
 #[test]
 fn concurrent_writes_are_warned_of_once() {
     let mut lab = both_primary();

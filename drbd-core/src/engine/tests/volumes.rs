@@ -2,22 +2,14 @@
 
 use super::lab::Lab;
 use super::node::VOLUME;
-use crate::config::{DeviceOptions, OptionSet};
 use crate::engine::AdminRequest;
-use crate::ids::{Minor, VolumeNumber};
+use crate::ids::VolumeNumber;
 use crate::refusal::Reason;
 use crate::states::{Conn84, ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::state_word::StateWord;
 use crate::wire::Packet;
 
 const SECOND: VolumeNumber = VolumeNumber(1);
-
-fn new_minor(lab: &mut Lab, n: usize, volume: u16) {
-    let minor = Minor(100 + 10 * n as u32 + u32::from(volume));
-    let options = DeviceOptions::from(&OptionSet::default());
-    let request = AdminRequest::NewMinor { minor, volume: VolumeNumber(volume), options };
-    lab.ask(n, request).expect("a free number");
-}
 
 fn del_minor(lab: &mut Lab, n: usize, volume: VolumeNumber) -> Result<(), Reason> {
     lab.ask(n, AdminRequest::DelMinor { volume }).map_err(|refusal| refusal.reason)
@@ -48,7 +40,7 @@ fn a_volume_is_made_on_one_node_after_the_other() {
     for first in 0..2 {
         let mut lab = Lab::running("C");
         lab.nodes.iter_mut().for_each(|node| node.sent.clear());
-        new_minor(&mut lab, first, 1);
+        lab.new_minor(first, 1);
         goes_on(&mut lab);
         assert!(!meets(&lab, first, 1), "the peer has no such volume");
         let told = |p: &Packet| match p {
@@ -59,7 +51,7 @@ fn a_volume_is_made_on_one_node_after_the_other() {
         };
         assert!(lab.nodes[first].sent.iter().any(told), "it says so all the same, as 8.4 does");
         lab.nodes[first].sent.clear();
-        new_minor(&mut lab, 1 - first, 1);
+        lab.new_minor(1 - first, 1);
         assert!(meets(&lab, 0, 1) && meets(&lab, 1, 1));
         let again = lab.nodes[first].sent.iter().any(|p| matches!(p, Packet::Sizes(_)));
         assert!(again, "what the peer could not hear is said once more");
@@ -81,7 +73,7 @@ fn both_nodes_make_it_at_once() {
     let mut lab = Lab::running("C");
     for n in 0..2 {
         lab.hold_packets(n);
-        new_minor(&mut lab, n, 1);
+        lab.new_minor(n, 1);
     }
     for n in 0..2 {
         lab.let_packets_go(n);
@@ -94,7 +86,7 @@ fn both_nodes_make_it_at_once() {
 fn roles_do_not_wait_for_a_volume_the_peer_lacks() {
     let mut lab = Lab::running("C");
     lab.secondary(0).expect("nobody has it open");
-    new_minor(&mut lab, 0, 1);
+    lab.new_minor(0, 1);
     assert_eq!(lab.primary(0, false), Err(Reason::NoUpToDateDisk), "the new volume has no data");
     lab.primary(1, false).expect("it has one volume, and that is good");
     assert_eq!(peer_role(&lab, 0), Role::Primary);
@@ -108,8 +100,8 @@ fn roles_do_not_wait_for_a_volume_the_peer_lacks() {
 #[test]
 fn a_volume_is_deleted_on_one_node_after_the_other() {
     let mut lab = Lab::running("C");
-    new_minor(&mut lab, 0, 1);
-    new_minor(&mut lab, 1, 1);
+    lab.new_minor(0, 1);
+    lab.new_minor(1, 1);
     assert_eq!(del_minor(&mut lab, 0, SECOND), Err(Reason::MinorConfigured), "a Primary keeps its volumes");
     del_minor(&mut lab, 1, SECOND).expect("Secondary and Diskless");
     assert_eq!(lab.nodes[1].engine.devices.len(), 1);
@@ -121,7 +113,7 @@ fn a_volume_is_deleted_on_one_node_after_the_other() {
         );
     }
     goes_on(&mut lab);
-    new_minor(&mut lab, 1, 1);
+    lab.new_minor(1, 1);
     lab.wait("it is made anew, in a new session", |lab| meets(lab, 0, 1) && meets(lab, 1, 1));
     del_minor(&mut lab, 1, SECOND).expect("Secondary and Diskless");
     lab.secondary(0).expect("nobody has it open");
@@ -134,8 +126,8 @@ fn a_volume_is_deleted_on_one_node_after_the_other() {
 #[test]
 fn the_first_volume_may_go_as_well() {
     let mut lab = Lab::running("C");
-    new_minor(&mut lab, 0, 1);
-    new_minor(&mut lab, 1, 1);
+    lab.new_minor(0, 1);
+    lab.new_minor(1, 1);
     lab.secondary(0).expect("nobody has it open");
     lab.detach(1).expect("the peer has the data");
     del_minor(&mut lab, 1, VOLUME).expect("Secondary and Diskless");
@@ -148,8 +140,8 @@ fn the_first_volume_may_go_as_well() {
 #[test]
 fn nothing_is_left_half_deleted_when_the_link_dies() {
     let mut lab = Lab::running("C");
-    new_minor(&mut lab, 0, 1);
-    new_minor(&mut lab, 1, 1);
+    lab.new_minor(0, 1);
+    lab.new_minor(1, 1);
     lab.hold_packets(0);
     let ticket = lab.begin(1, AdminRequest::DelMinor { volume: SECOND });
     assert!(!lab.nodes[1].replies.contains_key(&ticket), "the peer was not yet heard");
@@ -164,7 +156,7 @@ fn nothing_is_left_half_deleted_when_the_link_dies() {
 fn both_nodes_delete_it_at_once() {
     let mut lab = Lab::running("C");
     for n in 0..2 {
-        new_minor(&mut lab, n, 1);
+        lab.new_minor(n, 1);
     }
     lab.secondary(0).expect("nobody has it open");
     let mut tickets = Vec::new();

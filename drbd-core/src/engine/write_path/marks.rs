@@ -39,6 +39,16 @@ impl Resource {
         }
     }
 
+    /// What a peer without disk sent before this disk was given up, and waits for its turn: written to it now that it is
+    /// back, it will be on no other, and the bitmap it comes back with does not name it.
+    pub(in crate::engine) fn mark_writes_of_diskless_peer(&mut self, d: usize) {
+        let alone = self.peer_requests.iter().filter(|(_, r)| r.device == d && r.alone);
+        let blocks: Vec<(Sector, u32)> = alone.map(|(_, r)| (r.sector, r.bytes)).collect();
+        for (sector, bytes) in blocks {
+            self.mark_blocks(d, sector, bytes);
+        }
+    }
+
     /// Marks the blocks of a write that one side may lack: at the moment this is learned and never later, for a resync may
     /// have copied them since.
     pub(in crate::engine) fn mark_request(&mut self, key: u32) {

@@ -298,8 +298,10 @@ impl Resource {
             self.park(key, out);
             return;
         }
-        // Nothing new begins on a node that was demoted by force: its disk and its log are no longer a Primary's.
-        if self.requests[key].doomed || self.force_io_failures {
+        // Nothing new begins on a node that was demoted by force: its disk and its log are no longer a Primary's. What
+        // the own disk had before the peer turned it away is not new: left there it would be a difference of one generation.
+        let Request { doomed, only_here, .. } = self.requests[key];
+        if (doomed || self.force_io_failures) && !only_here {
             self.fail_now(key, out);
             return;
         }

@@ -198,7 +198,7 @@ impl Resource {
             return None;
         }
         let Some(last) = last.filter(|_| session.sent_epochs.unacknowledged > 0) else {
-            let unknown = only_at_peer && connection.unstable_at_peer;
+            let unknown = only_at_peer && connection.peer_devices[d].unstable_at_peer;
             return (!unknown).then_some(FlushAtPeer::Covered);
         };
         self.urge_peer(out);
@@ -397,7 +397,10 @@ impl Resource {
             session.sent_epochs.unacknowledged = session.sent_epochs.unacknowledged.saturating_sub(1);
             session.write_progress_at = now;
         }
-        connection.unstable_at_peer = false;
+        // One barrier is for all volumes.
+        for peer_device in &mut connection.peer_devices {
+            peer_device.unstable_at_peer = false;
+        }
         for _ in 0..members {
             let connection = self.connection.as_mut().expect("as above");
             // What the last one made room for may have found the link congested, and let the peer go.
@@ -494,7 +497,7 @@ impl Resource {
             completed && protocol == Protocol::A && self.devices[d].backing.is_none();
         let only_at_peer = completed && !self.disk_is_good(d);
         if let Some(connection) = self.connection.as_mut() {
-            connection.unstable_at_peer |= only_at_peer;
+            connection.peer_devices[d].unstable_at_peer |= only_at_peer;
         }
         self.requests[key].peer = PeerProgress::Lost;
         self.mark_request(key);

@@ -9,7 +9,10 @@
 //!   with that disk, and never had a flush).
 //! - B: additionally what the Secondary had received but not written when it went down itself.
 //! - A: additionally what had not reached the Secondary when it was promoted. It then holds a prefix of the order of
-//!   sending, never a hole. A Primary that has not noticed yet that the other was promoted apart goes on in vain.
+//!   sending, never a hole. A Primary that has not noticed yet that the other was promoted apart goes on in vain, also
+//!   while that one is down again. A Primary without disk that takes its own one back when the peer's is out of reach is
+//!   like one promoted.
+//! - A and B: what both disks refused, this node's before or after it was acknowledged.
 //! - all: what was written on the losing side of a divergence the operator made (promoting a node apart) and resolved
 //!   with `--discard-my-data`. A policy may call that side unchanged by what its own users wrote: then what a Primary
 //!   lost with its power stays lost, though the other node, promoted apart as well, had it.
@@ -109,6 +112,8 @@ pub(crate) struct Ledger {
     unflushed: Vec<u32>,
     /// A node was promoted that lacked something acknowledged.
     pub(crate) diverged: bool,
+    /// Nodes that were promoted without what another has, or apart from it, since they were last in sync.
+    led_by: u8,
     /// Nodes that went down since they were last in sync.
     torn: u8,
     /// Nodes whose Inconsistent disk the operator forced good since then.
@@ -137,6 +142,7 @@ impl Ledger {
             all: (1 << nodes) - 1,
             unflushed: Vec::new(),
             diverged: false,
+            led_by: 0,
             torn: 0,
             forced: 0,
             lost_at: [0; 8],
@@ -423,8 +429,10 @@ impl Ledger {
             let counts = write.acknowledged && write.ended.is_some_and(|ended| ended < begun);
             let held = entry.held & !entry.given_up;
             let here = local && held >> node & 1 == 1 && entry.since[node] < begun;
-            let elsewhere =
-                held != 0 && !self.diverged && entry.returning.is_none_or(|n| shows >> n & 1 == 0);
+            let elsewhere = held != 0
+                && !self.diverged
+                && !entry.outrun
+                && entry.returning.is_none_or(|n| shows >> n & 1 == 0);
             if counts && (here || elsewhere) && self.is_older(content, sector, entry.write) {
                 return Err(format!(
                     "a read of sector {sector} on n{node} returned {}, older than acknowledged write {}",
@@ -537,6 +545,7 @@ impl Ledger {
             }
         }
         self.diverged = false;
+        self.led_by = 0;
         self.torn = 0;
         Ok(())
     }

@@ -3,8 +3,43 @@
 use super::{Ledger, Look, BEGINNING};
 
 impl Ledger {
+    /// Another node's data is the data now, whether that node is up or not.
+    pub(crate) fn is_led_by_another(&self, node: usize) -> bool {
+        self.led_by & !(1 << node) != 0
+    }
+
+    /// A Primary without disk has its own one back, and the other node's is out of reach: as at a promotion, what that
+    /// disk may lack of what was acknowledged is given up.
+    pub(crate) fn took_own_disk(&mut self, node: usize, look: Look<'_>) {
+        for at in 0..self.touched.len() {
+            let sector = self.touched[at];
+            let now = look(node, sector);
+            let head = self.heads[sector as usize] as usize;
+            for at in 0..self.lists[head].len() {
+                let entry = self.lists[head][at];
+                let lacks = entry.held >> node & 1 == 0 && self.is_older(now, sector, entry.write);
+                self.lists[head][at].outrun |= entry.weak && lacks;
+            }
+        }
+    }
+
+    /// The disk of the node that asked for a write was given up, and now the other's refuses it: nobody has it.
+    pub(crate) fn refused_by_both(&mut self, first: u64, count: u64) {
+        for sector in first..first + count {
+            let head = self.heads[sector as usize] as usize;
+            for entry in &mut self.lists[head] {
+                let write = &self.writes[entry.write as usize];
+                if write.acknowledged && (write.first, write.count) == (first, count) {
+                    entry.held = 0;
+                    entry.due = 0;
+                }
+            }
+        }
+    }
+
     /// Both nodes are in sync: what was torn is mended.
     pub(crate) fn in_sync(&mut self) {
+        self.led_by = 0;
         self.torn = 0;
         self.forced = 0;
     }
@@ -73,6 +108,7 @@ impl Ledger {
         let bit = 1 << node;
         let torn = self.torn & bit != 0;
         self.diverged |= apart;
+        self.led_by |= if apart { bit } else { 0 };
         let replica = replica && !self.diverged;
         let mut oldest_missing: Option<(u64, u32)> = None;
         for at in 0..self.touched.len() {
@@ -99,6 +135,7 @@ impl Ledger {
                     ));
                 }
                 self.diverged = true;
+                self.led_by |= bit;
                 self.lists[head][at].outrun |= entry.weak;
                 // Of the side that was given up it has what was mirrored to it since, and nothing else.
                 if entry.held & !entry.given_up == 0 && entry.due == 0 {

@@ -78,7 +78,7 @@ impl Resource {
         if !connection.transfer_log.is_empty() {
             return;
         }
-        connection.log_outrun = false;
+        connection.forget_outrun_log();
         for peer_device in &mut connection.peer_devices {
             if peer_device.replication == ReplicationState::Ahead && peer_device.catch_up_at.is_none() {
                 peer_device.catch_up_at = Some(at);

@@ -27,8 +27,6 @@ pub(super) struct Connection {
     pub(super) transfer_log: VecDeque<u32>,
     /// Sectors of those writes.
     pub(super) log_sectors: u64,
-    /// Later ones were not sent, as the peer could not take them: sent again, those of the log might undo them.
-    pub(super) log_outrun: bool,
     /// How many writes at the head of the transfer log are known to be in the kernel's buffer (protocol A).
     pub(super) acknowledged_a: usize,
     /// Flushes (slab keys) that wait for a barrier to be acknowledged.
@@ -157,6 +155,11 @@ impl Stage {
 }
 
 impl Connection {
+    /// There is no transfer log that could be sent again.
+    pub(super) fn forget_outrun_log(&mut self) {
+        self.peer_devices.iter_mut().for_each(|p| p.log_outrun = false);
+    }
+
     pub(super) fn new(peer: NodeId, options: NetOptions) -> Connection {
         Connection {
             peer,
@@ -167,7 +170,6 @@ impl Connection {
             link: Link::Idle,
             peer_devices: Vec::new(),
             log_sectors: 0,
-            log_outrun: false,
             transfer_log: VecDeque::with_capacity(2 * crate::limits::REQUESTS_MAX),
             acknowledged_a: 0,
             flush_waiters: Vec::with_capacity(64),

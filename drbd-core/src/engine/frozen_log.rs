@@ -3,6 +3,7 @@
 
 use super::command::Command;
 use super::event::UpperOp;
+use super::generation::ROLE_BIT;
 use super::planted::Bug;
 use super::resource::Resource;
 use super::write_path::request::{PeerProgress, Request};
@@ -40,6 +41,26 @@ impl Resource {
         }
     }
 
+    /// A session ends. What is frozen from an earlier one was sent to the data that the peer had then.
+    pub(super) fn note_generations_at_freeze(&mut self) {
+        for d in 0..self.devices.len() {
+            if self.has_frozen_writes(d) {
+                continue;
+            }
+            let Some(connection) = self.connection.as_deref_mut() else { return };
+            let peer_device = &mut connection.peer_devices[d];
+            peer_device.generation_at_freeze = peer_device.uuids.map(|told| told.current & !ROLE_BIT);
+        }
+    }
+
+    /// Nobody else wrote to the peer's data since it was sent what is frozen: sent again that undoes nothing.
+    pub(super) fn is_peer_as_at_freeze(&self, d: usize, current: u64) -> bool {
+        let own = self.devices[d].backing.as_deref().map(|b| b.super_block.current_uuid & !ROLE_BIT);
+        let then = self.connection.as_deref().and_then(|c| c.peer_devices[d].generation_at_freeze);
+        let current = Some(current & !ROLE_BIT);
+        current == own || current == then
+    }
+
     /// Before this node tells its generations: if the log cannot be sent again, the peer has to take the difference by
     /// a resync, and a new generation is what makes it.
     pub(super) fn prepare_frozen_log(&mut self, out: &mut Vec<Command>) {
@@ -50,7 +71,7 @@ impl Resource {
         // A second Primary may have overwritten what is in the log.
         let shared = self.two_primaries_allowed();
         let tangled = shared
-            || self.is_log_outrun()
+            || (0..self.devices.len()).any(|d| self.is_log_outrun(d))
             || self.covered(&self.freeze.log).is_none_or(|covered| {
                 let has_disk = |key: &u32| self.devices[self.requests[*key].device].backing.is_some();
                 covered.partly.iter().any(has_disk)
@@ -72,12 +93,13 @@ impl Resource {
     }
 
     /// A resync is decided: what is frozen becomes part of it, before the bitmap is told. As its target this node keeps
-    /// what was reported, to be sent again: the peer's copy may be older, if its power failed.
-    pub(super) fn mark_frozen_log(&mut self, d: usize, as_target: bool, out: &mut Vec<Command>) {
+    /// what was reported, to be sent again: the peer's copy may be older, if its power failed. Not so if others wrote there
+    /// since: `keep_reported` is false then.
+    pub(super) fn mark_frozen_log(&mut self, d: usize, keep_reported: bool, out: &mut Vec<Command>) {
         let log = std::mem::take(&mut self.freeze.log);
         let (ours, others): (Vec<u32>, Vec<u32>) = log.into_iter().partition(|&key| {
             let request = &self.requests[key];
-            request.device == d && request.is_write() && !(as_target && request.completed)
+            request.device == d && request.is_write() && !(keep_reported && request.completed)
         });
         self.freeze.log = others;
         for &key in &ours {
@@ -126,7 +148,9 @@ impl Resource {
         }
         // Sent again it would for a moment undo a later one on the peer. Without a disk here no resync helps; what the
         // peer acknowledged it has, unless its power failed.
-        let undoes = covered.partly.contains(&key) || self.is_log_outrun() || self.two_primaries_allowed();
+        let undoes = covered.partly.contains(&key)
+            || self.is_log_outrun(self.requests[key].device)
+            || self.two_primaries_allowed();
         if undoes || !self.can_resend(key) {
             return self.give_up_at_peer(key, out);
         }
@@ -201,20 +225,20 @@ impl Resource {
             self.send_owed_barrier(out);
         }
         if let Some(connection) = self.connection.as_mut().filter(|_| self.freeze.log.is_empty()) {
-            connection.log_outrun = false;
+            connection.forget_outrun_log();
         }
     }
 
     /// A write is not sent, as the peer cannot take it. A resync may bring it there while what was sent before is still in
     /// the transfer log: the log no longer has the last word on what the peer holds.
-    pub(super) fn outrun_transfer_log(&mut self) {
+    pub(super) fn outrun_transfer_log(&mut self, d: usize) {
         if let Some(connection) = self.connection.as_mut() {
-            connection.log_outrun |= !connection.transfer_log.is_empty();
+            connection.peer_devices[d].log_outrun |= !connection.transfer_log.is_empty();
         }
     }
 
-    fn is_log_outrun(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.log_outrun)
+    fn is_log_outrun(&self, d: usize) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.peer_devices[d].log_outrun)
     }
 
     fn close_current_epoch(&mut self) {

@@ -513,6 +513,7 @@ impl Resource {
         out: &mut Vec<Command>,
     ) -> Result<Outcome, Fault> {
         let subject = self.peer_device_subject(d);
+        let as_at_freeze = self.is_peer_as_at_freeze(d, uuids.current);
         for (level, text) in &decision.log {
             self.log("sync-handshake", *level, subject.clone(), text.clone(), out);
         }
@@ -538,7 +539,7 @@ impl Resource {
                 Ok(Outcome::Go(ReplicationState::WFBitMapS))
             }
             Action::Target { full } => {
-                self.mark_frozen_log(d, true, out);
+                self.mark_frozen_log(d, as_at_freeze, out);
                 self.mark_all(d, full);
                 Ok(Outcome::Go(ReplicationState::WFBitMapT))
             }

@@ -21,6 +21,8 @@ pub(super) struct PeerDevice {
     pub(super) resync_suspended: ResyncSuspended,
     /// The peer's generations as last told in this session.
     pub(super) uuids: Option<Uuids>,
+    /// What its generation was as the session ended whose transfer log is frozen.
+    pub(super) generation_at_freeze: Option<u64>,
     /// The peer's sizes as last told in this session.
     pub(super) sizes: Option<Sizes>,
     /// The size of the device told to the peer last in this session.
@@ -61,6 +63,9 @@ pub(super) struct PeerDevice {
     /// Writes of this node that only the peer has were acknowledged in an earlier session and not followed by a barrier:
     /// nobody knows whether they are stable, until a barrier is acknowledged.
     pub(super) unstable_at_peer: bool,
+    /// Writes later than those of the transfer log were not sent, as the peer could not take them: sent again, those of the
+    /// log might undo them.
+    pub(super) log_outrun: bool,
     /// As target: the Inconsistent state is not yet on stable storage, the peer's writes wait here.
     pub(super) gated: bool,
     pub(super) gate: VecDeque<PeerRequest>,
@@ -92,6 +97,7 @@ impl PeerDevice {
             peer_disk: DiskState::DUnknown,
             resync_suspended: ResyncSuspended::default(),
             uuids: None,
+            generation_at_freeze: None,
             sizes: None,
             told_size: Sector(0),
             new_area: false,
@@ -111,6 +117,7 @@ impl PeerDevice {
             consider_resync: false,
             refused_write: false,
             unstable_at_peer: false,
+            log_outrun: false,
             gated: false,
             gate: VecDeque::new(),
             resync: None,

@@ -605,6 +605,7 @@ impl Resource {
     }
 
     fn close_session(&mut self, out: &mut Vec<Command>) {
+        self.note_generations_at_freeze();
         let Some(connection) = self.connection.as_deref_mut() else { return };
         let mut received = None;
         let mut held_stream = super::write_path::two_primaries::HeldStream::default();

@@ -51,16 +51,16 @@ struct Totals {
 fn main() -> ExitCode {
     let mut numbers = std::env::args().skip(1).map(|a| a.parse::<u64>());
     let (Some(Ok(seconds)), seed) = (numbers.next(), numbers.next().and_then(Result::ok).unwrap_or(1)) else {
-        eprintln!("usage: hostile_peer SECONDS [SEED]");
+        eprintln!("usage: hostile_peer SECONDS [SEED [FIRST_PAIR]]");
         return ExitCode::from(2);
     };
+    let mut pair = numbers.next().and_then(Result::ok).unwrap_or(0);
     let mut totals = Totals::default();
     let begin = Instant::now();
-    let mut pair = 0;
     while begin.elapsed().as_secs() < seconds {
         let seed = seed.wrapping_mul(1_000_003).wrapping_add(pair);
         if let Err(e) = pair_of_nodes(seed, pair as usize, &mut totals) {
-            eprintln!("hostile_peer: seed {seed}, {}: {e}", SETTINGS[pair as usize % SETTINGS.len()]);
+            eprintln!("hostile_peer: pair {pair}, {}: {e}", SETTINGS[pair as usize % SETTINGS.len()]);
             return ExitCode::FAILURE;
         }
         pair += 1;

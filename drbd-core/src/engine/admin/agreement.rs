@@ -261,7 +261,9 @@ impl Resource {
         };
         let (mask, val) = mirror(mask, val);
         let peer_role = (mask & field::PEER != 0).then(|| role_of(val >> 2)).flatten();
-        if peer_role == Some(Role::Primary) && self.has_unshared_writes_at_peer() {
+        // Until its demotion is kept this node may have on its disk what is not stable yet.
+        let demoting = self.admin.is_demoting() && !self.two_primaries_allowed();
+        if peer_role == Some(Role::Primary) && (demoting || self.has_unshared_writes_at_peer()) {
             return Reason::ConcurrentStateChange.number();
         }
         let own_disk = (mask & field::DISK != 0).then(|| disk_of(val)).flatten();

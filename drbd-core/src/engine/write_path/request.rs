@@ -319,7 +319,7 @@ impl Resource {
         let local = self.devices[d].usable().is_some();
         if local && !mirrored {
             self.mark_unmirrored(d, sector, bytes, out);
-            self.outrun_transfer_log();
+            self.outrun_transfer_log(d);
         }
         if mirrored {
             self.send_write(key, out);

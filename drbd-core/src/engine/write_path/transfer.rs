@@ -466,7 +466,7 @@ impl Resource {
             return;
         }
         let Some(connection) = self.connection.as_mut() else { return };
-        connection.log_outrun = false;
+        connection.forget_outrun_log();
         let log = std::mem::take(&mut connection.transfer_log);
         let flushes = std::mem::take(&mut connection.flush_waiters);
         let reads = std::mem::take(&mut connection.remote_reads);

@@ -292,6 +292,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (13_194_149_534_164, "the simulator made new metadata of every volume but the one that kept the nodes apart"),
     (13_194_169_538_674, "a session began while a disk had yet to take what its receipt was acknowledged for before"),
     (13_194_199_541_403, "the checker wanted a Primary frozen for a volume that was made anew on it and had no good data yet"),
+    (13_194_229_538_886, "a node was promoted before its peer, whose demotion was under way, had given it the last writes"),
     (17_592_186_045_183, "the sizes of a handshake took the place of a resize whose metadata was being written"),
     (17_592_186_444_581, "the operator of the simulator left metadata where a device had ended before it grew"),
     (17_592_186_544_575, "writes received while a new part waited to be copied were dropped with their session"),

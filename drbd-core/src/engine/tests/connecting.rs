@@ -3,11 +3,12 @@
 use super::lab::Lab;
 use super::node::{net, Pending};
 use crate::config::{DeviceOptions, OptionSet};
-use crate::engine::{AdminRequest, HmacPurpose};
-use crate::ids::{Minor, NodeId, VolumeNumber};
+use crate::engine::{AdminRequest, Event, HmacPurpose, SocketLoss};
+use crate::ids::{Minor, NodeId, PayloadId, SocketId, VolumeNumber};
 use crate::metadata::Format;
 use crate::refusal::Reason;
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
+use crate::wire::{Frame, Packet};
 
 #[test]
 fn two_fresh_nodes_meet_and_wait_for_an_administrator() {
@@ -45,6 +46,27 @@ fn the_same_with_metadata_of_8_4() {
     lab.mend();
     lab.wait("in sync", |lab| lab.is_in_sync());
     lab.check_alike();
+}
+
+/// Who begins with something else is told apart from a peer that is not there, and the peer still gets in.
+#[test]
+fn a_stranger_that_begins_with_something_else_is_logged() {
+    let mut lab = Lab::protocol("C");
+    lab.begin_connect(0);
+    lab.pass_ms(2_000);
+    let peer = NodeId(1);
+    let (wrong, senseless) = (SocketId(900), SocketId(901));
+    lab.tell(0, Event::Accepted { peer, socket: wrong });
+    let frame = Frame { volume: VolumeNumber(0), packet: Packet::Ping };
+    lab.tell(0, Event::Packet { socket: wrong, frame, payload: PayloadId::NONE });
+    lab.tell(0, Event::Accepted { peer, socket: senseless });
+    let text = "The peer sent a packet header that makes no sense";
+    lab.tell(0, Event::SocketLost { socket: senseless, why: SocketLoss::Malformed(text.into()) });
+    for said in ["Who connected began with P_PING, which begins no connection", text] {
+        assert!(lab.nodes[0].log_lines.iter().any(|line| line.contains(said)), "{said}");
+    }
+    lab.begin_connect(1);
+    lab.wait("a connection", |lab| lab.is_replicating(0) && lab.is_replicating(1));
 }
 
 const SECRET: [(&str, &str); 2] = [("cram-hmac-alg", "sha1"), ("shared-secret", "tiger")];

@@ -421,6 +421,12 @@ impl Lab {
         }
     }
 
+    /// Something happens to a node that the lab does not make happen by itself.
+    pub(super) fn tell(&mut self, n: usize, event: Event) {
+        self.events.push_back((n, event));
+        self.run();
+    }
+
     /// Lets time pass until something is so.
     pub(super) fn wait(&mut self, what: &str, so: impl Fn(&Lab) -> bool) {
         let end = self.now.plus_ms(180_000);

@@ -151,6 +151,12 @@ impl Disks {
         self.attached.iter().any(|a| a.volume == volume)
     }
 
+    /// The file or device a volume's data is on.
+    pub(crate) fn data_file(&self, volume: VolumeNumber) -> Option<&std::fs::File> {
+        let attached = self.attached.iter().find(|a| a.volume == volume && !a.closing)?;
+        Some(&attached.disk.data.file)
+    }
+
     fn find(&mut self, volume: VolumeNumber) -> Option<&mut Attached> {
         self.attached.iter_mut().find(|a| a.volume == volume && !a.closing)
     }

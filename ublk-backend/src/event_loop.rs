@@ -7,8 +7,9 @@ use crate::digest;
 use crate::digest_worker::DigestWorker;
 use crate::discard_worker::DiscardWorker;
 use crate::disk_io::Disks;
+use crate::frontend::block_status::{all_data, allocation_of, out_of_sync_in};
 use crate::frontend::nbd::{self, NbdServer};
-use crate::frontend::Gate;
+use crate::frontend::{Gate, StatusContext, StatusRun};
 use crate::log::Logger;
 use crate::mailbox::{Brings, ControlPlane, ToControl, ToData};
 use crate::payload_pool::WriteBounds;
@@ -242,7 +243,7 @@ impl DataLoop {
     /// Hands over requests until the session has no complete one left.
     fn drain_session(&mut self, slot: u32) {
         loop {
-            let gate = EngineGate(&self.engine);
+            let gate = EngineGate { engine: &self.engine, disks: &self.disks };
             match self.nbd.next(slot, &gate, &mut self.ring, &mut self.pools) {
                 nbd::Next::Upper(request) => self.deliver(Event::Upper(request)),
                 nbd::Next::Opened(volume) => self.deliver(Event::Opened { volume }),
@@ -302,7 +303,7 @@ impl DataLoop {
             }
             Command::Send { socket, frame, payload } => self.links.send(socket, &frame, payload, pools),
             Command::Complete { tag, result, payload } => {
-                let gate = EngineGate(&self.engine);
+                let gate = EngineGate { engine: &self.engine, disks: &self.disks };
                 let ending = self.nbd.complete(tag, result, payload, &gate, pools);
                 self.events.extend(self.nbd.take_again().map(Event::Upper));
                 if let Some(slot) = ending {
@@ -507,14 +508,37 @@ impl DataLoop {
     }
 }
 
-struct EngineGate<'a>(&'a Resource);
+struct EngineGate<'a> {
+    engine: &'a Resource,
+    disks: &'a Disks,
+}
 
 impl Gate for EngineGate<'_> {
     fn may_open(&self, volume: VolumeNumber) -> Result<Sector, String> {
-        self.0.may_open(volume)
+        self.engine.may_open(volume)
     }
 
     fn limits(&self, volume: VolumeNumber) -> RequestLimits {
-        self.0.request_limits(volume)
+        self.engine.request_limits(volume)
+    }
+
+    fn block_status(
+        &self,
+        volume: VolumeNumber,
+        context: StatusContext,
+        stretch: std::ops::Range<u64>,
+        most: usize,
+    ) -> Vec<StatusRun> {
+        let known = match context {
+            StatusContext::Allocation if self.engine.is_disk_up_to_date(volume) => {
+                self.disks.data_file(volume).map(|file| allocation_of(file, stretch.clone(), most))
+            }
+            StatusContext::Allocation => None,
+            StatusContext::OutOfSync => {
+                let words = self.engine.out_of_sync_words(volume);
+                words.map(|words| out_of_sync_in(words, stretch.clone(), most))
+            }
+        };
+        known.filter(|runs| !runs.is_empty()).unwrap_or_else(|| all_data(&stretch))
     }
 }

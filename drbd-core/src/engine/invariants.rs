@@ -86,7 +86,7 @@ impl Resource {
         }
     }
 
-    /// Out-of-sync words of a volume towards its peer (tests).
+    /// Out-of-sync words of a volume towards its peer: a bit for 4 KiB.
     pub fn out_of_sync_words(&self, volume: VolumeNumber) -> Option<&[u64]> {
         let d = self.device_index(volume)?;
         let slot = self.peer_slot(d)?;

@@ -294,6 +294,11 @@ impl Resource {
         Ok(self.devices[d].size)
     }
 
+    /// Everything a volume's users see is on this node's disk.
+    pub fn is_disk_up_to_date(&self, volume: crate::ids::VolumeNumber) -> bool {
+        self.device_index(volume).is_some_and(|d| self.devices[d].disk == DiskState::UpToDate)
+    }
+
     pub(super) fn connection_state(&self) -> ConnectionState {
         self.connection.as_ref().map_or(ConnectionState::StandAlone, |c| c.state)
     }

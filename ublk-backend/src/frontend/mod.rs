@@ -4,9 +4,13 @@
 //! each a tag and gets it back with the result. It asks for buffers before it reads bulk, and stops reading while there
 //! are none.
 
+pub(crate) mod block_status;
 pub(crate) mod nbd;
+mod nbd_contexts;
 mod nbd_negotiation;
 mod nbd_session;
+
+pub(crate) use block_status::{StatusContext, StatusRun};
 
 use drbd_core::engine::{RequestLimits, UpperRequest};
 use drbd_core::ids::{Sector, UpperTag, VolumeNumber};
@@ -18,6 +22,14 @@ pub(crate) trait Gate {
     fn may_open(&self, volume: VolumeNumber) -> Result<Sector, String>;
     /// Asked before every request: what the engine takes now.
     fn limits(&self, volume: VolumeNumber) -> RequestLimits;
+    /// What is known of a stretch of a volume, from its beginning: at least one run, and not more than `most`.
+    fn block_status(
+        &self,
+        volume: VolumeNumber,
+        context: StatusContext,
+        stretch: std::ops::Range<u64>,
+        most: usize,
+    ) -> Vec<StatusRun>;
 }
 
 /// Who waits for an upper request.
@@ -28,7 +40,7 @@ pub(crate) struct Waiting {
     /// Its request, of which this is a part.
     pub(crate) request: u32,
     /// Where the part begins in the request.
-    pub(crate) offset_bytes: u32,
+    pub(crate) offset_bytes: u64,
     /// What the engine was asked.
     pub(crate) upper: UpperRequest,
 }

@@ -4,7 +4,7 @@
 //! says "don't fragment", gets them whole. A flush on one connection covers all, because order is the engine's.
 
 use super::nbd_negotiation::{greeting, Step};
-use super::nbd_session::{Part, Phase, Session, REQUEST_BYTES};
+use super::nbd_session::{Part, Phase, Session, EXTENDED_REQUEST_BYTES};
 use super::{Gate, UpperTable};
 use crate::event_loop::Source;
 use crate::ring::{Op, Ring};
@@ -189,15 +189,18 @@ impl NbdServer {
             if !session.skip(ring) {
                 return Next::Wait;
             }
-            let Some(head) = session.stream.pending().first_chunk::<REQUEST_BYTES>().copied() else {
+            let length = session.head_bytes();
+            let mut head = [0; EXTENDED_REQUEST_BYTES];
+            let Some(bytes) = session.stream.pending().get(..length) else {
                 session.stream.arm(ring, None);
                 return Next::Wait;
             };
+            head[..length].copy_from_slice(bytes);
             if session.outstanding() >= SESSION_REQUESTS_MAX {
                 return self.stall(slot);
             }
-            session.stream.consume(REQUEST_BYTES);
-            if !session.accept(&head, pools) {
+            session.stream.consume(length);
+            if !session.accept(&head[..length], gate, pools) {
                 session.finish_reading(pools);
             }
             self.mark_dirty(slot);

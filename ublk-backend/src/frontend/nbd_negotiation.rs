@@ -2,6 +2,7 @@
 //!
 //! Numbers as in the NBD protocol document.
 
+use super::nbd_contexts::{asked_for, Contexts};
 use super::Gate;
 use drbd_core::ids::VolumeNumber;
 
@@ -21,17 +22,22 @@ mod option {
     pub(super) const INFO: u32 = 6;
     pub(super) const GO: u32 = 7;
     pub(super) const STRUCTURED_REPLY: u32 = 8;
+    pub(super) const LIST_META_CONTEXT: u32 = 9;
+    pub(super) const SET_META_CONTEXT: u32 = 10;
+    pub(super) const EXTENDED_HEADERS: u32 = 11;
 }
 
 mod reply {
     pub(super) const ACK: u32 = 1;
     pub(super) const SERVER: u32 = 2;
     pub(super) const INFO: u32 = 3;
+    pub(super) const META_CONTEXT: u32 = 4;
     pub(super) const ERR_UNSUP: u32 = 1 << 31 | 1;
     pub(super) const ERR_POLICY: u32 = 1 << 31 | 2;
     pub(super) const ERR_INVALID: u32 = 1 << 31 | 3;
     pub(super) const ERR_UNKNOWN: u32 = 1 << 31 | 6;
     pub(super) const ERR_TOO_BIG: u32 = 1 << 31 | 9;
+    pub(super) const ERR_EXT_HEADER_REQD: u32 = 1 << 31 | 10;
 }
 
 mod info {
@@ -50,6 +56,8 @@ const BLOCK_BYTES_PREFERRED: u32 = 4096;
 /// Largest request with data.
 pub(crate) const REQUEST_BYTES_MAX: u32 = 32 << 20;
 
+const ONE_EXPORT: &str = "This server has one export, whose name is empty.";
+
 /// How far it came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Negotiation {
@@ -57,6 +65,10 @@ pub(crate) struct Negotiation {
     no_zeroes: bool,
     /// Structured replies were agreed.
     pub(crate) structured: bool,
+    /// Extended headers were agreed: requests and replies with lengths of 64 bits, every reply in chunks.
+    pub(crate) extended: bool,
+    /// What the client wants to be told of blocks.
+    pub(crate) contexts: Contexts,
 }
 
 /// What came of looking at the bytes.
@@ -125,9 +137,28 @@ impl Negotiation {
                 refuse(answer, option, reply::ERR_INVALID, "STRUCTURED_REPLY takes no data.");
                 Step::Consumed(consumed)
             }
+            option::STRUCTURED_REPLY if self.extended => {
+                let why = "Extended headers were chosen, which have it.";
+                refuse(answer, option, reply::ERR_EXT_HEADER_REQD, why);
+                Step::Consumed(consumed)
+            }
             option::STRUCTURED_REPLY => {
                 self.structured = true;
                 respond(answer, option, reply::ACK, &[]);
+                Step::Consumed(consumed)
+            }
+            option::EXTENDED_HEADERS if !data.is_empty() => {
+                refuse(answer, option, reply::ERR_INVALID, "EXTENDED_HEADERS takes no data.");
+                Step::Consumed(consumed)
+            }
+            option::EXTENDED_HEADERS => {
+                // What was chosen of contexts before is to be chosen again.
+                (self.structured, self.extended, self.contexts) = (true, true, Contexts::default());
+                respond(answer, option, reply::ACK, &[]);
+                Step::Consumed(consumed)
+            }
+            option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
+                self.meta_contexts(option, data, answer);
                 Step::Consumed(consumed)
             }
             option::INFO | option::GO => {
@@ -155,6 +186,38 @@ impl Negotiation {
         self.greeted = true;
         self.no_zeroes = flags & u32::from(FLAG_NO_ZEROES) != 0;
         Step::Consumed(4)
+    }
+
+    /// What the server can tell of blocks, or what of it the client wants.
+    fn meta_contexts(&mut self, option: u32, data: &[u8], answer: &mut Vec<u8>) {
+        let list = option == option::LIST_META_CONTEXT;
+        if !list {
+            // A refused choice undoes the one before.
+            self.contexts = Contexts::default();
+        }
+        if !self.structured {
+            return refuse(answer, option, reply::ERR_INVALID, "It needs structured replies.");
+        }
+        let Some((name, contexts)) = asked_for(data, list) else {
+            return refuse(answer, option, reply::ERR_INVALID, "The option's lengths do not add up.");
+        };
+        if !name.is_empty() {
+            return refuse(answer, option, reply::ERR_UNKNOWN, ONE_EXPORT);
+        }
+        for (number, name) in contexts.named() {
+            // In a list the number means nothing.
+            let number = if list { 0 } else { number };
+            respond(
+                answer,
+                option,
+                reply::META_CONTEXT,
+                &[&number.to_be_bytes()[..], name.as_bytes()].concat(),
+            );
+        }
+        if !list {
+            self.contexts = contexts;
+        }
+        respond(answer, option, reply::ACK, &[]);
     }
 
     fn export_flags(&self) -> u16 {
@@ -197,7 +260,7 @@ impl Negotiation {
             return false;
         };
         if !name.is_empty() {
-            refuse(answer, option, reply::ERR_UNKNOWN, "This server has one export, whose name is empty.");
+            refuse(answer, option, reply::ERR_UNKNOWN, ONE_EXPORT);
             return false;
         }
         let size = match gate.may_open(volume) {

@@ -1,7 +1,7 @@
 //! One NBD connection: its requests, split for the engine and put together again for the client.
 
 use super::nbd_negotiation::{be32, be64, Negotiation, BLOCK_BYTES_MIN, REQUEST_BYTES_MAX};
-use super::Waiting;
+use super::{Gate, Waiting};
 use crate::payload_pool::Span;
 use crate::ring::Ring;
 use crate::stream::{Pools, SocketStream};
@@ -9,21 +9,26 @@ use drbd_core::engine::{UpperOp, UpperRequest, UpperResult};
 use drbd_core::ids::{PayloadId, Sector, VolumeNumber};
 
 mod parts;
+pub(super) mod replies;
+pub(super) mod status;
 
 pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;
-pub(super) const SIMPLE_MAGIC: u32 = 0x6744_6698;
-pub(super) const CHUNK_MAGIC: u32 = 0x668e_33ef;
+pub(super) const EXTENDED_REQUEST_MAGIC: u32 = 0x21e4_1c71;
 /// Bytes of a request's head.
-pub(super) const REQUEST_BYTES: usize = 28;
-
-pub(super) const CHUNK_DONE: u16 = 1;
-const CHUNK_NONE: u16 = 0;
-pub(super) const CHUNK_DATA: u16 = 1;
-pub(super) const CHUNK_ERROR: u16 = 1 << 15 | 1;
+const REQUEST_BYTES: usize = 28;
+/// The same with extended headers.
+pub(super) const EXTENDED_REQUEST_BYTES: usize = 32;
 
 pub(super) const COMMAND_FUA: u16 = 1;
+const COMMAND_WRITE: u16 = 1;
+pub(super) const COMMAND_BLOCK_STATUS: u16 = 7;
 const COMMAND_NO_HOLE: u16 = 1 << 1;
 pub(super) const COMMAND_DONT_FRAGMENT: u16 = 1 << 2;
+pub(super) const COMMAND_REQ_ONE: u16 = 1 << 3;
+/// With extended headers: the length is that of a payload behind the head.
+pub(super) const COMMAND_PAYLOAD: u16 = 1 << 5;
+/// The largest length asked of the engine's limits at once.
+const ASKED_BYTES_MAX: u64 = 1 << 30;
 
 /// Error numbers of the protocol.
 pub(super) mod error {
@@ -63,14 +68,24 @@ struct Request {
     offset_bytes: u64,
     fua: bool,
     /// Bytes not yet asked of the engine.
-    left_bytes: u32,
-    asked_bytes: u32,
+    left_bytes: u64,
+    asked_bytes: u64,
     outstanding: u32,
     error: u32,
     /// The answer is one piece: parts wait here until all are read.
     whole: bool,
-    parts: Vec<(u32, PayloadId, u32)>,
+    parts: Vec<(u64, PayloadId, u32)>,
 }
+
+impl Request {
+    /// What a reply names it by.
+    fn asked(&self) -> Asked {
+        (self.cookie, self.offset_bytes)
+    }
+}
+
+/// Cookie and offset of a request.
+type Asked = (u64, u64);
 
 /// Bulk of a write being received.
 #[derive(Clone, Copy, Debug)]
@@ -178,37 +193,64 @@ impl Session {
         }
     }
 
+    /// How long the head of a request is.
+    pub(super) fn head_bytes(&self) -> usize {
+        if self.negotiation.extended {
+            EXTENDED_REQUEST_BYTES
+        } else {
+            REQUEST_BYTES
+        }
+    }
+
     /// Takes a request. False ends the session.
-    pub(super) fn accept(&mut self, head: &[u8; REQUEST_BYTES], pools: &mut Pools) -> bool {
-        if be32(head) != REQUEST_MAGIC {
+    pub(super) fn accept(&mut self, head: &[u8], gate: &dyn Gate, pools: &mut Pools) -> bool {
+        let extended = self.negotiation.extended;
+        if be32(head) != if extended { EXTENDED_REQUEST_MAGIC } else { REQUEST_MAGIC } {
             return false;
         }
         let flags = u16::from_be_bytes([head[4], head[5]]);
         let command = u16::from_be_bytes([head[6], head[7]]);
-        let (cookie, offset_bytes, bytes) = (be64(&head[8..]), be64(&head[16..]), be32(&head[24..]));
+        let (cookie, offset_bytes) = (be64(&head[8..]), be64(&head[16..]));
+        let bytes = if extended { be64(&head[24..]) } else { u64::from(be32(&head[24..])) };
+        if extended && (flags & COMMAND_PAYLOAD != 0) != (command == COMMAND_WRITE) {
+            // What follows a head is told by that flag: a client that is wrong about it cannot be followed, unless it is
+            // only that it sends what nobody asked for.
+            let harmless = flags & COMMAND_PAYLOAD != 0 && bytes <= u64::from(REQUEST_BYTES_MAX);
+            if harmless {
+                self.skip_bytes = bytes;
+                self.reply((cookie, offset_bytes), error::INVAL, pools);
+            }
+            return harmless;
+        }
+        if command == COMMAND_BLOCK_STATUS {
+            self.answer_status((cookie, offset_bytes), bytes, flags, gate, pools);
+            return true;
+        }
         let kind = match command {
             0 => Kind::Read,
-            1 => Kind::Write,
+            COMMAND_WRITE => Kind::Write,
             2 => return false,
             3 => Kind::Flush,
             4 => Kind::Trim,
             6 => Kind::WriteZeroes { no_hole: flags & COMMAND_NO_HOLE != 0 },
             _ => {
-                self.reply(cookie, error::INVAL, pools);
+                self.reply((cookie, offset_bytes), error::INVAL, pools);
                 return true;
             }
         };
         if let Some(error) = self.judge(kind, offset_bytes, bytes) {
             if kind == Kind::Write {
                 // The data follows in any case; a length beyond all reason ends the session.
-                if bytes > REQUEST_BYTES_MAX {
+                if bytes > u64::from(REQUEST_BYTES_MAX) {
                     return false;
                 }
-                self.skip_bytes = u64::from(bytes);
+                self.skip_bytes = bytes;
             }
             match kind {
-                Kind::Read if self.negotiation.structured => self.error_chunk(cookie, error, pools),
-                _ => self.reply(cookie, error, pools),
+                Kind::Read if self.negotiation.structured => {
+                    self.error_chunk((cookie, offset_bytes), error, pools);
+                }
+                _ => self.reply((cookie, offset_bytes), error, pools),
             }
             return true;
         }
@@ -237,18 +279,18 @@ impl Session {
     }
 
     /// What is wrong with a request, if anything.
-    fn judge(&self, kind: Kind, offset_bytes: u64, bytes: u32) -> Option<u32> {
+    fn judge(&self, kind: Kind, offset_bytes: u64, bytes: u64) -> Option<u32> {
         if kind == Kind::Flush {
             return (offset_bytes != 0 || bytes != 0).then_some(error::INVAL);
         }
         let unit = u64::from(BLOCK_BYTES_MIN);
-        if bytes == 0 || offset_bytes % unit != 0 || u64::from(bytes) % unit != 0 {
+        if bytes == 0 || offset_bytes % unit != 0 || bytes % unit != 0 {
             return Some(error::INVAL);
         }
-        if matches!(kind, Kind::Read | Kind::Write) && bytes > REQUEST_BYTES_MAX {
+        if matches!(kind, Kind::Read | Kind::Write) && bytes > u64::from(REQUEST_BYTES_MAX) {
             return Some(error::INVAL);
         }
-        let beyond = offset_bytes.checked_add(u64::from(bytes)).is_none_or(|end| end > self.size.bytes());
+        let beyond = offset_bytes.checked_add(bytes).is_none_or(|end| end > self.size.bytes());
         match kind {
             _ if !beyond => None,
             Kind::Write | Kind::WriteZeroes { .. } => Some(error::NOSPC),
@@ -310,13 +352,11 @@ impl Session {
         let Some(request) = self.requests[index as usize].as_ref() else { return };
         let bytes = waiting.upper.bytes;
         let good = request.error == error::NONE;
+        let (asked, at) = (request.asked(), request.offset_bytes + waiting.offset_bytes);
         if self.negotiation.structured {
-            let flags = if last && good { CHUNK_DONE } else { 0 };
-            let offset = request.offset_bytes + u64::from(waiting.offset_bytes);
-            let head = data_chunk(flags, request.cookie, offset, bytes);
-            self.stream.push_bytes(pools, &head, 0);
+            self.data_chunk(asked, last && good, at, bytes, pools);
         } else if good {
-            self.stream.push_bytes(pools, &simple(error::NONE, request.cookie), 0);
+            self.reply(asked, error::NONE, pools);
         }
         // Without chunks there is no data beside an error.
         if self.negotiation.structured || good {
@@ -329,23 +369,23 @@ impl Session {
     fn answer(&mut self, index: u32, pools: &mut Pools) {
         let Some(mut request) = self.requests[index as usize].take() else { return };
         self.free.push(index);
-        let structured = self.negotiation.structured;
+        let asked = request.asked();
         match request.kind {
             Kind::Read if request.error == error::NONE => {
                 request.parts.sort_unstable_by_key(|(offset, _, _)| *offset);
-                if structured {
-                    let head =
-                        data_chunk(CHUNK_DONE, request.cookie, request.offset_bytes, request.asked_bytes);
-                    self.stream.push_bytes(pools, &head, 0);
+                if self.negotiation.structured {
+                    // At most 32 MiB are read at once.
+                    let bytes = request.asked_bytes as u32;
+                    self.data_chunk(asked, true, request.offset_bytes, bytes, pools);
                 } else {
-                    self.stream.push_bytes(pools, &simple(error::NONE, request.cookie), 0);
+                    self.reply(asked, error::NONE, pools);
                 }
                 for (_, payload, bytes) in &request.parts {
                     self.stream.push_payload(pools, *payload, *bytes as usize, 0);
                 }
             }
-            Kind::Read if structured => self.error_chunk(request.cookie, request.error, pools),
-            _ => self.reply(request.cookie, request.error, pools),
+            Kind::Read if self.negotiation.structured => self.error_chunk(asked, request.error, pools),
+            _ => self.reply(asked, request.error, pools),
         }
         for (_, payload, _) in request.parts {
             pools.payloads.release(payload);
@@ -355,17 +395,6 @@ impl Session {
     fn forget(&mut self, index: u32) {
         self.requests[index as usize] = None;
         self.free.push(index);
-    }
-
-    fn reply(&mut self, cookie: u64, error: u32, pools: &mut Pools) {
-        self.stream.push_bytes(pools, &simple(error, cookie), 0);
-    }
-
-    fn error_chunk(&mut self, cookie: u64, error: u32, pools: &mut Pools) {
-        let mut chunk = [0; 26];
-        chunk[..20].copy_from_slice(&chunk_head(CHUNK_DONE, CHUNK_ERROR, cookie, 6));
-        chunk[20..24].copy_from_slice(&error.to_be_bytes());
-        self.stream.push_bytes(pools, &chunk, 0);
     }
 }
 
@@ -377,30 +406,4 @@ fn error_of(result: UpperResult, kind: Kind) -> u32 {
         UpperResult::OutOfRange if kind == Kind::Read => error::INVAL,
         UpperResult::OutOfRange => error::NOSPC,
     }
-}
-
-fn simple(error: u32, cookie: u64) -> [u8; 16] {
-    let mut reply = [0; 16];
-    reply[..4].copy_from_slice(&SIMPLE_MAGIC.to_be_bytes());
-    reply[4..8].copy_from_slice(&error.to_be_bytes());
-    reply[8..].copy_from_slice(&cookie.to_be_bytes());
-    reply
-}
-
-fn chunk_head(flags: u16, kind: u16, cookie: u64, bytes: u32) -> [u8; 20] {
-    debug_assert!(kind != CHUNK_NONE || bytes == 0);
-    let mut head = [0; 20];
-    head[..4].copy_from_slice(&CHUNK_MAGIC.to_be_bytes());
-    head[4..6].copy_from_slice(&flags.to_be_bytes());
-    head[6..8].copy_from_slice(&kind.to_be_bytes());
-    head[8..16].copy_from_slice(&cookie.to_be_bytes());
-    head[16..].copy_from_slice(&bytes.to_be_bytes());
-    head
-}
-
-fn data_chunk(flags: u16, cookie: u64, offset_bytes: u64, bytes: u32) -> [u8; 28] {
-    let mut head = [0; 28];
-    head[..20].copy_from_slice(&chunk_head(flags, CHUNK_DATA, cookie, bytes + 8));
-    head[20..].copy_from_slice(&offset_bytes.to_be_bytes());
-    head
 }

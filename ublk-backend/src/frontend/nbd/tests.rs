@@ -1,10 +1,8 @@
 use super::*;
 use crate::frontend::nbd_negotiation::{be32, be64};
-use crate::frontend::nbd_session::{
-    error, CHUNK_DATA, CHUNK_DONE, CHUNK_ERROR, CHUNK_MAGIC, COMMAND_DONT_FRAGMENT, COMMAND_FUA,
-    REQUEST_MAGIC, SIMPLE_MAGIC,
-};
-use crate::frontend::Waiting;
+use crate::frontend::nbd_session::replies::{CHUNK_DATA, CHUNK_DONE, CHUNK_ERROR, CHUNK_MAGIC, SIMPLE_MAGIC};
+use crate::frontend::nbd_session::{error, COMMAND_DONT_FRAGMENT, COMMAND_FUA, REQUEST_MAGIC};
+use crate::frontend::{StatusContext, StatusRun, Waiting};
 use crate::ring::Completion;
 use drbd_core::engine::{RequestLimits, UpperOp};
 use drbd_core::ids::Sector;
@@ -12,6 +10,8 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+mod options;
 
 const SIZE_BYTES: usize = 8 << 20;
 
@@ -33,6 +33,21 @@ impl Gate for Engine {
 
     fn may_open(&self, _: VolumeNumber) -> Result<Sector, String> {
         Ok(Sector::from_bytes(SIZE_BYTES as u64))
+    }
+
+    /// The second half of the volume is what the context is about.
+    fn block_status(
+        &self,
+        _: VolumeNumber,
+        context: StatusContext,
+        stretch: std::ops::Range<u64>,
+        most: usize,
+    ) -> Vec<StatusRun> {
+        let half = SIZE_BYTES as u64 / 2;
+        let flags = if context == StatusContext::Allocation { 3 } else { 1 };
+        let first = StatusRun { bytes: stretch.end.min(half).saturating_sub(stretch.start), flags: 0 };
+        let second = StatusRun { bytes: stretch.end.saturating_sub(stretch.start.max(half)), flags };
+        [first, second].into_iter().filter(|run| run.bytes > 0).take(most).collect()
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::frontend::{StatusContext, StatusRun};
 use drbd_core::engine::RequestLimits;
 use drbd_core::ids::Sector;
 
@@ -11,6 +12,16 @@ impl Gate for Fixed {
 
     fn limits(&self, _: VolumeNumber) -> RequestLimits {
         RequestLimits::LARGEST
+    }
+
+    fn block_status(
+        &self,
+        _: VolumeNumber,
+        _: StatusContext,
+        _: std::ops::Range<u64>,
+        _: usize,
+    ) -> Vec<StatusRun> {
+        unreachable!("nobody asks in a negotiation")
     }
 }
 
@@ -128,4 +139,52 @@ fn list_and_abort() {
     assert_eq!(replies(&answer), vec![(reply::SERVER, vec![0; 4]), (reply::ACK, vec![])]);
     let (step, _) = ask(&mut negotiation, &open(), &option(option::ABORT, &[]));
     assert_eq!(step, Step::End(16));
+}
+
+fn contexts(queries: &[&str]) -> Vec<u8> {
+    let mut data = vec![0; 4];
+    data.extend_from_slice(&(queries.len() as u32).to_be_bytes());
+    for query in queries {
+        data.extend_from_slice(&(query.len() as u32).to_be_bytes());
+        data.extend_from_slice(query.as_bytes());
+    }
+    data
+}
+
+#[test]
+fn contexts_need_structured_replies_and_are_chosen_anew_each_time() {
+    let mut negotiation = greeted();
+    let choose = |negotiation: &mut Negotiation, number, queries: &[&str]| {
+        let (step, answer) = ask(negotiation, &open(), &option(number, &contexts(queries)));
+        assert!(matches!(step, Step::Consumed(_)));
+        replies(&answer).into_iter().map(|(kind, _)| kind).collect::<Vec<_>>()
+    };
+    let (list, set) = (option::LIST_META_CONTEXT, option::SET_META_CONTEXT);
+    assert_eq!(choose(&mut negotiation, set, &["base:allocation"]), [reply::ERR_INVALID]);
+    ask(&mut negotiation, &open(), &option(option::STRUCTURED_REPLY, &[]));
+    let one = [reply::META_CONTEXT, reply::ACK];
+    assert_eq!(choose(&mut negotiation, list, &[]), [reply::META_CONTEXT, reply::META_CONTEXT, reply::ACK]);
+    assert_eq!(negotiation.contexts.chosen().count(), 0);
+    assert_eq!(choose(&mut negotiation, set, &["base:allocation"]), one);
+    assert_eq!(negotiation.contexts.chosen().count(), 1);
+    let (_, answer) = ask(&mut negotiation, &open(), &option(set, &[0; 3]));
+    assert_eq!(replies(&answer)[0].0, reply::ERR_INVALID);
+    assert_eq!(negotiation.contexts.chosen().count(), 0, "a choice that was refused is none");
+    let mut other = contexts(&["base:allocation"]);
+    other.splice(..4, [0, 0, 0, 1, b'x']);
+    let (_, answer) = ask(&mut negotiation, &open(), &option(set, &other));
+    assert_eq!(replies(&answer)[0].0, reply::ERR_UNKNOWN);
+}
+
+#[test]
+fn extended_headers_stand_for_structured_replies() {
+    let mut negotiation = greeted();
+    let (_, answer) = ask(&mut negotiation, &open(), &option(option::EXTENDED_HEADERS, &[1]));
+    assert_eq!(replies(&answer)[0].0, reply::ERR_INVALID);
+    assert!(!negotiation.extended);
+    let (_, answer) = ask(&mut negotiation, &open(), &option(option::EXTENDED_HEADERS, &[]));
+    assert_eq!(replies(&answer), [(reply::ACK, Vec::new())]);
+    assert!(negotiation.extended && negotiation.structured);
+    let (_, answer) = ask(&mut negotiation, &open(), &option(option::STRUCTURED_REPLY, &[]));
+    assert_eq!(replies(&answer)[0].0, reply::ERR_EXT_HEADER_REQD);
 }

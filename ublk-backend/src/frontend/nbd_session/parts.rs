@@ -1,6 +1,6 @@
 //! How a client's request is taken apart into what the engine takes, before it is asked and when it comes back.
 
-use super::{error, Filling, Kind, Part, Session};
+use super::{error, Filling, Kind, Part, Session, ASKED_BYTES_MAX};
 use crate::frontend::{UpperTable, Waiting};
 use crate::payload_pool::Share;
 use crate::ring::Ring;
@@ -24,7 +24,8 @@ impl Session {
             return Part::Stalled;
         }
         let op = request.kind.op();
-        let (op, bytes) = match limits.next_part(op, request.left_bytes) {
+        let left = request.left_bytes.min(ASKED_BYTES_MAX) as u32;
+        let (op, bytes) = match limits.next_part(op, left) {
             // What is being received was measured when it began.
             RequestPart::Ask(bytes) => (op, self.filling.as_ref().map_or(bytes, |filling| filling.bytes)),
             RequestPart::WriteZeroData(bytes) => (UpperOp::Write, bytes),
@@ -54,15 +55,15 @@ impl Session {
             tag: UpperTag(0),
             volume: self.volume,
             op,
-            sector: Sector::from_bytes(request.offset_bytes + u64::from(request.asked_bytes)),
+            sector: Sector::from_bytes(request.offset_bytes + request.asked_bytes),
             bytes,
             payload,
             fua: fua && kind != Kind::Read && kind != Kind::Flush,
         };
         let offset_bytes = request.asked_bytes;
         request.outstanding += 1;
-        request.asked_bytes += bytes;
-        request.left_bytes -= bytes;
+        request.asked_bytes += u64::from(bytes);
+        request.left_bytes -= u64::from(bytes);
         if request.left_bytes == 0 {
             self.current = None;
             pools.payloads.release(std::mem::replace(&mut self.zeroes, PayloadId::NONE));
@@ -149,7 +150,7 @@ impl Session {
             };
             let sector = Sector(whole.sector.0 + u64::from(done) / 512);
             let upper = UpperRequest { op, sector, bytes, payload, ..whole };
-            let offset_bytes = waiting.offset_bytes + done;
+            let offset_bytes = waiting.offset_bytes + u64::from(done);
             again.push(uppers.insert(Waiting { offset_bytes, upper, ..*waiting }));
             parts += 1;
             done += bytes;

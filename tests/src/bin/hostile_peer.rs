@@ -270,7 +270,17 @@ impl Pair<'_> {
         let _ = self.nodes[0].drbdadm(&["disconnect", RESOURCE]);
         // The settings of the configuration again, which the peer may have changed.
         self.nodes[0].drbdadm(&["adjust", RESOURCE])?;
-        let _ = self.nodes[0].drbdadm(&["connect", RESOURCE]);
+        if let Err(e) = self.nodes[0].drbdadm(&["connect", RESOURCE]) {
+            // That the adjustment has connected it already is all there may be to say.
+            let status = self.nodes[0].status()?;
+            if status
+                .connections
+                .first()
+                .is_none_or(|c| c.connection.connection == ConnectionState::StandAlone)
+            {
+                return Err(format!("it does not connect again: {e}").into());
+            }
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::administration::Administration;
 use drbd_core::control::Request;
 use drbd_core::engine::Level;
 use drbd_core::refusal::Reason;
-use drbd_core::states::ConnectionState;
+use drbd_core::states::{ConnectionState, ReplicationState};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{sleep, Instant};
@@ -46,12 +46,26 @@ async fn promote(administration: &Administration) -> Result<(), drbd_core::refus
     }
 }
 
+/// In touch, and who copies to whom is settled. A node that is to have no peer does not wait for one.
 async fn peer_is_there(administration: &Administration) -> bool {
     let Ok(status) = administration.status().await else { return false };
-    // A node that is to have no peer does not wait for one.
-    status.connections.iter().all(|c| {
-        matches!(c.connection.connection, ConnectionState::Connected | ConnectionState::StandAlone)
+    status.connections.iter().all(|c| match c.connection.connection {
+        ConnectionState::StandAlone => true,
+        ConnectionState::Connected => c.peer_devices.iter().all(|d| is_settled(d.replication)),
+        _ => false,
     })
+}
+
+fn is_settled(replication: ReplicationState) -> bool {
+    !matches!(
+        replication,
+        ReplicationState::Off
+            | ReplicationState::StartingSyncS
+            | ReplicationState::StartingSyncT
+            | ReplicationState::WFBitMapS
+            | ReplicationState::WFBitMapT
+            | ReplicationState::WFSyncUUID
+    )
 }
 
 fn ping_timeout(administration: &Administration) -> Duration {

@@ -38,7 +38,7 @@ mod attribute {
 const DEAD_CONNECTION_S: u64 = 60;
 /// The driver looks after requests that are under way for so long whether their connection was replaced. It says of
 /// each in the kernel's log that it may be stuck.
-const TIMER_MS: u32 = 500;
+const TIMER_MS: u32 = 700;
 /// What the timer is in a device that nobody set up.
 const TIMER_MS_DEFAULT: u32 = 30_000;
 

@@ -102,7 +102,9 @@ impl BlockDevices {
     /// mounts what it takes away; afterwards [`after`](Self::after) is due.
     pub(crate) async fn before(&self, request: &Request, facts: &Configuration) -> Result<(), Refusal> {
         let volumes: Vec<VolumeNumber> = match request {
-            Request::Secondary { force: false } | Request::Down => self.devices.borrow().keys().copied().collect(),
+            Request::Secondary { force: false } | Request::Down => {
+                self.devices.borrow().keys().copied().collect()
+            }
             Request::DelMinor { minor } => {
                 facts.volumes.iter().filter(|v| v.minor == *minor).map(|v| v.volume).collect()
             }

@@ -32,7 +32,7 @@ mod supervise;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use drbd_core::engine::Level;
-use frontend::block_device::{release_left, Place};
+use frontend::block_device::release_left;
 use std::process::ExitCode;
 
 /// Exit code for whatever keeps the daemon from starting (drbdsetup's code for trouble outside DRBD).
@@ -132,10 +132,12 @@ fn supervise_resource(matches: &ArgMatches) -> ExitCode {
         }
     };
     let code = supervise::supervise(resource, &arguments, restart, &log);
-    // Nobody serves them any more.
-    let place = run_dir::RunDir::path_for_this_user().ok().and_then(|p| Place::of(&p).ok());
-    if let Some(place) = place {
-        release_left(resource, place);
+    // Nobody serves them any more, unless an administrator was quicker than we.
+    let path = run_dir::RunDir::path_for_this_user();
+    if let Ok(run_dir) = path.and_then(|path| run_dir::RunDir::open(&path)) {
+        if !run_dir.is_alive(resource) {
+            release_left(resource, &run_dir.file("."));
+        }
     }
     code
 }

@@ -70,6 +70,7 @@ fn is_settled(replication: ReplicationState) -> bool {
 
 fn ping_timeout(administration: &Administration) -> Duration {
     let facts = administration.facts.borrow();
-    let tenths = facts.connections.iter().filter_map(|c| c.options.value("ping-timeout").to_string().parse().ok());
+    let tenths =
+        facts.connections.iter().filter_map(|c| c.options.value("ping-timeout").to_string().parse().ok());
     Duration::from_millis(tenths.max().unwrap_or(5u64) * 100)
 }

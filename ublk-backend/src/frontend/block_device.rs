@@ -64,7 +64,8 @@ impl Place {
     }
 
     fn owns(self, identifier: &str, resource: &str) -> bool {
-        let rest = identifier.strip_prefix("udrbd:").and_then(|r| r.strip_prefix(resource)?.strip_prefix('/'));
+        let rest =
+            identifier.strip_prefix("udrbd:").and_then(|r| r.strip_prefix(resource)?.strip_prefix('/'));
         let place = rest.and_then(|r| r.split_once('@')).map(|(_, place)| place);
         place.is_some_and(|p| p == format!("{:x}:{:x}", self.device, self.inode))
     }
@@ -173,7 +174,8 @@ impl BlockDevice {
 
 /// Lets go of what a resource's daemon left behind that will not be started again: what waits in it fails, and nobody
 /// waits for ever.
-pub(crate) fn release_left(resource: &str, place: Place) {
+pub(crate) fn release_left(resource: &str, run_dir: &Path) {
+    let Ok(place) = Place::of(run_dir) else { return };
     let left = find(|identifier| place.owns(identifier, resource));
     if left.is_empty() {
         return;
@@ -284,7 +286,8 @@ impl Keeper {
             .map_err(|e| format!("no sockets for the block device: {}.", e.desc()))?;
         // Not the kernel's: its driver would take "try again" for a broken connection.
         let nonblocking = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
-        nix::fcntl::fcntl(&ours, nonblocking).map_err(|e| format!("the socket is of no use: {}.", e.desc()))?;
+        nix::fcntl::fcntl(&ours, nonblocking)
+            .map_err(|e| format!("the socket is of no use: {}.", e.desc()))?;
         self.data.send(ToData::ServeKernel { volume: self.of.volume, socket: ours });
         Ok(kernels)
     }
@@ -314,7 +317,10 @@ impl Keeper {
 
     fn link(&self, index: NbdIndex) {
         if let Err(sentence) = self.links.make(index) {
-            self.say(Level::Warning, format!("The block device is only at {}: {sentence}", index.node().display()));
+            self.say(
+                Level::Warning,
+                format!("The block device is only at {}: {sentence}", index.node().display()),
+            );
         }
     }
 
@@ -340,7 +346,9 @@ impl Keeper {
         });
         match outcome {
             Ok(()) => self.say(Level::Info, format!("{} goes on.", index.node().display())),
-            Err(sentence) => self.say(Level::Error, format!("{} does not go on: {sentence}", index.node().display())),
+            Err(sentence) => {
+                self.say(Level::Error, format!("{} does not go on: {sentence}", index.node().display()))
+            }
         }
     }
 
@@ -353,7 +361,8 @@ impl Keeper {
         if self.ours().is_some() {
             return self.reconnect();
         }
-        let gone = format!("Somebody detached {}; `primary` attaches a device again.", index.node().display());
+        let gone =
+            format!("Somebody detached {}; `primary` attaches a device again.", index.node().display());
         self.say(Level::Warning, gone);
         self.links.remove(index);
         self.index = None;
@@ -376,7 +385,10 @@ impl Keeper {
         let outcome = self.resize(index, size).and_then(|()| self.make_writable(index, writable));
         if let Err(e) = outcome {
             let what = if writable { "written" } else { "kept from being written" };
-            self.say(Level::Error, format!("{} cannot be {what}, or has not its size: {e}.", index.node().display()));
+            self.say(
+                Level::Error,
+                format!("{} cannot be {what}, or has not its size: {e}.", index.node().display()),
+            );
         }
     }
 
@@ -441,7 +453,10 @@ impl Keeper {
         if let Some(index) = self.ours() {
             self.links.remove(index);
             if let Err(e) = self.driver.disconnect(index) {
-                self.say(Level::Error, format!("{} cannot be detached: {}.", index.node().display(), e.desc()));
+                self.say(
+                    Level::Error,
+                    format!("{} cannot be detached: {}.", index.node().display(), e.desc()),
+                );
             }
         }
         self.index = None;

@@ -37,7 +37,8 @@ impl DeviceLinks {
         point(&device, &index.node())?;
         let by_resource = self.by_resource();
         if let Some(parent) = by_resource.parent() {
-            std::fs::create_dir_all(parent).map_err(|e| format!("{} cannot be made: {e}.", parent.display()))?;
+            std::fs::create_dir_all(parent)
+                .map_err(|e| format!("{} cannot be made: {e}.", parent.display()))?;
         }
         point(&by_resource, &device)
     }

@@ -134,12 +134,8 @@ impl Family {
     /// Finds a family. A kernel that has it as a module loads that, if the caller may.
     pub(crate) fn open(name: &str, version: u8) -> Result<Family, Errno> {
         let kind = SockType::Datagram;
-        let socket = socket(
-            AddressFamily::Netlink,
-            kind,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkGeneric,
-        )?;
+        let socket =
+            socket(AddressFamily::Netlink, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkGeneric)?;
         connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         // Answers to what is asked here follow at once, unless the driver waits for a device of someone else's.
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(60, 0))?;

@@ -36,9 +36,10 @@ mod attribute {
 
 /// So long requests wait for a daemon that died; afterwards they fail.
 const DEAD_CONNECTION_S: u64 = 60;
-/// The driver looks after requests that are under way for so long whether their connection was replaced. It says of
-/// each in the kernel's log that it may be stuck.
-const TIMER_MS: u32 = 700;
+/// The driver looks after requests that are under way for so long, and up to a second more, whether their connection
+/// was replaced. It says of each in the kernel's log that it may be stuck. A daemon that died has a new connection in
+/// less: a shorter time would have the requests wait for the timer's second round.
+const TIMER_MS: u32 = 900;
 /// What the timer is in a device that nobody set up.
 const TIMER_MS_DEFAULT: u32 = 30_000;
 
@@ -141,9 +142,13 @@ impl Driver {
 
     /// Lets a device go; what is under way in it fails.
     pub(crate) fn disconnect(&mut self, index: NbdIndex) -> Result<(), Errno> {
-        // The timer outlives us in the device, and would be too short for its next owner.
-        let _ = index.set_timer(TIMER_MS_DEFAULT);
-        self.0.ask(command::DISCONNECT, &Attributes::default().u32(attribute::INDEX, index.0)).map(|_| ())
+        self.0.ask(command::DISCONNECT, &Attributes::default().u32(attribute::INDEX, index.0))?;
+        // The timer outlives us in the device, and would be too short for its next owner. Not before: the kernel lets
+        // what is under way end before it changes anything of a queue.
+        if index.backend().is_none() {
+            let _ = index.set_timer(TIMER_MS_DEFAULT);
+        }
+        Ok(())
     }
 }
 

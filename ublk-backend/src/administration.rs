@@ -55,26 +55,17 @@ pub(crate) struct Administration {
 impl Administration {
     /// Nothing configured yet.
     pub(crate) fn new(
-        node: NodeId,
-        options: OptionSet,
-        resource: &str,
+        facts: Configuration,
         run_dir: RunDir,
         data: DataPlane,
         logger: Logger,
         journal: Journal,
         devices: BlockDevices,
     ) -> Administration {
-        let facts = Configuration {
-            resource: resource.to_owned(),
-            node_id: node,
-            options,
-            volumes: Vec::new(),
-            connections: Vec::new(),
-        };
         let run_dir = Rc::new(run_dir);
         let dependencies = ResyncDependencies::new(Rc::clone(&run_dir), data.clone());
         Administration {
-            resource: resource.to_owned(),
+            resource: facts.resource.clone(),
             run_dir,
             data,
             dependencies,

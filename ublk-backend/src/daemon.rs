@@ -13,7 +13,7 @@ use crate::mailbox::{mailbox, ControlPlane, DataPlane, ToControl, ToData};
 use crate::role_recovery::take_up;
 use crate::run_dir::RunDir;
 use drbd_core::config::{OptionSet, Section};
-use drbd_core::control::Request;
+use drbd_core::control::{Configuration, Request};
 use drbd_core::engine::{Level, Resource};
 use drbd_core::ids::NodeId;
 use drbd_core::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
@@ -63,8 +63,9 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         resource,
         format!("udrbd {} serves node {node}.", env!("CARGO_PKG_VERSION")),
     );
-    let administration =
-        Administration::new(node, options, resource, run_dir, data.clone(), logger.clone(), journal, devices);
+    let (volumes, connections) = (Vec::new(), Vec::new());
+    let facts = Configuration { resource: resource.to_owned(), node_id: node, options, volumes, connections };
+    let administration = Administration::new(facts, run_dir, data.clone(), logger.clone(), journal, devices);
     let control = async {
         let administration = Rc::new(administration);
         let socket = ControlSocket::new(Rc::clone(&administration));

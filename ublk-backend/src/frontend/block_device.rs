@@ -183,7 +183,7 @@ pub(crate) fn release_left(resource: &str, run_dir: &Path) {
     let Ok(mut driver) = Driver::open() else { return };
     for index in left {
         let _ = driver.disconnect(index);
-        remove_left(index);
+        remove_left(index, resource);
     }
 }
 
@@ -347,7 +347,7 @@ impl Keeper {
         match outcome {
             Ok(()) => self.say(Level::Info, format!("{} goes on.", index.node().display())),
             Err(sentence) => {
-                self.say(Level::Error, format!("{} does not go on: {sentence}", index.node().display()))
+                self.say(Level::Error, format!("{} does not go on: {sentence}", index.node().display()));
             }
         }
     }

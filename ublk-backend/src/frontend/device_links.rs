@@ -87,15 +87,22 @@ fn point(link: &Path, to: &Path) -> Result<(), String> {
         .map_err(|e| format!("{} cannot be made: {e}.", link.display()))
 }
 
-/// Removes every link to that device that a daemon which is gone left behind.
-pub(super) fn remove_left(index: NbdIndex) {
-    let entries = std::fs::read_dir(directory()).into_iter().flatten().flatten();
-    let ours = entries.filter(|e| {
-        let minor = e.file_name().to_str().and_then(|n| n.strip_prefix("drbd")?.parse::<u32>().ok());
-        minor.is_some() && std::fs::read_link(e.path()).is_ok_and(|to| to == index.node())
-    });
-    for entry in ours {
-        let _ = std::fs::remove_file(entry.path());
+/// Removes the links to that device that a daemon which is gone left behind.
+pub(super) fn remove_left(index: NbdIndex, resource: &str) {
+    let directory = directory();
+    let volumes =
+        std::fs::read_dir(directory.join("drbd/by-res").join(resource)).into_iter().flatten().flatten();
+    for volume in volumes.filter_map(|e| e.file_name().to_str()?.parse().ok()) {
+        let (directory, resource) = (directory.clone(), resource.to_owned());
+        let mut links = DeviceLinks { directory, minor: Minor(0), resource, volume: VolumeNumber(volume) };
+        let device = std::fs::read_link(links.by_resource()).unwrap_or_default();
+        let name = device.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let minor = name.strip_prefix("drbd").and_then(|minor| minor.parse().ok());
+        if let Some(minor) = minor.filter(|_| std::fs::read_link(&device).is_ok_and(|to| to == index.node()))
+        {
+            links.minor = Minor(minor);
+            links.remove(index);
+        }
     }
 }
 

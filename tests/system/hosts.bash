@@ -37,12 +37,13 @@ host_start() {
 	on "$name" ip link set eth0 up
 }
 
-# on NAME COMMAND...: there, with nothing of this shell's environment but the path.
+# on NAME COMMAND...: there, with nothing of this shell's environment but the path. All hosts have one kernel and one
+# /dev: none of them takes a block device of it.
 on() {
 	local name=$1
 	shift
 	nsenter --target "${host_pid[$name]}" --mount --net --uts --pid --ipc --wd=/ \
-		env -i PATH="$PATH" HOME=/root TERM=dumb LC_ALL=C.UTF-8 "$@"
+		env -i PATH="$PATH" HOME=/root TERM=dumb LC_ALL=C.UTF-8 UDRBD_FRONTEND=socket "$@"
 }
 
 # host_silence NAME: its packets go nowhere, and it does not learn of it.

@@ -3,6 +3,7 @@
 //!
 //! What was accepted is kept twice: as facts for `show` and for handlers, and in the journal.
 
+use crate::block_devices::BlockDevices;
 use crate::disk;
 use crate::journal::Journal;
 use crate::log::Logger;
@@ -42,6 +43,7 @@ pub(crate) struct Administration {
     pub(crate) data: DataPlane,
     pub(crate) logger: Logger,
     pub(crate) facts: RefCell<Configuration>,
+    pub(crate) devices: BlockDevices,
     journal: RefCell<Journal>,
     dependencies: ResyncDependencies,
     waiting: RefCell<BTreeMap<u32, oneshot::Sender<Answer>>>,
@@ -53,30 +55,23 @@ pub(crate) struct Administration {
 impl Administration {
     /// Nothing configured yet.
     pub(crate) fn new(
-        node: NodeId,
-        options: OptionSet,
-        resource: &str,
+        facts: Configuration,
         run_dir: RunDir,
         data: DataPlane,
         logger: Logger,
         journal: Journal,
+        devices: BlockDevices,
     ) -> Administration {
-        let facts = Configuration {
-            resource: resource.to_owned(),
-            node_id: node,
-            options,
-            volumes: Vec::new(),
-            connections: Vec::new(),
-        };
         let run_dir = Rc::new(run_dir);
         let dependencies = ResyncDependencies::new(Rc::clone(&run_dir), data.clone());
         Administration {
-            resource: resource.to_owned(),
+            resource: facts.resource.clone(),
             run_dir,
             data,
             dependencies,
             logger,
             facts: RefCell::new(facts),
+            devices,
             journal: RefCell::new(journal),
             waiting: RefCell::default(),
             next_ticket: Cell::new(1),
@@ -140,7 +135,10 @@ impl Administration {
         if let Some(answer) = self.query(&request).await {
             return answer;
         }
+        let facts = self.facts.borrow().clone();
+        self.devices.before(&request, &facts).await?;
         let result = self.change(&request, recovery).await;
+        self.devices.after(&request, &facts, result.is_ok()).await;
         if result.is_ok() {
             if !recovery {
                 self.note(&request);
@@ -183,7 +181,9 @@ impl Administration {
     async fn change(&self, request: &Request, recovery: bool) -> Result<Done, Refusal> {
         let engine_request = match request {
             Request::NewMinor { minor, volume, options } => {
-                return self.new_minor(*minor, *volume, options).await;
+                let done = self.new_minor(*minor, *volume, options).await?;
+                self.devices.attach(*minor, *volume, recovery).await;
+                return Ok(done);
             }
             Request::Attach { minor, disk, meta_disk, meta_index, options } => {
                 self.depend(*minor, options, recovery).await?;
@@ -395,6 +395,7 @@ impl Administration {
         let last_known = recovery.then(|| disk::last_known_bytes(minor, backing)).flatten();
         let open = move || disk::open(&names.0, &names.1, &names.2, last_known);
         let opened = tokio::task::spawn_blocking(open).await.map_err(|_| going_down())??;
+        self.devices.blocks(volume, opened.limits.logical_block_size);
         let request = AdminRequest::Attach(AttachRequest {
             volume,
             backing_dev: backing.clone(),
@@ -422,6 +423,7 @@ impl Administration {
 
     async fn down(&self) -> Result<Done, Refusal> {
         let done = self.ask(AdminRequest::Down, Brings::Nothing).await?;
+        self.devices.detach_all().await;
         self.clean_up();
         Ok(*done)
     }

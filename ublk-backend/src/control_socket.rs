@@ -101,6 +101,10 @@ impl ControlSocket {
                 }
                 ToControl::SizeAdopted { volume, size } => self.administration.size_adopted(volume, size),
                 ToControl::DiskClosed(volume) => self.administration.disk_closed(volume),
+                ToControl::Device { volume, size, writable } => {
+                    self.administration.devices.device(volume, size, writable);
+                }
+                ToControl::KernelLeft(volume) => self.administration.devices.left(volume),
                 ToControl::Failed(sentence) => return sentence,
             }
         }

@@ -1,15 +1,19 @@
 //! Putting the daemon together: run directory, log, data thread, journal, control socket; and taking it apart again.
 
 use crate::administration::{checked_options, Administration};
+use crate::block_devices::BlockDevices;
 use crate::control_socket::ControlSocket;
 use crate::digest;
 use crate::event_loop::DataLoop;
+use crate::frontend::block_device::Place;
+use crate::frontend::choice::{front_end, FrontEnd};
 use crate::journal::Journal;
 use crate::log::Logger;
-use crate::mailbox::{mailbox, ControlPlane, ToControl, ToData};
+use crate::mailbox::{mailbox, ControlPlane, DataPlane, ToControl, ToData};
+use crate::role_recovery::take_up;
 use crate::run_dir::RunDir;
 use drbd_core::config::{OptionSet, Section};
-use drbd_core::control::Request;
+use drbd_core::control::{Configuration, Request};
 use drbd_core::engine::{Level, Resource};
 use drbd_core::ids::NodeId;
 use drbd_core::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
@@ -51,6 +55,7 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     if let Some(version) = newest_protocol()? {
         engine.cap_protocol(version);
     }
+    let devices = block_devices(resource, &run_dir, &data, &logger)?;
     let thread = start_data_plane(engine, resource, control, logger.clone())?;
     logger.say(
         Level::Info,
@@ -58,13 +63,15 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         resource,
         format!("udrbd {} serves node {node}.", env!("CARGO_PKG_VERSION")),
     );
-    let administration =
-        Administration::new(node, options, resource, run_dir, data.clone(), logger.clone(), journal);
+    let (volumes, connections) = (Vec::new(), Vec::new());
+    let facts = Configuration { resource: resource.to_owned(), node_id: node, options, volumes, connections };
+    let administration = Administration::new(facts, run_dir, data.clone(), logger.clone(), journal, devices);
     let control = async {
         let administration = Rc::new(administration);
         let socket = ControlSocket::new(Rc::clone(&administration));
         let mut listening = tokio::task::spawn_local(Rc::clone(&socket).listen_to_data(from_data));
         replay(&administration, requests).await;
+        tokio::task::spawn_local(take_up(Rc::clone(&administration)));
         let listener =
             tokio::net::UnixListener::from_std(listener).map_err(|e| format!("control socket: {e}."))?;
         let serving = tokio::task::spawn_local(socket.serve(listener));
@@ -90,6 +97,26 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     logger.say(Level::Info, "end", resource, "The daemon ends.");
     logger.finish();
     outcome
+}
+
+/// Block devices as the host and its administrator want them.
+fn block_devices(
+    resource: &str,
+    run_dir: &RunDir,
+    data: &DataPlane,
+    logger: &Logger,
+) -> Result<BlockDevices, String> {
+    let place = match front_end(resource)? {
+        FrontEnd::Nbd => Place::of(&run_dir.file(".")).ok(),
+        FrontEnd::Socket(why) => {
+            if let Some(why) = why {
+                let text = format!("There are no block devices, only sockets: {why}.");
+                logger.say(Level::Warning, "block-device", resource, text);
+            }
+            None
+        }
+    };
+    Ok(BlockDevices::new(resource, place, data.clone(), logger.clone()))
 }
 
 /// Takes up what the last daemon was told. What cannot be done is logged; the rest goes on.

@@ -248,6 +248,7 @@ impl DataLoop {
                 nbd::Next::Upper(request) => self.deliver(Event::Upper(request)),
                 nbd::Next::Opened(volume) => self.deliver(Event::Opened { volume }),
                 nbd::Next::Closed(volume) => self.deliver(Event::Closed { volume }),
+                nbd::Next::KernelLeft(volume) => self.control.send(ToControl::KernelLeft(volume)),
                 nbd::Next::Wait => return,
             }
         }
@@ -306,10 +307,10 @@ impl DataLoop {
                 let gate = EngineGate { engine: &self.engine, disks: &self.disks };
                 let ending = self.nbd.complete(tag, result, payload, &gate, pools);
                 self.events.extend(self.nbd.take_again().map(Event::Upper));
-                if let Some(slot) = ending {
-                    if let nbd::Next::Closed(volume) = self.nbd.next(slot, &gate, ring, pools) {
-                        self.events.push_back(Event::Closed { volume });
-                    }
+                match ending.map(|slot| self.nbd.next(slot, &gate, ring, pools)) {
+                    Some(nbd::Next::Closed(volume)) => self.events.push_back(Event::Closed { volume }),
+                    Some(nbd::Next::KernelLeft(volume)) => self.control.send(ToControl::KernelLeft(volume)),
+                    Some(nbd::Next::Upper(_) | nbd::Next::Opened(_) | nbd::Next::Wait) | None => {}
                 }
                 None
             }
@@ -364,9 +365,11 @@ impl DataLoop {
                 let bytes = self.disks.measure(volume);
                 Some(Event::DiskMeasured { volume, bytes })
             }
-            // An NBD client learns the size when it opens; there is nothing to tell it later.
-            Command::Device { volume, size, .. } => {
+            // A client of the socket learns the size when it opens; there is nothing to tell it later.
+            Command::Device { volume, size, writable } => {
                 self.disks.reach(volume, size);
+                self.nbd.resized(volume, size);
+                self.control.send(ToControl::Device { volume, size, writable });
                 None
             }
             Command::CloseDisk { volume } => {
@@ -424,6 +427,9 @@ impl DataLoop {
                     let mut commands = std::mem::take(&mut self.commands);
                     self.engine.helper_event(kind, *helper, &mut commands);
                     self.carry_out_all(commands);
+                }
+                ToData::ServeKernel { volume, socket } => {
+                    self.nbd.serve_kernel(volume, socket, &mut self.ring, &mut self.pools);
                 }
                 ToData::Stop => {
                     self.stopping = true;

@@ -8,7 +8,7 @@ use drbd_core::engine::{AdminRequest, HandlerCall};
 use drbd_core::ids::{DigestId, HandlerId, Minor, NodeId, Sector, Ticket, VolumeNumber};
 use drbd_core::refusal::Refusal;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -89,6 +89,13 @@ pub(crate) enum ToData {
         /// Whether it is.
         busy: bool,
     },
+    /// Serve this host's kernel, which has the other end of this socket.
+    ServeKernel {
+        /// With which volume.
+        volume: VolumeNumber,
+        /// Our end.
+        socket: OwnedFd,
+    },
     /// End.
     Stop,
 }
@@ -144,6 +151,17 @@ pub(crate) enum ToControl {
     },
     /// A disk was let go.
     DiskClosed(VolumeNumber),
+    /// A device's size became known or changed, or whether it may be written.
+    Device {
+        /// Of which volume.
+        volume: VolumeNumber,
+        /// Its size.
+        size: Sector,
+        /// This node is Primary.
+        writable: bool,
+    },
+    /// This host's kernel has no connection to a volume any more.
+    KernelLeft(VolumeNumber),
     /// The data plane ended by itself.
     Failed(String),
 }

@@ -6,6 +6,7 @@
 //! everything tokio: [`control_socket`], [`administration`], [`journal`], [`handlers`].
 
 mod administration;
+mod block_devices;
 mod control_socket;
 mod daemon;
 mod digest;
@@ -24,12 +25,14 @@ mod peer_link;
 mod process;
 mod resync_dependencies;
 mod ring;
+mod role_recovery;
 mod run_dir;
 mod stream;
 mod supervise;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use drbd_core::engine::Level;
+use frontend::block_device::release_left;
 use std::process::ExitCode;
 
 /// Exit code for whatever keeps the daemon from starting (drbdsetup's code for trouble outside DRBD).
@@ -128,5 +131,13 @@ fn supervise_resource(matches: &ArgMatches) -> ExitCode {
             None => eprintln!("{resource}: {sentence}"),
         }
     };
-    supervise::supervise(resource, &arguments, restart, &log)
+    let code = supervise::supervise(resource, &arguments, restart, &log);
+    // Nobody serves them any more, unless an administrator was quicker than we.
+    let path = run_dir::RunDir::path_for_this_user();
+    if let Ok(run_dir) = path.and_then(|path| run_dir::RunDir::open(&path)) {
+        if !run_dir.is_alive(resource) {
+            release_left(resource, &run_dir.file("."));
+        }
+    }
+    code
 }

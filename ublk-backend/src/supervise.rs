@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 /// Restarts within [`WINDOW`] after which it is given up.
 const RESTARTS_MAX: usize = 5;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Pause before the first restart; doubles with each further one within the window.
+/// Pause before the first restart; doubles with each further one while the daemon dies again at once. Users of a block
+/// device wait for it.
 const PAUSE: Duration = Duration::from_millis(100);
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// What a daemon's end means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,8 +44,9 @@ impl Restarts {
         if self.0.len() >= RESTARTS_MAX {
             return Next::GiveUp;
         }
+        let in_a_row = self.0.iter().filter(|at| now.duration_since(**at) <= AT_ONCE).count();
         self.0.push_back(now);
-        Next::Restart(PAUSE * (1 << (self.0.len() - 1)))
+        Next::Restart(PAUSE * (1 << in_a_row))
     }
 }
 
@@ -118,6 +121,7 @@ mod tests {
         assert_eq!(restarts.judge(killed, true, now), Next::GiveUp);
         let later = now + Duration::from_secs(61);
         assert_eq!(restarts.judge(killed, true, later), Next::Restart(PAUSE));
+        assert_eq!(restarts.judge(killed, true, later + Duration::from_secs(6)), Next::Restart(PAUSE));
     }
 
     #[test]

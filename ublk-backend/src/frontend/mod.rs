@@ -1,14 +1,22 @@
-//! What the users of a device talk to. Today the [NBD server](nbd); ublk and the kernel's NBD client come beside it.
+//! What the users of a device talk to: the [NBD server](nbd), and by [`block_device`] the kernel's NBD client, which is
+//! one more connection to it. Which of them there is says [`choice`]; ublk comes beside it.
 //!
 //! A front end turns what its users ask into [`UpperRequest`]s within the limits the engine has at the moment, gives
 //! each a tag and gets it back with the result. It asks for buffers before it reads bulk, and stops reading while there
 //! are none.
 
+pub(crate) mod block_device;
 pub(crate) mod block_status;
+pub(crate) mod choice;
+mod device_links;
+mod generic_netlink;
+mod kernel_nbd;
 pub(crate) mod nbd;
 mod nbd_contexts;
 mod nbd_negotiation;
 mod nbd_session;
+mod openers;
+mod read_only_switch;
 
 pub(crate) use block_status::{StatusContext, StatusRun};
 

@@ -10,7 +10,7 @@ use crate::event_loop::Source;
 use crate::ring::{Op, Ring};
 use crate::stream::{Pools, Received, SocketStream};
 use drbd_core::engine::{UpperRequest, UpperResult};
-use drbd_core::ids::{PayloadId, UpperTag, VolumeNumber};
+use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
@@ -30,6 +30,8 @@ pub(crate) enum Next {
     Opened(VolumeNumber),
     /// A session ended, nothing of it is outstanding.
     Closed(VolumeNumber),
+    /// The kernel's session ended, from one side or the other.
+    KernelLeft(VolumeNumber),
     /// Nothing now.
     Wait,
 }
@@ -38,6 +40,7 @@ pub(crate) enum Next {
 struct Export {
     volume: VolumeNumber,
     listener: UnixListener,
+    size: Sector,
     closing: bool,
 }
 
@@ -60,10 +63,35 @@ impl NbdServer {
         let slot = free_slot(&mut self.exports);
         let token = Source::NbdListen.token(slot as u32);
         ring.queue(token, listener.as_raw_fd(), Op::Ready { write: false });
-        self.exports[slot] = Some(Export { volume, listener, closing: false });
+        self.exports[slot] = Some(Export { volume, listener, size: Sector(0), closing: false });
     }
 
-    /// Stops serving a volume and ends its sessions.
+    /// Serves the kernel at the other end of a socket, for whom there is neither greeting nor negotiation.
+    pub(crate) fn serve_kernel(
+        &mut self,
+        volume: VolumeNumber,
+        fd: OwnedFd,
+        ring: &mut Ring,
+        pools: &mut Pools,
+    ) {
+        let mut exports = self.exports.iter().flatten();
+        let Some(size) = exports.find(|e| e.volume == volume && !e.closing).map(|e| e.size) else { return };
+        let Some((slot, mut stream)) = self.stream(fd, pools) else { return };
+        stream.arm(ring, None);
+        self.sessions[slot] = Some(Session::of_kernel(volume, stream, size));
+    }
+
+    /// A volume has another size: the kernel's connection goes on with it, others learn it when they open.
+    pub(crate) fn resized(&mut self, volume: VolumeNumber, size: Sector) {
+        for export in self.exports.iter_mut().flatten().filter(|e| e.volume == volume) {
+            export.size = size;
+        }
+        for session in self.sessions.iter_mut().flatten().filter(|s| s.volume == volume && s.kernel) {
+            session.size = size;
+        }
+    }
+
+    /// Stops serving a volume and ends its sessions, but for the kernel's: it is told by other means, and then ends it.
     pub(crate) fn withdraw(&mut self, volume: VolumeNumber, ring: &mut Ring, pools: &mut Pools) {
         for (slot, entry) in self.exports.iter_mut().enumerate() {
             if let Some(export) = entry.as_mut().filter(|e| e.volume == volume && !e.closing) {
@@ -72,7 +100,7 @@ impl NbdServer {
             }
         }
         for slot in 0..self.sessions.len() {
-            if self.sessions[slot].as_ref().is_some_and(|s| s.volume == volume) {
+            if self.sessions[slot].as_ref().is_some_and(|s| s.volume == volume && !s.kernel) {
                 self.end(slot as u32, pools);
             }
         }
@@ -97,18 +125,23 @@ impl NbdServer {
     }
 
     fn greet(&mut self, volume: VolumeNumber, fd: OwnedFd, ring: &mut Ring, pools: &mut Pools) {
-        let slot = free_slot(&mut self.sessions);
-        let name = slot as u32;
-        if slot >= SESSIONS_MAX {
-            self.sessions.truncate(SESSIONS_MAX);
-            return;
-        }
-        let tokens = (Source::NbdReceive.token(name), Source::NbdSend.token(name));
-        let Some(mut stream) = SocketStream::new(fd, tokens.0, tokens.1, pools) else { return };
+        let Some((slot, mut stream)) = self.stream(fd, pools) else { return };
         stream.push_bytes(pools, &greeting(), 0);
         stream.flush(ring);
         stream.arm(ring, None);
         self.sessions[slot] = Some(Session::new(volume, stream));
+    }
+
+    /// A connection's slot and stream; `None`: there are too many.
+    fn stream(&mut self, fd: OwnedFd, pools: &mut Pools) -> Option<(usize, SocketStream)> {
+        let slot = free_slot(&mut self.sessions);
+        let name = slot as u32;
+        if slot >= SESSIONS_MAX {
+            self.sessions.truncate(SESSIONS_MAX);
+            return None;
+        }
+        let tokens = (Source::NbdReceive.token(name), Source::NbdSend.token(name));
+        Some((slot, SocketStream::new(fd, tokens.0, tokens.1, pools)?))
     }
 
     /// A receive ended; afterwards [`next`](Self::next) is to be called until it says to wait.
@@ -316,6 +349,8 @@ impl NbdServer {
         session.stream.close(pools);
         if session.opened {
             Next::Closed(session.volume)
+        } else if session.kernel {
+            Next::KernelLeft(session.volume)
         } else {
             Next::Wait
         }

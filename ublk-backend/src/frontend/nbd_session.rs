@@ -113,6 +113,8 @@ pub(super) struct Session {
     pub(super) phase: Phase,
     /// The engine knows of it.
     pub(super) opened: bool,
+    /// The other end is this host's kernel, by our own doing: it is no one who has the device open.
+    pub(super) kernel: bool,
     pub(super) size: Sector,
     requests: Vec<Option<Request>>,
     free: Vec<u32>,
@@ -145,6 +147,7 @@ impl Session {
             negotiation: Negotiation::default(),
             phase: Phase::Negotiating,
             opened: false,
+            kernel: false,
             size: Sector(0),
             requests: Vec::new(),
             free: Vec::new(),
@@ -155,6 +158,11 @@ impl Session {
             dirty: false,
             stalled: false,
         }
+    }
+
+    /// The kernel's connection to a device of this size: it was told by other means what a server says first.
+    pub(super) fn of_kernel(volume: VolumeNumber, stream: SocketStream, size: Sector) -> Session {
+        Session { phase: Phase::Open, kernel: true, size, ..Session::new(volume, stream) }
     }
 
     /// Requests not yet answered.

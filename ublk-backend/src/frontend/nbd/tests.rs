@@ -53,11 +53,25 @@ impl Gate for Engine {
 
 /// A server whose "engine" is an array. Ends when the session is closed.
 fn serve(listener: UnixListener, engine: Engine) -> std::thread::JoinHandle<Vec<&'static str>> {
+    serve_both(listener, None, engine)
+}
+
+fn serve_both(
+    listener: UnixListener,
+    kernel: Option<OwnedFd>,
+    engine: Engine,
+) -> std::thread::JoinHandle<Vec<&'static str>> {
     std::thread::spawn(move || {
         let mut ring = Ring::threads().unwrap();
         let mut pools = Pools::new().unwrap();
         let mut nbd = NbdServer::default();
         nbd.export(VolumeNumber(0), listener, &mut ring);
+        if let Some(kernel) = kernel {
+            nbd.serve_kernel(VolumeNumber(0), kernel, &mut ring, &mut pools);
+            nbd.resized(VolumeNumber(0), Sector(8));
+            // The volume goes, and the kernel is told by netlink.
+            nbd.withdraw(VolumeNumber(0), &mut ring, &mut pools);
+        }
         let mut data = vec![0u8; SIZE_BYTES];
         let mut seen = Vec::new();
         let mut done: Vec<Completion> = Vec::new();
@@ -98,6 +112,10 @@ fn serve(listener: UnixListener, engine: Engine) -> std::thread::JoinHandle<Vec<
                         Next::Opened(_) => seen.push("opened"),
                         Next::Closed(_) => {
                             assert_eq!(pools.payloads.free_bytes(), 128 << 20, "every buffer came back");
+                            return seen;
+                        }
+                        Next::KernelLeft(_) => {
+                            seen.push("kernel left");
                             return seen;
                         }
                         Next::Wait => break,
@@ -402,4 +420,23 @@ fn a_client_that_reads_no_answers_does_not_take_all_buffers() {
         assert_eq!((be32(&chunk), be64(&chunk[8..])), (CHUNK_MAGIC, n));
     }
     assert_eq!(client.finish(server).len(), 201);
+}
+
+#[test]
+fn the_kernel_is_served_without_a_greeting_and_counts_as_no_opener() {
+    let path = std::env::temp_dir().join(format!("udrbd-nbd-{}-kernel", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let (ours, kernels) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let server = serve_both(listener, Some(ours.into()), Engine::ALL);
+    let mut client = Client { socket: kernels, structured: false };
+    client.send(0, 1, 1, 512, 512, &[7; 512]);
+    assert_eq!(client.simple(), (error::NONE, 1));
+    assert_eq!(client.read(0, 512, 512), (vec![7; 512], error::NONE, 1));
+    // Beyond the size it was told.
+    client.send(0, 4, 2, 4096, 512, &[]);
+    assert_eq!(client.simple(), (error::INVAL, 2));
+    client.send(0, 2, 3, 0, 0, &[]);
+    assert_eq!(server.join().unwrap(), ["write", "read", "kernel left"]);
 }

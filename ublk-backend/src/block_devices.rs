@@ -1,0 +1,177 @@
+//! The block devices of a resource's volumes, where its front end has any: when they come and go with what an
+//! administrator asks, and what each is told of size and role.
+
+use crate::frontend::block_device::{BlockDevice, DeviceOf, Place};
+use crate::log::Logger;
+use crate::mailbox::DataPlane;
+use drbd_core::control::{Configuration, Request};
+use drbd_core::engine::Level;
+use drbd_core::ids::{Minor, Sector, VolumeNumber};
+use drbd_core::refusal::{Reason, Refusal};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How long an administrator waits for what only the kernel can do, which may wait for requests under way.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct BlockDevices {
+    resource: String,
+    /// `None`: the front end is the socket alone.
+    place: Option<Place>,
+    data: DataPlane,
+    logger: Logger,
+    devices: RefCell<BTreeMap<VolumeNumber, BlockDevice>>,
+    /// What was last said of a volume: it may be said before there is a device.
+    shapes: RefCell<BTreeMap<VolumeNumber, (Sector, bool)>>,
+}
+
+impl BlockDevices {
+    /// None yet. `place`: of the run directory, if there are to be any.
+    pub(crate) fn new(resource: &str, place: Option<Place>, data: DataPlane, logger: Logger) -> BlockDevices {
+        BlockDevices {
+            resource: resource.to_owned(),
+            place,
+            data,
+            logger,
+            devices: RefCell::default(),
+            shapes: RefCell::default(),
+        }
+    }
+
+    /// A volume was made. One whose device cannot be had is served by its socket alone.
+    pub(crate) async fn attach(&self, minor: Minor, volume: VolumeNumber, recovery: bool) {
+        let Some(place) = self.place else { return };
+        let of = DeviceOf { resource: self.resource.clone(), volume, minor, place };
+        match answer_to(BlockDevice::attach(of, self.data.clone(), self.logger.clone())).await {
+            Some(Ok(device)) => {
+                if let Some(&(size, writable)) = self.shapes.borrow().get(&volume) {
+                    device.become_(size, writable);
+                }
+                // What waits in the device of a daemon that is not recovered is not this one's: it ends with an error.
+                if !recovery {
+                    device.resume();
+                }
+                self.devices.borrow_mut().insert(volume, device);
+            }
+            Some(Err(sentence)) => self.say(format!("Volume {volume} has no block device: {sentence}")),
+            None => self.say(format!("Volume {volume} has no block device: the kernel does not answer.")),
+        }
+    }
+
+    fn say(&self, sentence: String) {
+        self.logger.say(Level::Warning, "block-device", &self.resource, sentence);
+    }
+
+    /// A size became known or changed, or whether the device may be written.
+    pub(crate) fn device(&self, volume: VolumeNumber, size: Sector, writable: bool) {
+        self.shapes.borrow_mut().insert(volume, (size, writable));
+        self.with(volume, |device| device.become_(size, writable));
+    }
+
+    /// The disk being attached has blocks of so many bytes.
+    pub(crate) fn blocks(&self, volume: VolumeNumber, bytes: u32) {
+        self.with(volume, |device| device.blocks(bytes));
+    }
+
+    /// The kernel has no connection to a volume any more.
+    pub(crate) fn left(&self, volume: VolumeNumber) {
+        self.with(volume, BlockDevice::left);
+    }
+
+    fn with(&self, volume: VolumeNumber, what: impl Fn(&BlockDevice)) {
+        if let Some(device) = self.devices.borrow().get(&volume) {
+            what(device);
+        }
+    }
+
+    /// Requests wait in a device that a daemon left behind as Primary.
+    pub(crate) fn was_primary(&self) -> bool {
+        self.devices.borrow().values().any(|device| device.was_primary)
+    }
+
+    /// What waits goes on, in whatever role this node is now.
+    pub(crate) fn resume(&self) {
+        self.devices.borrow().values().for_each(BlockDevice::resume);
+    }
+
+    /// Whether a request may be, as far as users of block devices are concerned. While it is carried out nobody new
+    /// mounts what it takes away; afterwards [`after`](Self::after) is due.
+    pub(crate) async fn before(&self, request: &Request, facts: &Configuration) -> Result<(), Refusal> {
+        let volumes: Vec<VolumeNumber> = match request {
+            Request::Secondary { force: false } | Request::Down => {
+                self.devices.borrow().keys().copied().collect()
+            }
+            Request::DelMinor { minor } => {
+                facts.volumes.iter().filter(|v| v.minor == *minor).map(|v| v.volume).collect()
+            }
+            _ => return Ok(()),
+        };
+        for volume in &volumes {
+            let Some(claim) = self.devices.borrow().get(volume).map(BlockDevice::claim) else { continue };
+            let user = match answer_to(claim).await {
+                Some(Ok(())) => continue,
+                Some(Err(user)) => user,
+                None => format!("the block device of volume {volume} does not answer"),
+            };
+            self.unclaim(false);
+            return Err(Refusal::because(Reason::DeviceInUse, user));
+        }
+        Ok(())
+    }
+
+    /// A request was carried out, or refused.
+    pub(crate) async fn after(&self, request: &Request, facts: &Configuration, done: bool) {
+        match request {
+            Request::Secondary { .. } => self.unclaim(done),
+            Request::DelMinor { minor } if done => {
+                let gone = facts.volumes.iter().find(|v| v.minor == *minor).map(|v| v.volume);
+                if let Some(volume) = gone {
+                    self.detach(volume).await;
+                }
+            }
+            Request::DelMinor { .. } | Request::Down => self.unclaim(false),
+            Request::Primary { .. } | Request::Attach { .. } | Request::Resize { .. } => {}
+            _ => return,
+        }
+        self.settle().await;
+    }
+
+    fn unclaim(&self, demoted: bool) {
+        self.devices.borrow().values().for_each(|device| device.unclaim(demoted));
+    }
+
+    /// Until the devices are what the engine said: who was told "done" opens one at once.
+    async fn settle(&self) {
+        let all: Vec<_> = self.devices.borrow().values().map(BlockDevice::settle).collect();
+        for one in all {
+            let _ = answer_to(one).await;
+        }
+    }
+
+    async fn detach(&self, volume: VolumeNumber) {
+        self.shapes.borrow_mut().remove(&volume);
+        let device = self.devices.borrow_mut().remove(&volume);
+        if let Some(device) = device {
+            if answer_to(device.detach()).await.is_none() {
+                self.say(format!("The block device of volume {volume} is not gone yet."));
+            }
+        }
+    }
+
+    /// The resource is gone.
+    pub(crate) async fn detach_all(&self) {
+        let volumes: Vec<VolumeNumber> = self.devices.borrow().keys().copied().collect();
+        for volume in volumes {
+            self.detach(volume).await;
+        }
+    }
+}
+
+/// What a device's thread answers; `None` if it does not, or not in time.
+async fn answer_to<T>(told: oneshot::Receiver<T>) -> Option<T> {
+    tokio::time::timeout(PATIENCE, told).await.ok()?.ok()
+}

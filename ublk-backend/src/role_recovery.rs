@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::{sleep, Instant};
 
-/// What a connection takes, beside the peer's ping-timeout, once both nodes try.
-const CONNECT_TIME: Duration = Duration::from_secs(1);
+/// What a connection takes, beside the peer's ping-timeout: a second until the peer listens again, and both nodes' dials.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// Takes up role and requests.

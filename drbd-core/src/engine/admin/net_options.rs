@@ -147,22 +147,23 @@ impl Resource {
             1 | 2 => return senseless("protocol", theirs.protocol.into(), "not the one of two Primaries"),
             number => return senseless("protocol", number.into(), "no protocol"),
         };
-        let policies = [
+        let mut policies = [SplitBrainPolicy::default(); 3];
+        let told = [
             ("after_sb_0p", "after-sb-0pri", theirs.after_sb_0p),
             ("after_sb_1p", "after-sb-1pri", theirs.after_sb_1p),
             ("after_sb_2p", "after-sb-2pri", theirs.after_sb_2p),
-        ]
-        .map(|(field, option, number)| (field, number, policy_of(option, number)));
-        for (field, number, policy) in policies {
-            if policy.is_none() {
+        ];
+        for (policy, (field, option, number)) in policies.iter_mut().zip(told) {
+            let Some(known) = policy_of(option, number) else {
                 return senseless(field, number.into(), "no policy for that");
-            }
+            };
+            *policy = known;
         }
         let options = &mut connection.options;
         options.protocol = protocol;
         options.two_primaries = theirs.two_primaries;
         let own = [&mut options.after_sb_0pri, &mut options.after_sb_1pri, &mut options.after_sb_2pri];
-        for (own, policy) in own.into_iter().zip(policies.into_iter().filter_map(|(.., policy)| policy)) {
+        for (own, policy) in own.into_iter().zip(policies) {
             policy.name().clone_into(own);
         }
         let adopted = adopted(options);

@@ -24,6 +24,9 @@ pub(crate) const OUT_OF_SYNC: u32 = 1;
 /// Bytes a bit of the bitmap stands for.
 const BIT_BYTES: u64 = 4096;
 
+/// How far a bitmap is looked through for one answer, which may end before its question: the data plane does it.
+const LOOKED_BYTES_MAX: u64 = 16 << 30;
+
 /// Neighbouring bytes of the same status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StatusRun {
@@ -81,14 +84,15 @@ pub(crate) fn allocation_of(file: &File, stretch: Range<u64>, most: usize) -> Ve
 pub(crate) fn out_of_sync_in(words: &[u64], stretch: Range<u64>, most: usize) -> Vec<StatusRun> {
     let mut runs = Runs::default();
     let mut at = stretch.start;
-    while at < stretch.end && runs.0.len() <= most {
+    let last = stretch.end.min(stretch.start.saturating_add(LOOKED_BYTES_MAX));
+    while at < last && runs.0.len() <= most {
         let bit = at / BIT_BYTES;
         let word = words.get((bit / 64) as usize).copied().unwrap_or(0);
         let rest = word >> (bit % 64);
         let set = rest & 1 == 1;
         let alike = if set { rest.trailing_ones() } else { rest.trailing_zeros() };
         let bits = u64::from(alike).min(64 - bit % 64);
-        let end = ((bit + bits) * BIT_BYTES).min(stretch.end);
+        let end = ((bit + bits) * BIT_BYTES).min(last);
         runs.push(end - at, if set { OUT_OF_SYNC } else { 0 });
         at = end;
     }
@@ -132,6 +136,7 @@ mod tests {
         ];
         assert_eq!(out_of_sync_in(&words, 0..192 * BIT_BYTES + 512, 16), all);
         assert_eq!(out_of_sync_in(&words, 0..192 * BIT_BYTES, 3), all[..3]);
+        assert_eq!(out_of_sync_in(&[], 0..1 << 40, 9), [run(LOOKED_BYTES_MAX, 0)], "an answer has its end");
         assert_eq!(out_of_sync_in(&words, 10_000..12_288, 9), [run(2288, OUT_OF_SYNC)]);
     }
 }

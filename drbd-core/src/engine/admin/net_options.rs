@@ -147,17 +147,24 @@ impl Resource {
             1 | 2 => return senseless("protocol", theirs.protocol.into(), "not the one of two Primaries"),
             number => return senseless("protocol", number.into(), "no protocol"),
         };
+        let mut policies = [SplitBrainPolicy::default(); 3];
+        let told = [
+            ("after_sb_0p", "after-sb-0pri", theirs.after_sb_0p),
+            ("after_sb_1p", "after-sb-1pri", theirs.after_sb_1p),
+            ("after_sb_2p", "after-sb-2pri", theirs.after_sb_2p),
+        ];
+        for (policy, (field, option, number)) in policies.iter_mut().zip(told) {
+            let Some(known) = policy_of(option, number) else {
+                return senseless(field, number.into(), "no policy for that");
+            };
+            *policy = known;
+        }
         let options = &mut connection.options;
         options.protocol = protocol;
         options.two_primaries = theirs.two_primaries;
-        for (own, number) in [
-            (&mut options.after_sb_0pri, theirs.after_sb_0p),
-            (&mut options.after_sb_1pri, theirs.after_sb_1p),
-            (&mut options.after_sb_2pri, theirs.after_sb_2p),
-        ] {
-            if let Some(policy) = SplitBrainPolicy::from_number(number) {
-                policy.mirrored().name().clone_into(own);
-            }
+        let own = [&mut options.after_sb_0pri, &mut options.after_sb_1pri, &mut options.after_sb_2pri];
+        for (own, policy) in own.into_iter().zip(policies) {
+            policy.name().clone_into(own);
         }
         let adopted = adopted(options);
         let peer = connection.peer;
@@ -201,11 +208,19 @@ fn adopted(options: &NetOptions) -> OptionSet {
         ("after-sb-2pri", &options.after_sb_2pri),
     ] {
         if let Some(spec) = OptionSpec::find(name) {
-            // A policy a peer may name and this node's configuration cannot stays with the session.
+            // They were judged before they were taken over.
             let _ = set.set(spec, value);
         }
     }
     set
+}
+
+/// The policy a peer named, as this node's configuration has it: one that it cannot have an administrator could neither
+/// see nor take back.
+fn policy_of(option: &str, number: u32) -> Option<SplitBrainPolicy> {
+    let policy = SplitBrainPolicy::from_number(number)?.mirrored();
+    let spec = OptionSpec::find(option)?;
+    OptionSet::default().set(spec, policy.name()).is_ok().then_some(policy)
 }
 
 pub(super) fn check_net_options(options: &NetOptions) -> Result<(), Refusal> {

@@ -532,6 +532,9 @@ fn changed_settings_that_make_no_sense_end_the_session() {
         ((|s: &mut Settings| s.protocol = 7) as fn(&mut Settings), "protocol is 7 (0x7), no protocol"),
         (|s| s.protocol = 1, "protocol is 1 (0x1), not the one of two Primaries"),
         (|s| s.two_primaries = false, "two_primaries is 0 (0x0), forbidden while both nodes are Primary"),
+        (|s| s.after_sb_0p = 10, "after_sb_0p is 10 (0xa), no policy for that"),
+        (|s| s.after_sb_1p = 5, "after_sb_1p is 5 (0x5), no policy for that"),
+        (|s| s.after_sb_2p = 77, "after_sb_2p is 77 (0x4d), no policy for that"),
     ] {
         let error = forged(edit);
         assert!(error.contains(said), "{error}");

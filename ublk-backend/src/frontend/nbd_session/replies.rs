@@ -13,6 +13,11 @@ const CHUNK_NONE: u16 = 0;
 pub(in crate::frontend) const CHUNK_DATA: u16 = 1;
 pub(in crate::frontend) const CHUNK_ERROR: u16 = 1 << 15 | 1;
 
+/// The head of a chunk with extended headers.
+const HEAD_BYTES_MAX: usize = 32;
+/// The body of every chunk but those of a block status.
+const SMALL_BODY_BYTES: usize = 8;
+
 impl Session {
     /// An answer without data.
     pub(super) fn reply(&mut self, asked: Asked, error: u32, pools: &mut Pools) {
@@ -52,7 +57,7 @@ impl Session {
         pools: &mut Pools,
     ) {
         debug_assert!(kind != CHUNK_NONE || body.is_empty());
-        let mut head = [0; 32];
+        let mut head = [0; HEAD_BYTES_MAX + SMALL_BODY_BYTES];
         let bytes = body.len() as u32 + behind;
         head[4..6].copy_from_slice(&flags.to_be_bytes());
         head[6..8].copy_from_slice(&kind.to_be_bytes());
@@ -60,14 +65,22 @@ impl Session {
         let length = if self.negotiation.extended {
             head[..4].copy_from_slice(&EXTENDED_CHUNK_MAGIC.to_be_bytes());
             head[16..24].copy_from_slice(&offset_bytes.to_be_bytes());
-            head[24..].copy_from_slice(&u64::from(bytes).to_be_bytes());
-            32
+            head[24..32].copy_from_slice(&u64::from(bytes).to_be_bytes());
+            HEAD_BYTES_MAX
         } else {
             head[..4].copy_from_slice(&CHUNK_MAGIC.to_be_bytes());
             head[16..20].copy_from_slice(&bytes.to_be_bytes());
             20
         };
-        self.stream.push_bytes(pools, &head[..length], 0);
-        self.stream.push_bytes(pools, body, 0);
+        // In one piece: half a chunk would be the end of the connection.
+        match head.get_mut(length..length + body.len()) {
+            Some(room) => {
+                room.copy_from_slice(body);
+                self.stream.push_bytes(pools, &head[..length + body.len()], 0);
+            }
+            None => {
+                self.stream.push_bytes(pools, &[&head[..length], body].concat(), 0);
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Which side leads, and what is given up with the other.
 
-use super::{Ledger, Look, BEGINNING};
+use super::{Entry, Ledger, Look, BEGINNING};
 
 impl Ledger {
     /// Another node's data is the data now, whether that node is up or not.
@@ -11,14 +11,19 @@ impl Ledger {
     /// A Primary without disk has its own one back, and the other node's is out of reach: as at a promotion, what that
     /// disk may lack of what was acknowledged is given up.
     pub(crate) fn took_own_disk(&mut self, node: usize, look: Look<'_>) {
+        self.each_older(node, look, |entry| entry.outrun |= entry.weak && entry.held >> node & 1 == 0);
+    }
+
+    /// Every write than which what is on a node's disk is older.
+    fn each_older(&mut self, node: usize, look: Look<'_>, mut then: impl FnMut(&mut Entry)) {
         for at in 0..self.touched.len() {
             let sector = self.touched[at];
             let now = look(node, sector);
             let head = self.heads[sector as usize] as usize;
             for at in 0..self.lists[head].len() {
-                let entry = self.lists[head][at];
-                let lacks = entry.held >> node & 1 == 0 && self.is_older(now, sector, entry.write);
-                self.lists[head][at].outrun |= entry.weak && lacks;
+                if self.is_older(now, sector, self.lists[head][at].write) {
+                    then(&mut self.lists[head][at]);
+                }
             }
         }
     }
@@ -68,17 +73,7 @@ impl Ledger {
     /// The operator made the Inconsistent disk of a node good by force: what it lacks is given up, whoever has it.
     pub(crate) fn forced(&mut self, node: usize, look: Look<'_>) {
         self.forced |= 1 << node;
-        for at in 0..self.touched.len() {
-            let sector = self.touched[at];
-            let now = look(node, sector);
-            let head = self.heads[sector as usize] as usize;
-            for at in 0..self.lists[head].len() {
-                if self.is_older(now, sector, self.lists[head][at].write) {
-                    let entry = &mut self.lists[head][at];
-                    entry.given_up |= entry.held;
-                }
-            }
-        }
+        self.each_older(node, look, |entry| entry.given_up |= entry.held);
     }
 
     /// The operator did so with the disk of another node.

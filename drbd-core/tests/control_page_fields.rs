@@ -41,6 +41,7 @@ fn device() -> DeviceObject {
         size: Some(1_048_508),
         read: 617,
         written: 2839,
+        waiting_size: None,
         al_writes: 9,
         bm_writes: 4,
         upper_pending: 1,

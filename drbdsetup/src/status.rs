@@ -106,6 +106,9 @@ fn device(lines: &mut Wrapped, device: &DeviceObject, detail: Detail, numbered: 
     if verbose || device.blocked != "no" {
         lines.item(6, &format!("blocked:{}", device.blocked));
     }
+    if let Some(size) = device.waiting_size {
+        lines.item(6, &format!("waiting-size:{size}"));
+    }
     lines.end_line_if_begun();
 }
 

@@ -5,6 +5,7 @@
 
 use crate::block_devices::BlockDevices;
 use crate::disk;
+use crate::frontend::block_driver::BlockLimits;
 use crate::journal::Journal;
 use crate::log::Logger;
 use crate::mailbox::{Brings, DataPlane, ToData};
@@ -114,7 +115,12 @@ impl Administration {
         let (ticket, answer) = self.ticket();
         self.data.send(ToData::Status { ticket });
         match answer.await {
-            Ok(Answer::Status(status)) => Ok(status),
+            Ok(Answer::Status(mut status)) => {
+                for device in &mut status.devices {
+                    device.waiting_size = self.devices.waiting_size(device.volume).map(|size| size.0 / 2);
+                }
+                Ok(status)
+            }
             Ok(Answer::Reply(_) | Answer::Generation(_)) | Err(_) => Err(going_down()),
         }
     }
@@ -395,7 +401,12 @@ impl Administration {
         let last_known = recovery.then(|| disk::last_known_bytes(minor, backing)).flatten();
         let open = move || disk::open(&names.0, &names.1, &names.2, last_known);
         let opened = tokio::task::spawn_blocking(open).await.map_err(|_| going_down())??;
-        self.devices.blocks(volume, opened.limits.logical_block_size);
+        let limits = BlockLimits {
+            logical_block_bytes: opened.limits.logical_block_size,
+            physical_block_bytes: opened.limits.physical_block_size,
+            discard_granularity: opened.limits.discard_granularity,
+        };
+        self.devices.limits(volume, limits);
         let request = AdminRequest::Attach(AttachRequest {
             volume,
             backing_dev: backing.clone(),

@@ -1,7 +1,10 @@
 //! The block devices of a resource's volumes, where its front end has any: when they come and go with what an
 //! administrator asks, and what each is told of size and role.
 
-use crate::frontend::block_device::{BlockDevice, DeviceOf, Place};
+use crate::frontend::block_device::BlockDevice;
+use crate::frontend::block_driver::BlockLimits;
+use crate::frontend::choice::Kernel;
+use crate::frontend::device_identity::{DeviceOf, Place};
 use crate::log::Logger;
 use crate::mailbox::DataPlane;
 use drbd_core::control::{Configuration, Request};
@@ -21,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct BlockDevices {
     resource: String,
     /// `None`: the front end is the socket alone.
-    place: Option<Place>,
+    kernel: Option<(Kernel, Place)>,
     data: DataPlane,
     logger: Logger,
     devices: RefCell<BTreeMap<VolumeNumber, BlockDevice>>,
@@ -30,11 +33,16 @@ pub(crate) struct BlockDevices {
 }
 
 impl BlockDevices {
-    /// None yet. `place`: of the run directory, if there are to be any.
-    pub(crate) fn new(resource: &str, place: Option<Place>, data: DataPlane, logger: Logger) -> BlockDevices {
+    /// None yet. `kernel`: whose they are to be, if there are to be any, and the place of the run directory.
+    pub(crate) fn new(
+        resource: &str,
+        kernel: Option<(Kernel, Place)>,
+        data: DataPlane,
+        logger: Logger,
+    ) -> BlockDevices {
         BlockDevices {
             resource: resource.to_owned(),
-            place,
+            kernel,
             data,
             logger,
             devices: RefCell::default(),
@@ -44,9 +52,9 @@ impl BlockDevices {
 
     /// A volume was made. One whose device cannot be had is served by its socket alone.
     pub(crate) async fn attach(&self, minor: Minor, volume: VolumeNumber, recovery: bool) {
-        let Some(place) = self.place else { return };
+        let Some((kernel, place)) = self.kernel else { return };
         let of = DeviceOf { resource: self.resource.clone(), volume, minor, place };
-        match answer_to(BlockDevice::attach(of, self.data.clone(), self.logger.clone())).await {
+        match answer_to(BlockDevice::attach(kernel, of, self.data.clone(), self.logger.clone())).await {
             Some(Ok(device)) => {
                 if let Some(&(size, writable)) = self.shapes.borrow().get(&volume) {
                     device.become_(size, writable);
@@ -72,9 +80,9 @@ impl BlockDevices {
         self.with(volume, |device| device.become_(size, writable));
     }
 
-    /// The disk being attached has blocks of so many bytes.
-    pub(crate) fn blocks(&self, volume: VolumeNumber, bytes: u32) {
-        self.with(volume, |device| device.blocks(bytes));
+    /// What the disk being attached wants of requests.
+    pub(crate) fn limits(&self, volume: VolumeNumber, limits: BlockLimits) {
+        self.with(volume, |device| device.limits(limits));
     }
 
     /// The kernel has no connection to a volume any more.
@@ -86,6 +94,11 @@ impl BlockDevices {
         if let Some(device) = self.devices.borrow().get(&volume) {
             what(device);
         }
+    }
+
+    /// The size that a volume's device will have once nobody uses it, if that is another one.
+    pub(crate) fn waiting_size(&self, volume: VolumeNumber) -> Option<Sector> {
+        self.devices.borrow().get(&volume).and_then(BlockDevice::waiting_size)
     }
 
     /// Requests wait in a device that a daemon left behind as Primary.

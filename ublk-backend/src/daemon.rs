@@ -5,8 +5,8 @@ use crate::block_devices::BlockDevices;
 use crate::control_socket::ControlSocket;
 use crate::digest;
 use crate::event_loop::DataLoop;
-use crate::frontend::block_device::Place;
 use crate::frontend::choice::{front_end, FrontEnd};
+use crate::frontend::device_identity::Place;
 use crate::journal::Journal;
 use crate::log::Logger;
 use crate::mailbox::{mailbox, ControlPlane, DataPlane, ToControl, ToData};
@@ -106,8 +106,8 @@ fn block_devices(
     data: &DataPlane,
     logger: &Logger,
 ) -> Result<BlockDevices, String> {
-    let place = match front_end(resource)? {
-        FrontEnd::Nbd => Place::of(&run_dir.file(".")).ok(),
+    let kernel = match front_end(resource)? {
+        FrontEnd::BlockDevice(kernel) => Place::of(&run_dir.file(".")).ok().map(|place| (kernel, place)),
         FrontEnd::Socket(why) => {
             if let Some(why) = why {
                 let text = format!("There are no block devices, only sockets: {why}.");
@@ -116,7 +116,7 @@ fn block_devices(
             None
         }
     };
-    Ok(BlockDevices::new(resource, place, data.clone(), logger.clone()))
+    Ok(BlockDevices::new(resource, kernel, data.clone(), logger.clone()))
 }
 
 /// Takes up what the last daemon was told. What cannot be done is logged; the rest goes on.
@@ -139,6 +139,7 @@ fn start_data_plane(
     let name = resource.to_owned();
     let (started, wait) = std::sync::mpsc::channel();
     let body = move || {
+        crate::process::serve_without_administration();
         let mut data = match DataLoop::new(engine, &name, control, logger) {
             Ok(data) => data,
             Err(e) => {

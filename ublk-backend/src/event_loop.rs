@@ -9,15 +9,16 @@ use crate::discard_worker::DiscardWorker;
 use crate::disk_io::Disks;
 use crate::frontend::block_status::{all_data, allocation_of, out_of_sync_in};
 use crate::frontend::nbd::{self, NbdServer};
-use crate::frontend::{Gate, StatusContext, StatusRun};
+use crate::frontend::ublk_queues::UblkQueues;
+use crate::frontend::{Asker, Gate, StatusContext, StatusRun, UpperTable};
 use crate::log::Logger;
 use crate::mailbox::{Brings, ControlPlane, ToControl, ToData};
 use crate::payload_pool::WriteBounds;
 use crate::peer_link::{self, PeerLinks};
 use crate::ring::{Completion, Op, Ring, Token};
 use crate::stream::Pools;
-use drbd_core::engine::{AdminRequest, Command, Event, Level, RequestLimits, Resource};
-use drbd_core::ids::{Instant, Sector, Ticket, VolumeNumber};
+use drbd_core::engine::{AdminRequest, Command, Event, Level, RequestLimits, Resource, UpperResult};
+use drbd_core::ids::{Instant, PayloadId, Sector, Ticket, UpperTag, VolumeNumber};
 use drbd_core::limits::PEER_REQUESTS_MAX;
 use drbd_core::refusal::{Reason, Refusal};
 use std::collections::VecDeque;
@@ -42,12 +43,14 @@ pub(crate) enum Source {
     NbdSend,
     /// An export's listener.
     NbdListen,
+    /// A request of a ublk device, or the end of one.
+    Ublk,
     /// The mailbox.
     Mailbox,
 }
 
 impl Source {
-    const ALL: [Source; 9] = [
+    const ALL: [Source; 10] = [
         Source::Disk,
         Source::PeerReceive,
         Source::PeerSend,
@@ -56,6 +59,7 @@ impl Source {
         Source::NbdReceive,
         Source::NbdSend,
         Source::NbdListen,
+        Source::Ublk,
         Source::Mailbox,
     ];
 
@@ -93,6 +97,8 @@ pub(crate) struct DataLoop {
     links: PeerLinks,
     disks: Disks,
     nbd: NbdServer,
+    ublk: UblkQueues,
+    uppers: UpperTable,
     control: ControlPlane,
     digests: DigestWorker,
     logger: Logger,
@@ -126,6 +132,8 @@ impl DataLoop {
             links: PeerLinks::default(),
             disks: Disks::new(DiscardWorker::start(control.data_plane())?),
             nbd: NbdServer::default(),
+            ublk: UblkQueues::default(),
+            uppers: UpperTable::default(),
             digests: DigestWorker::start(control.data_plane())?,
             control,
             logger,
@@ -226,6 +234,12 @@ impl DataLoop {
                 self.drain_session(slot);
             }
             Source::NbdListen => self.nbd.on_listener(slot, ring, pools),
+            Source::Ublk => {
+                if let Some(volume) = self.ublk.on_command(slot, result) {
+                    self.control.send(ToControl::KernelLeft(volume));
+                }
+                self.drain_ublk();
+            }
             Source::Mailbox => self.read_mail(mail),
         }
     }
@@ -244,12 +258,23 @@ impl DataLoop {
     fn drain_session(&mut self, slot: u32) {
         loop {
             let gate = EngineGate { engine: &self.engine, disks: &self.disks };
-            match self.nbd.next(slot, &gate, &mut self.ring, &mut self.pools) {
+            match self.nbd.next(slot, &gate, &mut self.ring, &mut self.pools, &mut self.uppers) {
                 nbd::Next::Upper(request) => self.deliver(Event::Upper(request)),
                 nbd::Next::Opened(volume) => self.deliver(Event::Opened { volume }),
                 nbd::Next::Closed(volume) => self.deliver(Event::Closed { volume }),
                 nbd::Next::KernelLeft(volume) => self.control.send(ToControl::KernelLeft(volume)),
                 nbd::Next::Wait => return,
+            }
+        }
+    }
+
+    /// Hands over requests of ublk devices as long as there is room and memory for them.
+    fn drain_ublk(&mut self) {
+        loop {
+            let gate = EngineGate { engine: &self.engine, disks: &self.disks };
+            match self.ublk.next(&gate, &mut self.ring, &mut self.pools, &mut self.uppers) {
+                Some(request) => self.deliver(Event::Upper(request)),
+                None => return,
             }
         }
     }
@@ -268,6 +293,7 @@ impl DataLoop {
         for slot in slots.drain(..) {
             self.drain_session(slot);
         }
+        self.drain_ublk();
     }
 
     /// One event and all that follows from it at once.
@@ -304,14 +330,7 @@ impl DataLoop {
             }
             Command::Send { socket, frame, payload } => self.links.send(socket, &frame, payload, pools),
             Command::Complete { tag, result, payload } => {
-                let gate = EngineGate { engine: &self.engine, disks: &self.disks };
-                let ending = self.nbd.complete(tag, result, payload, &gate, pools);
-                self.events.extend(self.nbd.take_again().map(Event::Upper));
-                match ending.map(|slot| self.nbd.next(slot, &gate, ring, pools)) {
-                    Some(nbd::Next::Closed(volume)) => self.events.push_back(Event::Closed { volume }),
-                    Some(nbd::Next::KernelLeft(volume)) => self.control.send(ToControl::KernelLeft(volume)),
-                    Some(nbd::Next::Upper(_) | nbd::Next::Opened(_) | nbd::Next::Wait) | None => {}
-                }
+                self.complete(tag, (result, payload));
                 None
             }
             Command::Release { payload } => {
@@ -394,6 +413,29 @@ impl DataLoop {
         self.events.extend(answer);
     }
 
+    /// A front end's request ended.
+    fn complete(&mut self, tag: UpperTag, done: (UpperResult, PayloadId)) {
+        let Some(waiting) = self.uppers.remove(tag) else { return };
+        let gate = EngineGate { engine: &self.engine, disks: &self.disks };
+        let (ring, pools, uppers) = (&mut self.ring, &mut self.pools, &mut self.uppers);
+        match waiting.asker {
+            Asker::Nbd(slot) => {
+                let ending = self.nbd.complete(slot, &waiting, done, &gate, pools, uppers);
+                match ending.then(|| self.nbd.next(slot, &gate, ring, pools, uppers)) {
+                    Some(nbd::Next::Closed(volume)) => self.events.push_back(Event::Closed { volume }),
+                    Some(nbd::Next::KernelLeft(volume)) => self.control.send(ToControl::KernelLeft(volume)),
+                    Some(nbd::Next::Upper(_) | nbd::Next::Opened(_) | nbd::Next::Wait) | None => {}
+                }
+            }
+            Asker::Ublk(_) => {
+                if let Some(volume) = self.ublk.complete(&waiting, done, &gate, ring, pools, uppers) {
+                    self.control.send(ToControl::KernelLeft(volume));
+                }
+            }
+        }
+        self.events.extend(self.uppers.take_again().map(Event::Upper));
+    }
+
     fn watch_mailbox(&mut self) {
         let fd = self.control.wake_fd();
         self.ring.queue(Source::Mailbox.token(0), fd, Op::Ready { write: false });
@@ -431,6 +473,7 @@ impl DataLoop {
                 ToData::ServeKernel { volume, socket } => {
                     self.nbd.serve_kernel(volume, socket, &mut self.ring, &mut self.pools);
                 }
+                ToData::ServeUblk(device) => self.ublk.serve(*device, &mut self.ring),
                 ToData::Stop => {
                     self.stopping = true;
                     self.links.close_all(self.now, &mut self.ring, &mut self.pools);

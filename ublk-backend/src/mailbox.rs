@@ -2,6 +2,7 @@
 //! data plane sleeps in its ring.
 
 use crate::disk::OpenDisk;
+use crate::frontend::ublk_queues::OpenDevice;
 use drbd_core::config::OptionSet;
 use drbd_core::control::{Done, GenerationStatus, HelperObject, Kind, Notification, ResourceStatus};
 use drbd_core::engine::{AdminRequest, HandlerCall};
@@ -96,6 +97,8 @@ pub(crate) enum ToData {
         /// Our end.
         socket: OwnedFd,
     },
+    /// Serve a ublk device.
+    ServeUblk(Box<OpenDevice>),
     /// End.
     Stop,
 }

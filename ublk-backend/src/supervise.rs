@@ -2,18 +2,17 @@
 //! it when it ended in an orderly way.
 
 use drbd_core::engine::Level;
-use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// Restarts within [`WINDOW`] after which it is given up.
-const RESTARTS_MAX: usize = 5;
-const WINDOW: Duration = Duration::from_secs(60);
-/// Pause before the first restart; doubles with each further one while the daemon dies again at once. Users of a block
-/// device wait for it.
+/// A daemon that lived for less died at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
+/// It is given up when it died at once so often in a row. One that is killed now and then is started again every time:
+/// under a block device that is a pause, and the end of it is not.
+const RESTARTS_MAX: u32 = 5;
+/// Pause before a restart; doubles with each death at once. Users of a block device wait for it.
 const PAUSE: Duration = Duration::from_millis(100);
-const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// What a daemon's end means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,27 +25,26 @@ enum Next {
     GiveUp,
 }
 
-/// The times of recent restarts.
+/// Deaths at once, in a row.
 #[derive(Debug, Default)]
-struct Restarts(VecDeque<Instant>);
+struct Restarts(u32);
 
 impl Restarts {
-    fn judge(&mut self, status: ExitStatus, restart: bool, now: Instant) -> Next {
+    fn judge(&mut self, status: ExitStatus, restart: bool, lived: Duration) -> Next {
         if let Some(code) = status.code() {
             return Next::End(code as u8);
         }
         if !restart {
             return Next::End(128 + status.signal().unwrap_or(0) as u8);
         }
-        while self.0.front().is_some_and(|at| now.duration_since(*at) > WINDOW) {
-            self.0.pop_front();
-        }
-        if self.0.len() >= RESTARTS_MAX {
+        if lived >= AT_ONCE {
+            self.0 = 0;
+        } else if self.0 >= RESTARTS_MAX {
             return Next::GiveUp;
         }
-        let in_a_row = self.0.iter().filter(|at| now.duration_since(**at) <= AT_ONCE).count();
-        self.0.push_back(now);
-        Next::Restart(PAUSE * (1 << in_a_row))
+        let pause = PAUSE * (1 << self.0);
+        self.0 += u32::from(lived < AT_ONCE);
+        Next::Restart(pause)
     }
 }
 
@@ -72,6 +70,7 @@ pub(crate) fn supervise(
         if recover {
             command.arg("--recover");
         }
+        let begun = Instant::now();
         let status = match command.status() {
             Ok(status) => status,
             Err(e) => {
@@ -79,7 +78,7 @@ pub(crate) fn supervise(
                 return ExitCode::from(20);
             }
         };
-        match restarts.judge(status, restart, Instant::now()) {
+        match restarts.judge(status, restart, begun.elapsed()) {
             Next::End(code) => {
                 if status.signal().is_some() {
                     log(Level::Error, format!("The daemon died ({status}) and is kept down."));
@@ -95,8 +94,8 @@ pub(crate) fn supervise(
                 log(
                     Level::Error,
                     format!(
-                        "The daemon died ({status}), {RESTARTS_MAX} times within {} s: it is not started again.",
-                        WINDOW.as_secs()
+                        "The daemon died ({status}), as it did {RESTARTS_MAX} times before within {} s of its start: it is not started again.",
+                        AT_ONCE.as_secs()
                     ),
                 );
                 return ExitCode::from(20);
@@ -110,24 +109,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn restarts_are_bounded_and_slow_down() {
+    fn restarts_of_what_dies_at_once_are_bounded_and_slow_down() {
         let mut restarts = Restarts::default();
-        let now = Instant::now();
+        let (moment, while_) = (Duration::from_millis(1), Duration::from_secs(3));
         let killed = ExitStatus::from_raw(9);
         for n in 0..5 {
             let pause = Duration::from_millis(100 << n);
-            assert_eq!(restarts.judge(killed, true, now), Next::Restart(pause));
+            assert_eq!(restarts.judge(killed, true, moment), Next::Restart(pause));
         }
-        assert_eq!(restarts.judge(killed, true, now), Next::GiveUp);
-        let later = now + Duration::from_secs(61);
-        assert_eq!(restarts.judge(killed, true, later), Next::Restart(PAUSE));
-        assert_eq!(restarts.judge(killed, true, later + Duration::from_secs(6)), Next::Restart(PAUSE));
+        assert_eq!(restarts.judge(killed, true, moment), Next::GiveUp);
+        for _ in 0..100 {
+            assert_eq!(restarts.judge(killed, true, while_), Next::Restart(PAUSE));
+        }
+        assert_eq!(restarts.judge(killed, true, moment), Next::Restart(PAUSE));
+        assert_eq!(restarts.judge(killed, true, moment), Next::Restart(PAUSE * 2));
     }
 
     #[test]
     fn an_orderly_end_is_the_end() {
         let mut restarts = Restarts::default();
-        let now = Instant::now();
+        let now = Duration::from_millis(1);
         assert_eq!(restarts.judge(ExitStatus::from_raw(20 << 8), true, now), Next::End(20));
         assert_eq!(restarts.judge(ExitStatus::from_raw(0), true, now), Next::End(0));
         assert_eq!(restarts.judge(ExitStatus::from_raw(9), false, now), Next::End(137));

@@ -75,6 +75,9 @@ pub struct DeviceObject {
     pub quorum: bool,
     /// KiB; `None` until first known.
     pub size: Option<u64>,
+    /// KiB that the block device will have once nobody uses it: this host's kernel cannot change it in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_size: Option<u64>,
     /// KiB read from the backing disk.
     pub read: u64,
     /// KiB written to the backing disk.

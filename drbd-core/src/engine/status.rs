@@ -82,6 +82,7 @@ impl Resource {
             disk: device.disk,
             client: device.options.diskless,
             open: device.open_count > 0,
+            waiting_size: None,
             quorum: true,
             size: (device.size.0 > 0).then_some(device.size.0 / 2),
             read: device.counters.read_sectors / 2,

@@ -29,6 +29,7 @@ pub(crate) fn device(volume: u16, minor: u32, disk: DiskState, backing: &str, si
         open: false,
         quorum: true,
         size: Some(size),
+        waiting_size: None,
         read: 617,
         written: 2839,
         al_writes: 9,

@@ -1,26 +1,29 @@
-//! The block device of one volume: `/dev/nbdN`, connected to the daemon's own NBD server, from `new-minor` until
-//! `del-minor`. Until its size is known it is there with size 0.
+//! The block device of one volume, from `new-minor` until `del-minor`: `/dev/nbdN`, connected to the daemon's own NBD
+//! server, or `/dev/ublkbN`. Until its size is known the one is there with size 0, and a place holder for the other.
 //!
 //! A thread of its own keeps it: what it asks of the kernel may wait for requests that only the data plane can finish,
 //! which therefore never asks. Nothing is remembered outside of the kernel: after a crash the device is found by the
 //! identifier it was given, and whether this node was Primary by whether it may be written.
 
+use super::block_driver::{BlockDriver, BlockLimits, DeviceName, Resized};
+use super::choice::Kernel;
+use super::device_identity::{DeviceOf, Place};
 use super::device_links::{remove_left, DeviceLinks};
-use super::kernel_nbd::{find, Driver, NbdIndex};
-use super::nbd_negotiation::EXPORT_FLAGS;
+use super::kernel_nbd::{self, KernelNbd};
 use super::openers::user_of;
 use super::read_only_switch::set_read_only;
+use super::ublk::{self, Ublk};
 use crate::log::Logger;
-use crate::mailbox::{DataPlane, ToData};
+use crate::mailbox::DataPlane;
 use drbd_core::engine::Level;
-use drbd_core::ids::{Minor, Sector, VolumeNumber};
+use drbd_core::ids::Sector;
 use nix::errno::Errno;
-use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -29,53 +32,14 @@ const LOOKS: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// Before a connection that the kernel gave up is replaced.
 const BEFORE_RECONNECT: Duration = Duration::from_millis(100);
-
-/// What a device is for.
-#[derive(Clone, Debug)]
-pub(crate) struct DeviceOf {
-    /// The resource.
-    pub(crate) resource: String,
-    /// Its volume.
-    pub(crate) volume: VolumeNumber,
-    /// That volume's minor.
-    pub(crate) minor: Minor,
-    /// Which tells resources of one name on one kernel apart.
-    pub(crate) place: Place,
-}
-
-/// A run directory, as the kernel numbers it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Place {
-    device: u64,
-    inode: u64,
-}
-
-impl Place {
-    /// Of a directory that is there.
-    pub(crate) fn of(directory: &Path) -> std::io::Result<Place> {
-        use std::os::unix::fs::MetadataExt;
-        let facts = std::fs::metadata(directory)?;
-        Ok(Place { device: facts.dev(), inode: facts.ino() })
-    }
-
-    /// What the kernel is told a device belongs to.
-    fn identifier(self, resource: &str, volume: VolumeNumber) -> String {
-        format!("udrbd:{resource}/{volume}@{:x}:{:x}", self.device, self.inode)
-    }
-
-    fn owns(self, identifier: &str, resource: &str) -> bool {
-        let rest =
-            identifier.strip_prefix("udrbd:").and_then(|r| r.strip_prefix(resource)?.strip_prefix('/'));
-        let place = rest.and_then(|r| r.split_once('@')).map(|(_, place)| place);
-        place.is_some_and(|p| p == format!("{:x}:{:x}", self.device, self.inode))
-    }
-}
+/// How often it is looked whether a device that waits for another size is still in use.
+const BETWEEN_TRIES: Duration = Duration::from_secs(2);
 
 /// What the thread is asked.
 #[derive(Debug)]
 enum Ask {
-    /// Blocks of the backing disk.
-    Blocks(u32),
+    /// What the backing disk wants.
+    Limits(BlockLimits),
     /// A size, and whether it may be written.
     Become { size: Sector, writable: bool },
     /// Take up the requests that wait since the last daemon died.
@@ -98,22 +62,28 @@ pub(crate) struct BlockDevice {
     asks: Sender<Ask>,
     /// It is the last daemon's, and could be written: this node was Primary.
     pub(crate) was_primary: bool,
+    waiting_size: WaitingSize,
 }
+
+/// Sectors that a device is to have once nobody uses it; 0: it has its size.
+type WaitingSize = Arc<AtomicU64>;
 
 impl BlockDevice {
     /// Attaches one, or finds the one of a daemon that died. In that case its requests wait for
     /// [`resume`](Self::resume).
     pub(crate) fn attach(
+        kernel: Kernel,
         of: DeviceOf,
         data: DataPlane,
         logger: Logger,
     ) -> oneshot::Receiver<Result<BlockDevice, String>> {
         let (tell, told) = oneshot::channel();
         let (asks, asked) = channel();
-        let body = move || match Keeper::start(of, data, logger) {
+        let body = move || match Keeper::start(kernel, of, data, logger) {
             Ok(mut keeper) => {
                 let was_primary = keeper.held && keeper.writable;
-                let _ = tell.send(Ok(BlockDevice { asks, was_primary }));
+                let waiting_size = Arc::clone(&keeper.waiting_size);
+                let _ = tell.send(Ok(BlockDevice { asks, was_primary, waiting_size }));
                 keeper.run(&asked);
             }
             Err(sentence) => {
@@ -125,14 +95,19 @@ impl BlockDevice {
         told
     }
 
+    /// The size that it will have once nobody uses it, if that is another one.
+    pub(crate) fn waiting_size(&self) -> Option<Sector> {
+        Some(Sector(self.waiting_size.load(Ordering::Relaxed))).filter(|size| *size > Sector(0))
+    }
+
     /// Size and role changed.
     pub(crate) fn become_(&self, size: Sector, writable: bool) {
         let _ = self.asks.send(Ask::Become { size, writable });
     }
 
-    /// The backing disk has blocks of so many bytes.
-    pub(crate) fn blocks(&self, bytes: u32) {
-        let _ = self.asks.send(Ask::Blocks(bytes));
+    /// What the backing disk wants of requests: known before the size is.
+    pub(crate) fn limits(&self, limits: BlockLimits) {
+        let _ = self.asks.send(Ask::Limits(limits));
     }
 
     /// The role is settled: requests that waited since the last daemon died go on.
@@ -176,14 +151,10 @@ impl BlockDevice {
 /// waits for ever.
 pub(crate) fn release_left(resource: &str, run_dir: &Path) {
     let Ok(place) = Place::of(run_dir) else { return };
-    let left = find(|identifier| place.owns(identifier, resource));
-    if left.is_empty() {
-        return;
-    }
-    let Ok(mut driver) = Driver::open() else { return };
-    for index in left {
-        let _ = driver.disconnect(index);
-        remove_left(index, resource);
+    for device in
+        kernel_nbd::release_left(resource, place).into_iter().chain(ublk::release_left(resource, place))
+    {
+        remove_left(&device, resource);
     }
 }
 
@@ -191,63 +162,65 @@ pub(crate) fn release_left(resource: &str, run_dir: &Path) {
 #[derive(Debug)]
 struct Keeper {
     of: DeviceOf,
-    driver: Driver,
-    data: DataPlane,
+    driver: Box<dyn BlockDriver>,
     logger: Logger,
     links: DeviceLinks,
-    identifier: String,
-    /// `None`: somebody detached it.
-    index: Option<NbdIndex>,
-    /// Its requests wait for a new connection.
+    device: Option<DeviceName>,
+    /// Somebody else detached it: there is another one only for a Primary.
+    detached: bool,
+    /// Its requests wait for this process.
     held: bool,
-    block_bytes: u32,
+    limits: BlockLimits,
     /// What the kernel was told.
     size: Sector,
     writable: bool,
-    /// What it is to be told once its requests do not wait any more.
+    /// What it is to be told once its requests do not wait any more, or its users let it go.
     wanted: Option<(Sector, bool)>,
+    /// Told already.
+    waiting_size: WaitingSize,
     claim: Option<File>,
 }
 
 impl Keeper {
-    fn start(of: DeviceOf, data: DataPlane, logger: Logger) -> Result<Keeper, String> {
-        let driver =
-            Driver::open().map_err(|e| format!("the kernel's driver nbd is not there: {}.", e.desc()))?;
-        let identifier = of.place.identifier(&of.resource, of.volume);
+    fn start(kernel: Kernel, of: DeviceOf, data: DataPlane, logger: Logger) -> Result<Keeper, String> {
+        let driver: Box<dyn BlockDriver> = match kernel {
+            Kernel::Nbd => Box::new(KernelNbd::new(&of, data)?),
+            Kernel::Ublk => Box::new(Ublk::new(&of, data)?),
+        };
         let links = DeviceLinks::new(of.minor, &of.resource, of.volume);
         let mut keeper = Keeper {
             of,
             driver,
-            data,
             logger,
             links,
-            identifier,
-            index: None,
+            device: None,
+            detached: false,
             held: false,
-            block_bytes: 512,
+            limits: BlockLimits::default(),
             size: Sector(0),
             writable: false,
             wanted: None,
+            waiting_size: WaitingSize::default(),
             claim: None,
         };
-        let left = find(|identifier| identifier == keeper.identifier).first().copied();
-        match left {
-            Some(index) => {
-                keeper.index = Some(index);
+        match keeper.driver.find() {
+            Some(device) => {
                 keeper.held = true;
+                keeper.size = device.size();
                 // Every device is made read-only before anyone could have written to it.
-                keeper.writable = index.is_writable();
-                keeper.link(index);
+                keeper.writable = device.is_writable();
+                keeper.link(&device);
+                keeper.device = Some(device);
             }
-            None => keeper.connect()?,
+            None => keeper.make(Sector(0))?,
         }
         Ok(keeper)
     }
 
     fn run(&mut self, asked: &Receiver<Ask>) {
-        while let Ok(ask) = asked.recv() {
+        while let Some(ask) = self.next_ask(asked) {
             match ask {
-                Ask::Blocks(bytes) => self.block_bytes = bytes.clamp(512, 4096),
+                Ask::Limits(limits) => self.limits = limits,
                 Ask::Become { size, writable } => {
                     self.wanted = Some((size, writable));
                     self.catch_up();
@@ -255,7 +228,7 @@ impl Keeper {
                 Ask::Resume => self.resume(),
                 Ask::Left => self.on_left(),
                 Ask::Claim(tell) => {
-                    let claimed = self.claim();
+                    let claimed = self.claim(LOOKS);
                     // Nobody waits any more: as if it had not been asked.
                     if tell.send(claimed).is_err() {
                         self.unclaim(false);
@@ -274,59 +247,54 @@ impl Keeper {
         }
     }
 
+    /// `None`: nobody asks any more.
+    fn next_ask(&mut self, asked: &Receiver<Ask>) -> Option<Ask> {
+        while self.waits() {
+            match asked.recv_timeout(BETWEEN_TRIES) {
+                Ok(ask) => return Some(ask),
+                Err(RecvTimeoutError::Timeout) => self.catch_up(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+        asked.recv().ok()
+    }
+
     fn say(&self, level: Level, sentence: String) {
         let subject = format!("{}/{} drbd{}", self.of.resource, self.of.volume, self.of.minor);
         self.logger.say(level, "block-device", &subject, sentence);
     }
 
-    /// Our end goes to the data plane, the other one is for the kernel.
-    fn sockets(&self) -> Result<OwnedFd, String> {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let (ours, kernels) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
-            .map_err(|e| format!("no sockets for the block device: {}.", e.desc()))?;
-        // Not the kernel's: its driver would take "try again" for a broken connection.
-        let nonblocking = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
-        nix::fcntl::fcntl(&ours, nonblocking)
-            .map_err(|e| format!("the socket is of no use: {}.", e.desc()))?;
-        self.data.send(ToData::ServeKernel { volume: self.of.volume, socket: ours });
-        Ok(kernels)
+    fn waits(&self) -> bool {
+        self.waiting_size.load(Ordering::Relaxed) > 0
     }
 
-    fn connect(&mut self) -> Result<(), String> {
-        let kernels = self.sockets()?;
-        let index = self
-            .driver
-            .connect(kernels.as_fd(), &self.identifier, EXPORT_FLAGS)
-            .map_err(|e| format!("no /dev/nbdN can be attached: {}.", e.desc()))?;
-        let usable = match index.backend() {
-            Some(backend) if backend == self.identifier => {
-                open_device(index, 0).and_then(|device| set_read_only(&device, true))
+    /// Has a device, or a place holder where the driver has none of this size.
+    fn make(&mut self, size: Sector) -> Result<(), String> {
+        let Some(device) = self.driver.make(size, &self.limits)? else {
+            if let Err(sentence) = self.links.hold_place() {
+                self.say(Level::Warning, format!("There is no block device yet: {sentence}"));
             }
-            Some(_) | None => Err(std::io::Error::other("before 5.14 the driver does not keep whose it is")),
+            return Ok(());
         };
-        if let Err(e) = usable {
-            let _ = self.driver.disconnect(index);
-            return Err(format!("{} is of no use: {e}.", index.node().display()));
+        if let Err(e) = open_device(&device, 0).and_then(|opened| set_read_only(&opened, true)) {
+            let _ = self.driver.remove();
+            return Err(format!("{} is of no use: {e}", device.node().display()));
         }
-        self.index = Some(index);
-        (self.held, self.size, self.writable) = (false, Sector(0), false);
-        self.link(index);
-        self.say(Level::Info, format!("The block device is {}.", index.node().display()));
+        (self.held, self.detached) = (false, false);
+        (self.size, self.writable) = (device.size(), false);
+        self.link(&device);
+        self.say(Level::Info, format!("The block device is {}.", device.node().display()));
+        self.device = Some(device);
         Ok(())
     }
 
-    fn link(&self, index: NbdIndex) {
-        if let Err(sentence) = self.links.make(index) {
+    fn link(&self, device: &DeviceName) {
+        if let Err(sentence) = self.links.make(device) {
             self.say(
                 Level::Warning,
-                format!("The block device is only at {}: {sentence}", index.node().display()),
+                format!("The block device is only at {}: {sentence}", device.node().display()),
             );
         }
-    }
-
-    /// The device is ours, still.
-    fn ours(&self) -> Option<NbdIndex> {
-        self.index.filter(|index| index.backend().is_some_and(|b| b == self.identifier))
     }
 
     fn resume(&mut self) {
@@ -339,33 +307,43 @@ impl Keeper {
     }
 
     fn reconnect(&mut self) {
-        let Some(index) = self.ours() else { return self.on_left() };
-        let outcome = self.sockets().and_then(|kernels| {
-            let asked = self.driver.reconnect(index, kernels.as_fd(), &self.identifier);
-            asked.map_err(|e| format!("the kernel takes no new connection: {}.", e.desc()))
-        });
-        match outcome {
-            Ok(()) => self.say(Level::Info, format!("{} goes on.", index.node().display())),
-            Err(sentence) => {
-                self.say(Level::Error, format!("{} does not go on: {sentence}", index.node().display()));
+        let Some(device) = self.device.clone() else { return };
+        if !self.driver.is_ours() {
+            return self.on_left();
+        }
+        match self.driver.resume() {
+            Ok(true) => self.say(Level::Info, format!("{} goes on.", device.node().display())),
+            Ok(false) => {}
+            // What waits in it must not wait for ever.
+            Err(why) => {
+                self.say(Level::Error, format!("{} does not go on: {why}.", device.node().display()));
+                let _ = self.driver.remove();
+                self.forget();
             }
         }
     }
 
     fn on_left(&mut self) {
-        let Some(index) = self.index else { return };
-        if self.held {
+        if self.held || self.device.is_none() {
             return;
         }
         std::thread::sleep(BEFORE_RECONNECT);
-        if self.ours().is_some() {
+        if self.driver.is_ours() {
             return self.reconnect();
         }
+        let Some(device) = &self.device else { return };
         let gone =
-            format!("Somebody detached {}; `primary` attaches a device again.", index.node().display());
+            format!("Somebody detached {}; `primary` attaches a device again.", device.node().display());
         self.say(Level::Warning, gone);
-        self.links.remove(index);
-        self.index = None;
+        self.forget();
+    }
+
+    /// There is no device any more, until `primary` needs one.
+    fn forget(&mut self) {
+        if let Some(device) = self.device.take() {
+            self.links.remove(Some(&device));
+        }
+        self.detached = true;
         (self.claim, self.writable, self.size) = (None, false, Sector(0));
     }
 
@@ -375,39 +353,73 @@ impl Keeper {
             return;
         }
         let Some((size, writable)) = self.wanted else { return };
-        if self.index.is_none() && writable {
-            if let Err(sentence) = self.connect() {
-                self.say(Level::Error, format!("There is no block device: {sentence}"));
+        let may_make = if self.detached { writable } else { size > Sector(0) };
+        if self.device.is_none() && may_make {
+            if let Err(why) = self.make(size) {
+                self.say(Level::Error, format!("There is no block device: {why}."));
             }
         }
-        let Some(index) = self.index else { return };
-        self.wanted = None;
-        let outcome = self.resize(index, size).and_then(|()| self.make_writable(index, writable));
-        if let Err(e) = outcome {
+        let Some(mut device) = self.device.clone() else { return };
+        match self.resize(size) {
+            Ok(true) => self.waiting_size.store(0, Ordering::Relaxed),
+            // Until then the role is told all the same.
+            Ok(false) => {}
+            Err(why) => {
+                self.say(Level::Error, format!("{} has not its size: {why}.", device.node().display()));
+            }
+        }
+        if !self.waits() {
+            self.wanted = None;
+        }
+        // It may be another one.
+        device = self.device.clone().unwrap_or(device);
+        if let Err(e) = self.make_writable(&device, writable) {
             let what = if writable { "written" } else { "kept from being written" };
-            self.say(
-                Level::Error,
-                format!("{} cannot be {what}, or has not its size: {e}.", index.node().display()),
-            );
+            self.say(Level::Error, format!("{} cannot be {what}: {e}.", device.node().display()));
         }
     }
 
-    fn resize(&mut self, index: NbdIndex, size: Sector) -> std::io::Result<()> {
-        if self.size == size {
-            return Ok(());
+    /// False: it waits until nobody uses the device.
+    fn resize(&mut self, size: Sector) -> Result<bool, String> {
+        if self.size == size || (size == Sector(0) && self.size > Sector(0)) {
+            return Ok(true);
         }
-        self.driver.resize(index, size.bytes(), self.block_bytes, &self.identifier)?;
-        self.size = size;
-        Ok(())
+        if self.driver.resize(size, &self.limits)? == Resized::Done {
+            self.size = size;
+            return Ok(true);
+        }
+        let claimed = self.claim.is_some();
+        if let Err(user) = self.claim(if self.waits() { 1 } else { LOOKS }) {
+            if self.waiting_size.swap(size.0, Ordering::Relaxed) != size.0 {
+                self.say(
+                    Level::Warning,
+                    format!(
+                        "The new size of {} bytes waits until nobody uses the device: this kernel cannot change it in use. {user}.",
+                        size.bytes()
+                    ),
+                );
+            }
+            return Ok(false);
+        }
+        self.claim = None;
+        self.driver.remove()?;
+        if let Err(why) = self.make(size) {
+            self.forget();
+            return Err(why);
+        }
+        if claimed {
+            let _ = self.claim(LOOKS);
+        }
+        Ok(true)
     }
 
-    fn make_writable(&mut self, index: NbdIndex, writable: bool) -> std::io::Result<()> {
+    fn make_writable(&mut self, device: &DeviceName, writable: bool) -> std::io::Result<()> {
         if self.writable == writable {
             return Ok(());
         }
         match &self.claim {
             Some(device) => set_read_only(device, !writable)?,
-            None => set_read_only(&open_device(index, 0)?, !writable)?,
+            None => set_read_only(&open_device(device, 0)?, !writable)?,
         }
         self.writable = writable;
         Ok(())
@@ -415,28 +427,33 @@ impl Keeper {
 
     /// Before a demotion: opened exclusively, so that nobody mounts it meanwhile, and read-only, so that a crash in
     /// between is not taken for that of a Primary.
-    fn claim(&mut self) -> Result<(), String> {
-        let Some(index) = self.ours() else { return Ok(()) };
-        let node = index.node();
+    fn claim(&mut self, looks: u32) -> Result<(), String> {
+        let Some(device) = self.device.clone() else { return Ok(()) };
+        if self.claim.is_some() || !self.driver.is_ours() {
+            return Ok(());
+        }
         let mut user = None;
-        for _ in 0..LOOKS {
-            user = user_of(index);
+        for look in 1..=looks {
+            user = user_of(&device);
             if user.is_none() {
-                match open_device(index, libc::O_EXCL) {
-                    Ok(device) => {
-                        let _ = set_read_only(&device, true);
-                        self.claim = Some(device);
+                match open_device(&device, libc::O_EXCL) {
+                    Ok(opened) => {
+                        let _ = set_read_only(&opened, true);
+                        self.claim = Some(opened);
                         return Ok(());
                     }
                     Err(e) if e.raw_os_error() == Some(Errno::EBUSY as i32) => {
                         user = Some("the kernel, or a process in another namespace, holds it".to_owned());
                     }
-                    Err(e) => return Err(format!("{} cannot be opened: {e}", node.display())),
+                    Err(e) => return Err(format!("{} cannot be opened: {e}", device.node().display())),
                 }
             }
-            std::thread::sleep(BETWEEN_LOOKS);
+            if look < looks {
+                std::thread::sleep(BETWEEN_LOOKS);
+            }
         }
-        Err(format!("{} ({}): {}", self.links.device().display(), node.display(), user.unwrap_or_default()))
+        let (link, node) = (self.links.device(), device.node());
+        Err(format!("{} ({}): {}", link.display(), node.display(), user.unwrap_or_default()))
     }
 
     fn unclaim(&mut self, demoted: bool) {
@@ -450,38 +467,17 @@ impl Keeper {
 
     fn detach(&mut self) {
         self.claim = None;
-        if let Some(index) = self.ours() {
-            self.links.remove(index);
-            if let Err(e) = self.driver.disconnect(index) {
-                self.say(
-                    Level::Error,
-                    format!("{} cannot be detached: {}.", index.node().display(), e.desc()),
-                );
-            }
+        let device = self.device.take();
+        self.links.remove(device.as_ref());
+        if let Err(why) = self.driver.remove() {
+            let node = device.map_or_else(|| self.links.device(), |device| device.node());
+            self.say(Level::Error, format!("{} cannot be detached: {why}.", node.display()));
         }
-        self.index = None;
     }
 }
 
 /// Opens a device of ours for looking at it and for its switch; a device opened for writing is looked at by udev when
 /// it is closed again.
-fn open_device(index: NbdIndex, flags: i32) -> std::io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | flags).open(index.node())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_belongs_to_a_resource_of_one_run_directory() {
-        let (here, there) = (Place { device: 0x19, inode: 7 }, Place { device: 0x19, inode: 8 });
-        let identifier = here.identifier("r0", VolumeNumber(3));
-        assert_eq!(identifier, "udrbd:r0/3@19:7");
-        assert!(here.owns(&identifier, "r0"));
-        assert!(!here.owns(&identifier, "r"));
-        assert!(!there.owns(&identifier, "r0"));
-        assert!(!here.owns("udrbd:r0/3", "r0"));
-        assert!(!here.owns("something else", "r0"));
-    }
+fn open_device(device: &DeviceName, flags: i32) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | flags).open(device.node())
 }

@@ -1,27 +1,35 @@
 //! Which front ends a resource's volumes have: always the socket, and a block device where the host can and wants to.
 //!
-//! `UDRBD_FRONTEND` says what is wanted: `auto`, `nbd` or `socket`, and `RESOURCE=…` for one of them, several of these
+//! `UDRBD_FRONTEND` says what is wanted: `auto`, `ublk`, `nbd` or `socket`, and `RESOURCE=…` for one of them, several of these
 //! apart by commas (`auto,r1=socket`). The configuration files are the real tools' too and say nothing of it.
 
-use super::kernel_nbd::Driver;
+use super::{kernel_nbd, ublk};
+use crate::process::CAP_SYS_ADMIN;
+use crate::ring::without_io_uring;
 use std::os::unix::fs::FileTypeExt;
 
-/// Number of the capability that attaching a device takes.
-const CAP_SYS_ADMIN: u32 = 21;
+/// A driver of the kernel's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kernel {
+    /// ublk.
+    Ublk,
+    /// The NBD client.
+    Nbd,
+}
 
 /// What is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Wanted {
     Auto,
-    Nbd,
+    Only(Kernel),
     Socket,
 }
 
 /// What a resource has.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum FrontEnd {
-    /// The kernel's NBD client, beside the socket.
-    Nbd,
+    /// A block device, beside the socket.
+    BlockDevice(Kernel),
     /// Only the socket; a sentence if more was asked for and cannot be had.
     Socket(Option<String>),
 }
@@ -31,19 +39,17 @@ pub(crate) fn front_end(resource: &str) -> Result<FrontEnd, String> {
     let text = std::env::var("UDRBD_FRONTEND").unwrap_or_default();
     Ok(match wanted(&text, resource)? {
         Wanted::Socket => FrontEnd::Socket(None),
-        Wanted::Nbd => match obstacle() {
-            None => FrontEnd::Nbd,
+        Wanted::Only(kernel) => match obstacle(kernel) {
+            None => FrontEnd::BlockDevice(kernel),
             why => FrontEnd::Socket(why),
         },
         // A daemon with a run directory of its own is not the one whose devices are in /dev: there may be several of the
         // same minor. And nothing is loaded into the kernel unasked.
         Wanted::Auto => {
             let own = std::env::var_os("UDRBD_RUN_DIR").is_some_and(|v| !v.is_empty());
-            if !own && driver_is_loaded() && obstacle().is_none() {
-                FrontEnd::Nbd
-            } else {
-                FrontEnd::Socket(None)
-            }
+            let had = |kernel: &Kernel| !own && is_loaded(*kernel) && obstacle(*kernel).is_none();
+            let kernel = [Kernel::Ublk, Kernel::Nbd].into_iter().find(had);
+            kernel.map_or(FrontEnd::Socket(None), FrontEnd::BlockDevice)
         }
     })
 }
@@ -55,11 +61,12 @@ fn wanted(text: &str, resource: &str) -> Result<Wanted, String> {
         let (name, word) = entry.split_once('=').map_or((None, entry), |(name, word)| (Some(name), word));
         let value = match word {
             "auto" => Wanted::Auto,
-            "nbd" => Wanted::Nbd,
+            "ublk" => Wanted::Only(Kernel::Ublk),
+            "nbd" => Wanted::Only(Kernel::Nbd),
             "socket" => Wanted::Socket,
             _ => {
                 return Err(format!(
-                    "UDRBD_FRONTEND is '{text}': '{word}' is none of auto, nbd and socket (as in auto,r1=socket)."
+                    "UDRBD_FRONTEND is '{text}': '{word}' is none of auto, ublk, nbd and socket (as in auto,r1=socket)."
                 ))
             }
         };
@@ -72,19 +79,24 @@ fn wanted(text: &str, resource: &str) -> Result<Wanted, String> {
     Ok(one.unwrap_or(all))
 }
 
-fn driver_is_loaded() -> bool {
-    std::fs::metadata("/dev/nbd0").is_ok_and(|node| node.file_type().is_block_device())
+fn is_loaded(kernel: Kernel) -> bool {
+    match kernel {
+        Kernel::Ublk => std::fs::metadata("/dev/ublk-control").is_ok(),
+        Kernel::Nbd => std::fs::metadata("/dev/nbd0").is_ok_and(|node| node.file_type().is_block_device()),
+    }
 }
 
-/// Why no device can be attached.
-fn obstacle() -> Option<String> {
+/// Why no device can be had.
+fn obstacle(kernel: Kernel) -> Option<String> {
     if !has_capability(CAP_SYS_ADMIN) {
-        return Some("attaching /dev/nbdN takes CAP_SYS_ADMIN".to_owned());
+        return Some("a block device takes CAP_SYS_ADMIN".to_owned());
     }
-    match Driver::open() {
-        Ok(_) => None,
-        Err(nix::errno::Errno::ENOENT) => Some("the kernel has no driver nbd (modprobe nbd)".to_owned()),
-        Err(e) => Some(format!("the kernel's driver nbd cannot be reached: {}", e.desc())),
+    match kernel {
+        Kernel::Ublk if without_io_uring() => {
+            Some("UDRBD_NO_IO_URING is set, and ublk needs io_uring".to_owned())
+        }
+        Kernel::Ublk => ublk::obstacle(),
+        Kernel::Nbd => kernel_nbd::obstacle(),
     }
 }
 
@@ -105,11 +117,12 @@ mod tests {
         for (text, of_r0, of_r1) in [
             ("", Wanted::Auto, Wanted::Auto),
             ("socket", Wanted::Socket, Wanted::Socket),
-            ("r1=nbd", Wanted::Auto, Wanted::Nbd),
-            ("r1=socket, nbd", Wanted::Nbd, Wanted::Socket),
+            ("r1=nbd", Wanted::Auto, Wanted::Only(Kernel::Nbd)),
+            ("r1=socket, nbd", Wanted::Only(Kernel::Nbd), Wanted::Socket),
+            ("ublk", Wanted::Only(Kernel::Ublk), Wanted::Only(Kernel::Ublk)),
         ] {
             assert_eq!((wanted(text, "r0"), wanted(text, "r1")), (Ok(of_r0), Ok(of_r1)), "{text}");
         }
-        assert!(wanted("nbd,r1=ublk", "r0").unwrap_err().contains("'ublk' is none of"));
+        assert!(wanted("nbd,r1=iscsi", "r0").unwrap_err().contains("'iscsi' is none of"));
     }
 }

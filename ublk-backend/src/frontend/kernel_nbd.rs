@@ -6,10 +6,15 @@
 //! or `suspend-io`, would have it do so for ever. With one connection and no time limit it waits, and sends a request
 //! again only when the connection was replaced since. Its timer is also what it notices that by, so that it is short.
 
+use super::block_driver::{BlockDriver, BlockLimits, DeviceName, Resized};
+use super::device_identity::{DeviceOf, Place};
 use super::generic_netlink::{attributes, Attributes, Family};
+use super::nbd_negotiation::EXPORT_FLAGS;
+use crate::mailbox::{DataPlane, ToData};
+use drbd_core::ids::{Sector, VolumeNumber};
 use nix::errno::Errno;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::PathBuf;
+use nix::sys::socket::{socketpair, AddressFamily, SockFlag, SockType};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 const FAMILY: &str = "nbd";
 const FAMILY_VERSION: u8 = 1;
@@ -45,68 +50,93 @@ const TIMER_MS_DEFAULT: u32 = 30_000;
 
 /// A device of the driver, by its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct NbdIndex(pub(crate) u32);
+struct NbdIndex(u32);
 
 impl NbdIndex {
-    /// Its name below `/dev` and `/sys/block`.
-    pub(crate) fn name(self) -> String {
-        format!("nbd{}", self.0)
-    }
-
-    /// The device.
-    pub(crate) fn node(self) -> PathBuf {
-        PathBuf::from(format!("/dev/nbd{}", self.0))
-    }
-
-    fn system(self, what: &str) -> PathBuf {
-        PathBuf::from(format!("/sys/block/nbd{}/{what}", self.0))
-    }
-
-    fn says(self, what: &str) -> Option<String> {
-        std::fs::read_to_string(self.system(what)).ok().map(|text| text.trim().to_owned())
+    fn name(self) -> DeviceName {
+        DeviceName::new(format!("nbd{}", self.0))
     }
 
     /// The identifier its owner gave it; `None` while nobody has it.
-    pub(crate) fn backend(self) -> Option<String> {
-        self.says("backend")
-    }
-
-    /// Whether it may be written: what was said of it last, also by a daemon that is gone. Without a size, nothing was.
-    pub(crate) fn is_writable(self) -> bool {
-        self.says("ro").is_some_and(|ro| ro == "0") && self.says("size").is_some_and(|size| size != "0")
+    fn backend(self) -> Option<String> {
+        self.name().says("backend")
     }
 
     fn set_timer(self, ms: u32) -> std::io::Result<()> {
-        std::fs::write(self.system("queue/io_timeout"), format!("{ms}\n"))
+        std::fs::write(self.name().system("queue/io_timeout"), format!("{ms}\n"))
     }
 }
 
 /// The devices whose identifier is wanted.
-pub(crate) fn find(wanted: impl Fn(&str) -> bool) -> Vec<NbdIndex> {
+fn find(wanted: impl Fn(&str) -> bool) -> Vec<NbdIndex> {
     let entries = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let indices = entries.filter_map(|e| e.file_name().to_str()?.strip_prefix("nbd")?.parse().ok());
     indices.map(NbdIndex).filter(|index| index.backend().is_some_and(|b| wanted(&b))).collect()
 }
 
-/// What the driver is told.
-#[derive(Debug)]
-pub(crate) struct Driver(Family);
+/// Whether a device of this name has an owner; `None` if it is not one of this driver.
+pub(super) fn is_in_use(name: &str) -> Option<bool> {
+    let index = name.strip_prefix("nbd")?.parse().ok()?;
+    Some(NbdIndex(index).backend().is_some())
+}
 
-impl Driver {
+/// Whether devices can be had; else the end of a sentence.
+pub(super) fn obstacle() -> Option<String> {
+    match Family::open(FAMILY, FAMILY_VERSION) {
+        Ok(_) => None,
+        Err(Errno::ENOENT) => Some("the kernel has no driver nbd (modprobe nbd)".to_owned()),
+        Err(e) => Some(format!("the kernel's driver nbd cannot be reached: {}", e.desc())),
+    }
+}
+
+/// Lets go of a resource's devices, which a daemon left that will not be started again.
+pub(super) fn release_left(resource: &str, place: Place) -> Vec<DeviceName> {
+    let left = find(|identifier| place.owns(identifier, resource));
+    if left.is_empty() {
+        return Vec::new();
+    }
+    let Ok(mut family) = Family::open(FAMILY, FAMILY_VERSION) else { return Vec::new() };
+    for index in &left {
+        let _ = disconnect(&mut family, *index);
+    }
+    left.into_iter().map(NbdIndex::name).collect()
+}
+
+/// One device, or the place for one.
+#[derive(Debug)]
+pub(super) struct KernelNbd {
+    family: Family,
+    identifier: String,
+    volume: VolumeNumber,
+    data: DataPlane,
+    index: Option<NbdIndex>,
+}
+
+impl KernelNbd {
     /// Finds the driver, which is loaded if need be.
-    pub(crate) fn open() -> Result<Driver, Errno> {
-        Family::open(FAMILY, FAMILY_VERSION).map(Driver)
+    pub(super) fn new(of: &DeviceOf, data: DataPlane) -> Result<KernelNbd, String> {
+        let family = Family::open(FAMILY, FAMILY_VERSION)
+            .map_err(|e| format!("the kernel's driver nbd is not there: {}", e.desc()))?;
+        Ok(KernelNbd { family, identifier: of.identifier(), volume: of.volume, data, index: None })
+    }
+
+    /// Our end goes to the data plane, the other one is for the kernel.
+    fn sockets(&self) -> Result<OwnedFd, String> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (ours, kernels) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
+            .map_err(|e| format!("no sockets for the block device: {}", e.desc()))?;
+        // Not the kernel's: its driver would take "try again" for a broken connection.
+        let nonblocking = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+        nix::fcntl::fcntl(&ours, nonblocking)
+            .map_err(|e| format!("the socket is of no use: {}", e.desc()))?;
+        self.data.send(ToData::ServeKernel { volume: self.volume, socket: ours });
+        Ok(kernels)
     }
 
     /// Makes an unused device ours, with size 0.
-    pub(crate) fn connect(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        backend: &str,
-        server_flags: u16,
-    ) -> Result<NbdIndex, Errno> {
-        let asked = connecting(socket.as_raw_fd() as u32, backend, server_flags);
-        let answer = self.0.ask(command::CONNECT, &asked)?;
+    fn connect(&mut self, socket: BorrowedFd<'_>) -> Result<NbdIndex, Errno> {
+        let asked = connecting(socket.as_raw_fd() as u32, &self.identifier, EXPORT_FLAGS);
+        let answer = self.family.ask(command::CONNECT, &asked)?;
         let index = attributes(&answer).find(|(kind, _)| *kind == attribute::INDEX);
         let index = index.and_then(|(_, value)| value.first_chunk::<4>().copied()).ok_or(Errno::EPROTO)?;
         let index = NbdIndex(u32::from_ne_bytes(index));
@@ -115,41 +145,71 @@ impl Driver {
         Ok(index)
     }
 
-    /// Gives a device another connection in place of its dead one.
-    pub(crate) fn reconnect(
-        &mut self,
-        index: NbdIndex,
-        socket: BorrowedFd<'_>,
-        backend: &str,
-    ) -> Result<(), Errno> {
-        let asked = ours(index, backend)
-            .u64(attribute::DEAD_CONN_TIMEOUT, DEAD_CONNECTION_S)
-            .nested(attribute::SOCKETS, &one_socket(socket.as_raw_fd() as u32));
-        self.0.ask(command::RECONFIGURE, &asked).map(|_| ())
+    fn ours(&self) -> Option<NbdIndex> {
+        self.index.filter(|index| index.backend().is_some_and(|b| b == self.identifier))
+    }
+}
+
+impl BlockDriver for KernelNbd {
+    fn find(&mut self) -> Option<DeviceName> {
+        self.index = find(|identifier| identifier == self.identifier).first().copied();
+        self.index.map(NbdIndex::name)
     }
 
-    /// Gives a device its size. The kernel lets what is under way end first.
-    pub(crate) fn resize(
-        &mut self,
-        index: NbdIndex,
-        bytes: u64,
-        block_bytes: u32,
-        backend: &str,
-    ) -> Result<(), Errno> {
-        let asked = sizing(index, bytes, block_bytes, backend);
-        self.0.ask(command::RECONFIGURE, &asked).map(|_| ())
-    }
-
-    /// Lets a device go; what is under way in it fails.
-    pub(crate) fn disconnect(&mut self, index: NbdIndex) -> Result<(), Errno> {
-        self.0.ask(command::DISCONNECT, &Attributes::default().u32(attribute::INDEX, index.0))?;
-        // The timer outlives us in the device, and would be too short for its next owner. Not before: the kernel lets
-        // what is under way end before it changes anything of a queue.
-        if index.backend().is_none() {
-            let _ = index.set_timer(TIMER_MS_DEFAULT);
+    fn make(&mut self, _size: Sector, _limits: &BlockLimits) -> Result<Option<DeviceName>, String> {
+        let kernels = self.sockets()?;
+        let index = self
+            .connect(kernels.as_fd())
+            .map_err(|e| format!("no /dev/nbdN can be attached: {}", e.desc()))?;
+        if index.backend().is_none_or(|backend| backend != self.identifier) {
+            let _ = disconnect(&mut self.family, index);
+            return Err("before 5.14 the kernel's driver nbd does not keep whose a device is".to_owned());
         }
-        Ok(())
+        self.index = Some(index);
+        Ok(Some(index.name()))
     }
+
+    fn is_ours(&mut self) -> bool {
+        self.ours().is_some()
+    }
+
+    /// Gives the device another connection in place of its dead one.
+    fn resume(&mut self) -> Result<bool, String> {
+        let Some(index) = self.index else { return Ok(false) };
+        let kernels = self.sockets()?;
+        let asked = ours(index, &self.identifier)
+            .u64(attribute::DEAD_CONN_TIMEOUT, DEAD_CONNECTION_S)
+            .nested(attribute::SOCKETS, &one_socket(kernels.as_raw_fd() as u32));
+        let asked = self.family.ask(command::RECONFIGURE, &asked);
+        asked.map(|_| true).map_err(|e| format!("the kernel takes no new connection: {}", e.desc()))
+    }
+
+    /// The kernel lets what is under way end first.
+    fn resize(&mut self, size: Sector, limits: &BlockLimits) -> Result<Resized, String> {
+        let Some(index) = self.index else { return Ok(Resized::Anew) };
+        let block_bytes = limits.logical_block_bytes.clamp(512, 4096);
+        let asked = sizing(index, size.bytes(), block_bytes, &self.identifier);
+        let asked = self.family.ask(command::RECONFIGURE, &asked);
+        asked.map(|_| Resized::Done).map_err(|e| format!("it does not take its size: {}", e.desc()))
+    }
+
+    fn remove(&mut self) -> Result<(), String> {
+        let ours = self.ours();
+        self.index = None;
+        let Some(index) = ours else { return Ok(()) };
+        disconnect(&mut self.family, index).map_err(|e| e.desc().to_owned())
+    }
+}
+
+/// Lets a device go; what is under way in it fails.
+fn disconnect(family: &mut Family, index: NbdIndex) -> Result<(), Errno> {
+    family.ask(command::DISCONNECT, &Attributes::default().u32(attribute::INDEX, index.0))?;
+    // The timer outlives us in the device, and would be too short for its next owner. Not before: the kernel lets
+    // what is under way end before it changes anything of a queue.
+    if index.backend().is_none() {
+        let _ = index.set_timer(TIMER_MS_DEFAULT);
+    }
+    Ok(())
 }
 
 fn connecting(socket: u32, backend: &str, server_flags: u16) -> Attributes {

@@ -1,13 +1,16 @@
-//! What the users of a device talk to: the [NBD server](nbd), and by [`block_device`] the kernel's NBD client, which is
-//! one more connection to it. Which of them there is says [`choice`]; ublk comes beside it.
+//! What the users of a device talk to: the [NBD server](nbd), and by [`block_device`] a device of the kernel's: of
+//! [`ublk`], whose requests come by [`ublk_queues`], or of its NBD client, which is one more connection to the server.
+//! Which of them there is says [`choice`].
 //!
 //! A front end turns what its users ask into [`UpperRequest`]s within the limits the engine has at the moment, gives
 //! each a tag and gets it back with the result. It asks for buffers before it reads bulk, and stops reading while there
 //! are none.
 
 pub(crate) mod block_device;
+pub(crate) mod block_driver;
 pub(crate) mod block_status;
 pub(crate) mod choice;
+pub(crate) mod device_identity;
 mod device_links;
 mod generic_netlink;
 mod kernel_nbd;
@@ -17,6 +20,12 @@ mod nbd_negotiation;
 mod nbd_session;
 mod openers;
 mod read_only_switch;
+mod request_parts;
+mod ublk;
+mod ublk_commands;
+mod ublk_control;
+mod ublk_memory;
+pub(crate) mod ublk_queues;
 
 pub(crate) use block_status::{StatusContext, StatusRun};
 
@@ -40,11 +49,20 @@ pub(crate) trait Gate {
     ) -> Vec<StatusRun>;
 }
 
+/// A front end, and who of its users.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asker {
+    /// A session of the NBD server.
+    Nbd(u32),
+    /// A ublk device.
+    Ublk(u32),
+}
+
 /// Who waits for an upper request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
-    /// Session of the front end.
-    pub(crate) session: u32,
+    /// Who asked.
+    pub(crate) asker: Asker,
     /// Its request, of which this is a part.
     pub(crate) request: u32,
     /// Where the part begins in the request.
@@ -53,11 +71,12 @@ pub(crate) struct Waiting {
     pub(crate) upper: UpperRequest,
 }
 
-/// All upper requests under way, by tag.
+/// All upper requests under way, of all front ends, by tag.
 #[derive(Debug, Default)]
 pub(crate) struct UpperTable {
     entries: Vec<Option<Waiting>>,
     free: Vec<u32>,
+    again: Vec<UpperRequest>,
 }
 
 impl UpperTable {
@@ -78,6 +97,17 @@ impl UpperTable {
         waiting.upper.tag = UpperTag(slot);
         self.entries[slot as usize] = Some(waiting);
         waiting.upper
+    }
+
+    /// As [`insert`](Self::insert), for a part of what came back to be taken apart.
+    pub(crate) fn insert_again(&mut self, waiting: Waiting) {
+        let upper = self.insert(waiting);
+        self.again.push(upper);
+    }
+
+    /// What the engine is to be asked because it did not take something whole.
+    pub(crate) fn take_again(&mut self) -> std::vec::Drain<'_, UpperRequest> {
+        self.again.drain(..)
     }
 
     /// Who waited.

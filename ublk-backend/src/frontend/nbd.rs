@@ -5,12 +5,12 @@
 
 use super::nbd_negotiation::{greeting, Step};
 use super::nbd_session::{Part, Phase, Session, EXTENDED_REQUEST_BYTES};
-use super::{Gate, UpperTable};
+use super::{Gate, UpperTable, Waiting};
 use crate::event_loop::Source;
 use crate::ring::{Op, Ring};
 use crate::stream::{Pools, Received, SocketStream};
 use drbd_core::engine::{UpperRequest, UpperResult};
-use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
+use drbd_core::ids::{PayloadId, Sector, VolumeNumber};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
@@ -52,9 +52,6 @@ pub(crate) struct NbdServer {
     dirty: Vec<u32>,
     stalled: Vec<u32>,
     answer: Vec<u8>,
-    uppers: UpperTable,
-    /// Parts of what came back to be taken apart.
-    again: Vec<UpperRequest>,
 }
 
 impl NbdServer {
@@ -188,7 +185,14 @@ impl NbdServer {
     }
 
     /// The next thing a session wants.
-    pub(crate) fn next(&mut self, slot: u32, gate: &dyn Gate, ring: &mut Ring, pools: &mut Pools) -> Next {
+    pub(crate) fn next(
+        &mut self,
+        slot: u32,
+        gate: &dyn Gate,
+        ring: &mut Ring,
+        pools: &mut Pools,
+        uppers: &mut UpperTable,
+    ) -> Next {
         loop {
             let Some(session) = self.sessions[slot as usize].as_mut() else { return Next::Wait };
             if session.stream.is_closing() || session.phase == Phase::Ending {
@@ -205,7 +209,7 @@ impl NbdServer {
             }
             if session.is_asking() {
                 let limits = gate.limits(session.volume);
-                match session.next_part(slot, &limits, ring, pools, &mut self.uppers) {
+                match session.next_part(slot, &limits, ring, pools, uppers) {
                     Part::Ask(upper) => return Next::Upper(upper),
                     Part::Receive => return Next::Wait,
                     Part::Stalled => return self.stall(slot),
@@ -284,36 +288,30 @@ impl NbdServer {
         }
     }
 
-    /// An upper request ended. A payload is the front end's from here on. Names the session if it is ending and waits
-    /// to be looked at. Afterwards [`take_again`](Self::take_again).
+    /// What a session waited for ended. A payload is the front end's from here on. True if the session is ending and
+    /// waits to be looked at. Afterwards [`UpperTable::take_again`].
     pub(crate) fn complete(
         &mut self,
-        tag: UpperTag,
-        result: UpperResult,
-        payload: PayloadId,
+        slot: u32,
+        waiting: &Waiting,
+        (result, payload): (UpperResult, PayloadId),
         gate: &dyn Gate,
         pools: &mut Pools,
-    ) -> Option<u32> {
-        let waiting = self.uppers.remove(tag)?;
-        let slot = waiting.session;
+        uppers: &mut UpperTable,
+    ) -> bool {
         let Some(session) = self.sessions[slot as usize].as_mut() else {
             pools.payloads.release(payload);
-            return None;
+            return false;
         };
         if result == UpperResult::Split {
             let limits = gate.limits(session.volume);
-            session.part_again(&waiting, payload, &limits, pools, &mut self.uppers, &mut self.again);
+            session.part_again(waiting, payload, &limits, pools, uppers);
         } else {
-            session.part_done(&waiting, result, payload, pools);
+            session.part_done(waiting, result, payload, pools);
         }
         let ending = session.phase == Phase::Ending;
         self.mark_dirty(slot);
-        ending.then_some(slot)
-    }
-
-    /// What the engine is to be asked because it did not take something whole.
-    pub(crate) fn take_again(&mut self) -> std::vec::Drain<'_, UpperRequest> {
-        self.again.drain(..)
+        ending
     }
 
     fn mark_dirty(&mut self, slot: u32) {

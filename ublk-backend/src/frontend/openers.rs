@@ -1,32 +1,32 @@
 //! Who uses a block device of ours: what the kernel holds it for, and the processes that have it open. The data plane's
 //! own connection is none of them, and neither is this process.
 
-use super::kernel_nbd::NbdIndex;
+use super::block_driver::DeviceName;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// Somebody who uses the device, as part of a sentence; `None` if nobody is found. Nothing is opened for it.
-pub(super) fn user_of(index: NbdIndex) -> Option<String> {
-    let devices = numbers(index);
-    holder(index)
+pub(super) fn user_of(device: &DeviceName) -> Option<String> {
+    let devices = numbers(device);
+    holder(device)
         .or_else(|| mount_point(&devices).map(|at| format!("it is mounted at {at}")))
-        .or_else(|| swap(index))
+        .or_else(|| swap(device))
         .or_else(|| process(&devices))
 }
 
 /// `major:minor` of the device and its partitions.
-fn numbers(index: NbdIndex) -> Vec<String> {
-    let block = Path::new("/sys/block").join(index.name());
+fn numbers(device: &DeviceName) -> Vec<String> {
+    let block = Path::new("/sys/block").join(device.as_str());
     let partitions = fs::read_dir(&block).into_iter().flatten().flatten();
-    let partitions = partitions.filter(|e| e.file_name().to_string_lossy().starts_with(&index.name()));
+    let partitions = partitions.filter(|e| e.file_name().to_string_lossy().starts_with(device.as_str()));
     let places = std::iter::once(block.join("dev")).chain(partitions.map(|e| e.path().join("dev")));
     places.filter_map(|place| fs::read_to_string(place).ok()).map(|n| n.trim().to_owned()).collect()
 }
 
 /// What is made of it: md, dm, LVM.
-fn holder(index: NbdIndex) -> Option<String> {
-    let mut holders = fs::read_dir(format!("/sys/block/{}/holders", index.name())).ok()?.flatten();
+fn holder(device: &DeviceName) -> Option<String> {
+    let mut holders = fs::read_dir(device.system("holders")).ok()?.flatten();
     Some(format!("{} is made of it", holders.next()?.file_name().to_string_lossy()))
 }
 
@@ -46,9 +46,9 @@ fn mounted_at<'a>(table: &'a str, devices: &[String]) -> Option<&'a str> {
     })
 }
 
-fn swap(index: NbdIndex) -> Option<String> {
+fn swap(device: &DeviceName) -> Option<String> {
     let table = fs::read_to_string("/proc/swaps").ok()?;
-    let node = index.node();
+    let node = device.node();
     let used = table.lines().skip(1).filter_map(|line| line.split_whitespace().next());
     used.into_iter()
         .any(|path| fs::canonicalize(path).is_ok_and(|p| p == node))

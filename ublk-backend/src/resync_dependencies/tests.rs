@@ -53,6 +53,7 @@ fn device(minor: u32, disk: DiskState) -> Object {
         open: false,
         quorum: true,
         size: None,
+        waiting_size: None,
         read: 0,
         written: 0,
         al_writes: 0,

@@ -63,6 +63,13 @@ pub(crate) enum Op<'a> {
     Send { spans: &'a [Span] },
     /// Wait until the descriptor is readable (or writable).
     Ready { write: bool },
+    /// What the driver of a device takes: its own code and bytes. io_uring alone can.
+    Driver { code: u32, argument: [u8; 16] },
+}
+
+/// Whether this process is not to use io_uring.
+pub(crate) fn without_io_uring() -> bool {
+    std::env::var_os("UDRBD_NO_IO_URING").is_some_and(|v| v == "1")
 }
 
 /// One of the two ways.
@@ -77,7 +84,7 @@ pub(crate) enum Ring {
 impl Ring {
     /// io_uring if it may be had. The sentence says why not, for the log.
     pub(crate) fn open() -> std::io::Result<(Ring, Option<String>)> {
-        if std::env::var_os("UDRBD_NO_IO_URING").is_some_and(|v| v == "1") {
+        if without_io_uring() {
             return Ok((Ring::threads()?, Some("UDRBD_NO_IO_URING is set".to_owned())));
         }
         match uring::Uring::new(ENTRIES) {

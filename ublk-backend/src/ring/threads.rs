@@ -87,6 +87,9 @@ impl Threads {
             }
             Op::Send { spans } => return self.sockets.push((token, fd, SocketOp::Send(spans.to_vec()))),
             Op::Ready { write } => return self.sockets.push((token, fd, SocketOp::Ready { write })),
+            Op::Driver { .. } => {
+                return self.cancelled.push(Completion { token, result: -libc::EOPNOTSUPP });
+            }
         };
         let mut queues = self.shared.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.todo.push_back((token, fd, file));

@@ -71,6 +71,7 @@ impl Uring {
                 let events = if write { libc::POLLOUT } else { libc::POLLIN };
                 opcode::PollAdd::new(fd, events as u32).build()
             }
+            Op::Driver { code, argument } => opcode::UringCmd16::new(fd, code).cmd(argument).build(),
             Op::Receive { spans: [span] } => opcode::Recv::new(fd, span.as_ptr(), span.len() as u32).build(),
             Op::Send { spans: [span] } => {
                 opcode::Send::new(fd, span.as_ptr(), span.len() as u32).flags(libc::MSG_NOSIGNAL).build()

@@ -2,10 +2,10 @@ use super::*;
 use crate::frontend::nbd_negotiation::{be32, be64};
 use crate::frontend::nbd_session::replies::{CHUNK_DATA, CHUNK_DONE, CHUNK_ERROR, CHUNK_MAGIC, SIMPLE_MAGIC};
 use crate::frontend::nbd_session::{error, COMMAND_DONT_FRAGMENT, COMMAND_FUA, REQUEST_MAGIC};
-use crate::frontend::{StatusContext, StatusRun, Waiting};
+use crate::frontend::{Asker, StatusContext, StatusRun, UpperTable, Waiting};
 use crate::ring::Completion;
 use drbd_core::engine::{RequestLimits, UpperOp};
-use drbd_core::ids::Sector;
+use drbd_core::ids::{PayloadId, Sector, UpperTag};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -65,6 +65,7 @@ fn serve_both(
         let mut ring = Ring::threads().unwrap();
         let mut pools = Pools::new().unwrap();
         let mut nbd = NbdServer::default();
+        let mut table = UpperTable::default();
         nbd.export(VolumeNumber(0), listener, &mut ring);
         if let Some(kernel) = kernel {
             nbd.serve_kernel(VolumeNumber(0), kernel, &mut ring, &mut pools);
@@ -98,15 +99,18 @@ fn serve_both(
             slots.append(&mut stalled);
             for slot in slots {
                 loop {
-                    match nbd.next(slot, &engine, &mut ring, &mut pools) {
+                    match nbd.next(slot, &engine, &mut ring, &mut pools, &mut table) {
                         Next::Upper(upper) => {
                             let mut uppers = VecDeque::from([upper]);
                             while let Some(upper) = uppers.pop_front() {
                                 seen.push(name(upper.op));
                                 let (result, payload) = engine.carry_out(&upper, &mut data, &mut pools);
                                 let now = Engine { said: engine.takes, ..engine };
-                                nbd.complete(upper.tag, result, payload, &now, &mut pools);
-                                uppers.extend(nbd.take_again());
+                                let waiting = table.remove(upper.tag).unwrap();
+                                let Asker::Nbd(slot) = waiting.asker else { panic!("{waiting:?}") };
+                                let done = (result, payload);
+                                nbd.complete(slot, &waiting, done, &now, &mut pools, &mut table);
+                                uppers.extend(table.take_again());
                             }
                         }
                         Next::Opened(_) => seen.push("opened"),
@@ -399,11 +403,11 @@ fn tags_come_back_in_any_order() {
         payload: PayloadId::NONE,
         fua: false,
     };
-    let a = table.insert(Waiting { session: 1, request: 1, offset_bytes: 0, upper });
-    let b = table.insert(Waiting { session: 2, request: 2, offset_bytes: 0, upper });
-    assert_eq!(table.remove(b.tag).unwrap().session, 2);
+    let a = table.insert(Waiting { asker: Asker::Nbd(1), request: 1, offset_bytes: 0, upper });
+    let b = table.insert(Waiting { asker: Asker::Ublk(2), request: 2, offset_bytes: 0, upper });
+    assert_eq!(table.remove(b.tag).unwrap().asker, Asker::Ublk(2));
     assert!(table.remove(b.tag).is_none());
-    assert_eq!(table.remove(a.tag).unwrap().session, 1);
+    assert_eq!(table.remove(a.tag).unwrap().asker, Asker::Nbd(1));
 }
 
 #[test]

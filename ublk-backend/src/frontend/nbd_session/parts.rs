@@ -1,7 +1,8 @@
 //! How a client's request is taken apart into what the engine takes, before it is asked and when it comes back.
 
 use super::{error, Filling, Kind, Part, Session, ASKED_BYTES_MAX};
-use crate::frontend::{UpperTable, Waiting};
+use crate::frontend::request_parts::{take_apart, zero_data, TakenApart};
+use crate::frontend::{Asker, UpperTable, Waiting};
 use crate::payload_pool::Share;
 use crate::ring::Ring;
 use crate::stream::Pools;
@@ -44,10 +45,12 @@ impl Session {
                 Some(payload) => payload,
                 None => return Part::Stalled,
             },
-            Kind::WriteZeroes { .. } if op == UpperOp::Write => match self.zero_data(bytes, pools) {
-                Some(payload) => payload,
-                None => return Part::Stalled,
-            },
+            Kind::WriteZeroes { .. } if op == UpperOp::Write => {
+                match zero_data(&mut self.zeroes, bytes, pools) {
+                    Some(payload) => payload,
+                    None => return Part::Stalled,
+                }
+            }
             Kind::Flush | Kind::Trim | Kind::WriteZeroes { .. } => PayloadId::NONE,
         };
         let Some(request) = self.requests[current as usize].as_mut() else { return Part::Receive };
@@ -68,7 +71,7 @@ impl Session {
             self.current = None;
             pools.payloads.release(std::mem::replace(&mut self.zeroes, PayloadId::NONE));
         }
-        Part::Ask(uppers.insert(Waiting { session: slot, request: current, offset_bytes, upper }))
+        Part::Ask(uppers.insert(Waiting { asker: Asker::Nbd(slot), request: current, offset_bytes, upper }))
     }
 
     /// The rest of the current request is not to be asked.
@@ -100,20 +103,7 @@ impl Session {
         Ok(payload)
     }
 
-    /// A buffer of zeroes, the same for all parts of a request.
-    fn zero_data(&mut self, bytes: u32, pools: &mut Pools) -> Option<PayloadId> {
-        let known = self.zeroes;
-        if known == PayloadId::NONE || pools.payloads.span(known).len() < bytes as usize {
-            let larger = pools.take(bytes as usize, Share::FrontEnd)?;
-            pools.payloads.span(larger).clear();
-            pools.payloads.release(std::mem::replace(&mut self.zeroes, larger));
-        }
-        pools.payloads.retain(self.zeroes);
-        Some(self.zeroes)
-    }
-
-    /// The engine does not take a part whole any more: it is taken apart as the limits are now. What it held of memory
-    /// is enough for that, but for the zeroes of a request that had none.
+    /// The engine does not take a part whole any more.
     pub(in crate::frontend) fn part_again(
         &mut self,
         waiting: &Waiting,
@@ -121,42 +111,8 @@ impl Session {
         limits: &RequestLimits,
         pools: &mut Pools,
         uppers: &mut UpperTable,
-        again: &mut Vec<UpperRequest>,
     ) {
-        let whole = waiting.upper;
-        let mut buffers = match payload {
-            PayloadId::NONE => Vec::new(),
-            payload => pools.payloads.divide(payload, limits.data_bytes as usize),
-        }
-        .into_iter();
-        let mut zeroes = PayloadId::NONE;
-        let (mut done, mut parts, mut failed) = (0, 0, false);
-        while done < whole.bytes {
-            let (op, bytes, payload) = match limits.next_part(whole.op, whole.bytes - done) {
-                RequestPart::Skip => break,
-                RequestPart::Ask(bytes) => (whole.op, bytes, buffers.next().unwrap_or(PayloadId::NONE)),
-                RequestPart::WriteZeroData(bytes) => {
-                    if zeroes == PayloadId::NONE {
-                        let Some(taken) = pools.payloads.take_growing(bytes as usize) else {
-                            failed = true;
-                            break;
-                        };
-                        pools.payloads.span(taken).clear();
-                        zeroes = taken;
-                    }
-                    pools.payloads.retain(zeroes);
-                    (UpperOp::Write, bytes, zeroes)
-                }
-            };
-            let sector = Sector(whole.sector.0 + u64::from(done) / 512);
-            let upper = UpperRequest { op, sector, bytes, payload, ..whole };
-            let offset_bytes = waiting.offset_bytes + u64::from(done);
-            again.push(uppers.insert(Waiting { offset_bytes, upper, ..*waiting }));
-            parts += 1;
-            done += bytes;
-        }
-        buffers.for_each(|unused| pools.payloads.release(unused));
-        pools.payloads.release(zeroes);
+        let TakenApart { parts, failed } = take_apart(waiting, payload, limits, pools, uppers);
         let Some(request) = self.requests[waiting.request as usize].as_mut() else { return };
         request.outstanding = request.outstanding - 1 + parts;
         if failed {

@@ -51,6 +51,7 @@ fn every_request_is_on_the_page() {
         Request::PeerDeviceOptions { .. } => "peer-device-options",
         Request::Down => "down",
         Request::DelResource => "del-resource",
+        Request::Upgrade { .. } => "upgrade",
         Request::Status => "status",
         Request::Show => "show",
         Request::GetGi { .. } => "get-gi",
@@ -75,5 +76,5 @@ fn every_request_is_on_the_page() {
         .collect();
     words.sort_unstable();
     words.dedup();
-    assert_eq!(words.len(), 32);
+    assert_eq!(words.len(), 33);
 }

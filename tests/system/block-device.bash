@@ -1,5 +1,5 @@
-# Sourced by the tests of the two kinds of block devices, with $front (nbd or ublk), $pause_max_s and as $1 how often the
-# daemon is killed. Alpha is a guest (User-Mode Linux) whose daemon has the device, bravo a daemon on this machine. A file
+# Sourced by the tests of the two kinds of block devices, with $front (nbd or ublk), $pause_max_s, $upgrade_max_s and as $1
+# and $2 how often the daemon is killed and upgraded. Alpha is a guest (User-Mode Linux) whose daemon has the device, bravo a daemon on this machine. A file
 # system on /dev/drbd0 is in use while alpha's daemon is killed: no error, short pauses, nothing lost, the file system
 # clean, the replicas equal. While it is mounted `secondary` and `down` are refused; a new size is seen; a Primary
 # elsewhere, and a daemon that stays dead, end with errors instead of a wait; `down` removes every trace.
@@ -14,7 +14,7 @@ guest_netns=udrbd-$front-$$
 device=$([ "$front" = nbd ] && echo nbd0 || echo ublkb0)
 guests=$work
 share=$work/share
-kills=$1
+kills=$1 upgrades=$2
 small=$((64 << 20)) large=$((96 << 20))
 
 at() { echo "  -- $((SECONDS - started)) s: $1"; }
@@ -118,6 +118,21 @@ kill_daemon() {
 	wait_for 40 "in sync after a kill" is_in_sync
 }
 
+shorter_than() { awk 'BEGIN { for (i = 2; i < ARGC; i++) if (ARGV[i] > ARGV[1]) exit 1 }' "$@"; }
+
+# upgrade N: to version 0.1.N, and what that was for who writes.
+upgrade() {
+	local line
+	line=$(alpha "install -m 755 /share/udrbd-$1 /usr/local/sbin/udrbd.new && mv /usr/local/sbin/udrbd.new /usr/local/sbin/udrbd
+		udrbd upgrade r0 > /share/upgrade.said 2>&1 || cat /share/upgrade.said; wc -l < /share/pulse" | tail -1)
+	cat "$share/upgrade.said"
+	grep -q -- "-> udrbd 0.1.$1 in" "$share/upgrade.said" || die "no upgrade to 0.1.$1"
+	wait_for 40 "writes go on after an upgrade" goes_on "$line"
+	pauses+=("$(pause_of $((line > 50 ? line - 50 : 1)))")
+	wait_for 40 "in sync after an upgrade" is_in_sync
+	role_is Primary || die "not Primary after an upgrade"
+}
+
 guest_build
 guest_network
 started=$SECONDS
@@ -126,6 +141,9 @@ at_end keep
 mkdir -p "$share/target/release" "$work/bravo/run"
 cp "$programs"/{udrbd,drbdadm,drbdsetup,drbdmeta} "$share/target/release/"
 cp "$top/tests/system/ledger" "$work/pulse.py" "$share/"
+# The same program under the name of another version.
+cp "$programs/udrbd" "$share/udrbd-0"
+sed 's/udrbd 0\.1\.0/udrbd 0.1.9/g' "$programs/udrbd" > "$share/udrbd-9"
 truncate -s $((large + (1 << 20))) "$work/alpha.img" "$work/bravo.img"
 cat > "$share/r0.res" << END
 global { usage-count no; }
@@ -174,12 +192,20 @@ for ((n = 0; n < kills; n++)); do
 	sleep 2
 	kill_daemon
 done
+echo "  pauses: ${pauses[*]} s"
+expect "each pause was shorter than $pause_max_s s" shorter_than "$pause_max_s" "${pauses[@]}"
+
+at "$upgrades planned upgrades under load"
+pauses=()
+for ((n = 0; n < upgrades; n++)); do
+	sleep 1
+	upgrade $((n % 2 ? 0 : 9))
+done
+echo "  pauses: ${pauses[*]} s"
+expect "each pause was shorter than $upgrade_max_s s" shorter_than "$upgrade_max_s" "${pauses[@]}"
 expect "the load ran all the time" running
 load end
 expect "no error reached it" no_error
-echo "  pauses: ${pauses[*]} s"
-expect "each pause was shorter than $pause_max_s s" \
-	awk -v most="$pause_max_s" 'BEGIN { for (i = 1; i < ARGC; i++) if (ARGV[i] > most) exit 1 }' "${pauses[@]}"
 expect "alpha is Primary, as before" role_is Primary
 expect "no acknowledged write is lost" alpha "python3 /share/ledger check /srv/data /share/acknowledged"
 
@@ -239,8 +265,17 @@ wait_for 40 "in sync" is_in_sync
 quietly alpha "drbdadm primary r0"
 expect "and it comes back when the daemon does" device_is "$bytes" rw
 
+at "auto-promote"
+quietly alpha "drbdadm secondary r0 && drbdsetup resource-options r0 --auto-promote=yes"
+expect "a Secondary's device can be written" device_is "$bytes" rw
+quietly bravo primary r0
+expect "beside a Primary a write fails" in_guest 1 "error" "dd if=/dev/zero of=/dev/drbd0 bs=4k count=1 oflag=direct"
+expect "and the log says why" alpha "grep 'auto-promote cannot' /run/drbd/r0.log"
+quietly bravo secondary r0
+expect "else it promotes" alpha "dd if=/dev/zero of=/dev/drbd0 bs=4k count=1 oflag=direct && [ \$(drbdadm role r0) = Primary ]"
+quietly alpha "drbdadm secondary r0 && drbdsetup resource-options r0 --auto-promote=no"
+
 at "the service ends"
-quietly alpha "drbdadm secondary r0"
 expect "a Secondary's device is read-only again" device_is "$bytes" ro
 quietly alpha "drbdadm down r0"
 wait_for 10 "the daemon ends" alpha "! pidof udrbd"

@@ -3,9 +3,11 @@
 //!
 //! What was accepted is kept twice: as facts for `show` and for handlers, and in the journal.
 
+use crate::auto_promotion;
 use crate::block_devices::BlockDevices;
 use crate::disk;
 use crate::frontend::block_driver::BlockLimits;
+use crate::hand_over::become_program;
 use crate::journal::Journal;
 use crate::log::Logger;
 use crate::mailbox::{Brings, DataPlane, ToData};
@@ -22,6 +24,7 @@ use drbd_core::refusal::{Reason, Refusal};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use tokio::sync::{oneshot, Notify};
 
@@ -51,6 +54,10 @@ pub(crate) struct Administration {
     next_ticket: Cell<u32>,
     /// The resource is gone: the process ends.
     pub(crate) ended: Notify,
+    /// No request of a front end is under way, as was asked for.
+    pub(crate) drained: Notify,
+    /// Where clients connect.
+    pub(crate) listener: UnixListener,
 }
 
 impl Administration {
@@ -62,6 +69,7 @@ impl Administration {
         logger: Logger,
         journal: Journal,
         devices: BlockDevices,
+        listener: UnixListener,
     ) -> Administration {
         let run_dir = Rc::new(run_dir);
         let dependencies = ResyncDependencies::new(Rc::clone(&run_dir), data.clone());
@@ -77,6 +85,8 @@ impl Administration {
             waiting: RefCell::default(),
             next_ticket: Cell::new(1),
             ended: Notify::new(),
+            drained: Notify::new(),
+            listener,
         }
     }
 
@@ -99,6 +109,11 @@ impl Administration {
         let (answer, waiting) = oneshot::channel();
         self.waiting.borrow_mut().insert(ticket, answer);
         (Ticket(ticket), waiting)
+    }
+
+    /// Asks the engine for something that brings nothing.
+    pub(crate) async fn ask_engine(&self, request: AdminRequest) -> Result<Box<Done>, Refusal> {
+        self.ask(request, Brings::Nothing).await
     }
 
     async fn ask(&self, request: AdminRequest, brings: Brings) -> Result<Box<Done>, Refusal> {
@@ -150,9 +165,18 @@ impl Administration {
                 self.note(&request);
             }
             self.remember(request);
+            self.follow_auto_promote();
         }
         self.dependencies.follow(&self.facts.borrow());
         result
+    }
+
+    /// Tells the data plane and the devices what the resource's options say of it now.
+    pub(crate) fn follow_auto_promote(&self) {
+        let on = auto_promotion::is_on(&self.facts.borrow().options);
+        if self.devices.set_auto_promote(on) {
+            self.data.send(ToData::AutoPromote(on));
+        }
     }
 
     /// Requests that change nothing.
@@ -197,6 +221,7 @@ impl Administration {
             }
             Request::DelResource => return self.del_resource(),
             Request::Down => return self.down().await,
+            Request::Upgrade { program } => match become_program(self, program).await? {},
             Request::DiskOptions { minor, options, .. } => {
                 self.depend(*minor, options, recovery).await?;
                 self.for_engine(request)?
@@ -288,6 +313,7 @@ impl Administration {
             | Request::Attach { .. }
             | Request::Down
             | Request::DelResource
+            | Request::Upgrade { .. }
             | Request::Status
             | Request::Show
             | Request::GetGi { .. }
@@ -584,6 +610,7 @@ impl Administration {
             | Request::ResumeIo { .. }
             | Request::Down
             | Request::DelResource
+            | Request::Upgrade { .. }
             | Request::Status
             | Request::Show
             | Request::GetGi { .. }

@@ -11,7 +11,7 @@ use drbd_core::control::{Configuration, Request};
 use drbd_core::engine::Level;
 use drbd_core::ids::{Minor, Sector, VolumeNumber};
 use drbd_core::refusal::{Reason, Refusal};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -30,6 +30,10 @@ pub(crate) struct BlockDevices {
     devices: RefCell<BTreeMap<VolumeNumber, BlockDevice>>,
     /// What was last said of a volume: it may be said before there is a device.
     shapes: RefCell<BTreeMap<VolumeNumber, (Sector, bool)>>,
+    /// A Secondary's device takes writes, which promote it.
+    auto_promote: Cell<bool>,
+    /// Devices are not told anything for the moment.
+    held: Cell<bool>,
 }
 
 impl BlockDevices {
@@ -47,6 +51,8 @@ impl BlockDevices {
             logger,
             devices: RefCell::default(),
             shapes: RefCell::default(),
+            auto_promote: Cell::new(false),
+            held: Cell::new(false),
         }
     }
 
@@ -57,7 +63,7 @@ impl BlockDevices {
         match answer_to(BlockDevice::attach(kernel, of, self.data.clone(), self.logger.clone())).await {
             Some(Ok(device)) => {
                 if let Some(&(size, writable)) = self.shapes.borrow().get(&volume) {
-                    device.become_(size, writable);
+                    device.become_(size, writable || self.auto_promote.get());
                 }
                 // What waits in the device of a daemon that is not recovered is not this one's: it ends with an error.
                 if !recovery {
@@ -77,7 +83,30 @@ impl BlockDevices {
     /// A size became known or changed, or whether the device may be written.
     pub(crate) fn device(&self, volume: VolumeNumber, size: Sector, writable: bool) {
         self.shapes.borrow_mut().insert(volume, (size, writable));
-        self.with(volume, |device| device.become_(size, writable));
+        if !self.held.get() {
+            self.with(volume, |device| device.become_(size, writable || self.auto_promote.get()));
+        }
+    }
+
+    /// Keeps from the devices what changes, until it is told them at once.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.set(held);
+        if !held {
+            for (volume, &(size, writable)) in self.shapes.borrow().iter() {
+                self.with(*volume, |device| device.become_(size, writable || self.auto_promote.get()));
+            }
+        }
+    }
+
+    /// Whether a Secondary's device takes writes. False: nothing changed.
+    pub(crate) fn set_auto_promote(&self, on: bool) -> bool {
+        let changed = self.auto_promote.replace(on) != on;
+        if changed {
+            for (volume, &(size, writable)) in self.shapes.borrow().iter() {
+                self.with(*volume, |device| device.become_(size, writable || on));
+            }
+        }
+        changed
     }
 
     /// What the disk being attached wants of requests.

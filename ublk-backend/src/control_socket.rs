@@ -3,6 +3,7 @@
 //! A subscriber that does not keep up is cut off rather than waited for; it begins again with a full dump.
 
 use crate::administration::{Administration, Answer};
+use crate::auto_promotion;
 use crate::handlers;
 use crate::mailbox::ToControl;
 use drbd_core::control::{
@@ -105,6 +106,10 @@ impl ControlSocket {
                     self.administration.devices.device(volume, size, writable);
                 }
                 ToControl::KernelLeft(volume) => self.administration.devices.left(volume),
+                ToControl::Drained => self.administration.drained.notify_one(),
+                ToControl::Promote => {
+                    tokio::task::spawn_local(auto_promotion::promote(Rc::clone(&self.administration)));
+                }
                 ToControl::Failed(sentence) => return sentence,
             }
         }
@@ -168,7 +173,7 @@ impl ControlSocket {
         // Told in any case, so that a client of another version can say what is wrong.
         let hello = DaemonHello {
             version: VERSION,
-            daemon: concat!("udrbd ", env!("CARGO_PKG_VERSION")).to_owned(),
+            daemon: crate::VERSION.to_owned(),
             resource: self.administration.resource.clone(),
         };
         write.write_all(line_of(&DaemonLine::Hello { hello }).as_bytes()).await?;

@@ -7,6 +7,7 @@ use crate::digest;
 use crate::event_loop::DataLoop;
 use crate::frontend::choice::{front_end, FrontEnd};
 use crate::frontend::device_identity::Place;
+use crate::hand_over;
 use crate::journal::Journal;
 use crate::log::Logger;
 use crate::mailbox::{mailbox, ControlPlane, DataPlane, ToControl, ToData};
@@ -18,9 +19,14 @@ use drbd_core::engine::{Level, Resource};
 use drbd_core::ids::NodeId;
 use drbd_core::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::signal::unix::{signal, SignalKind};
+
+/// So long clients wait for the role of a daemon that died to be taken up again. A handler may ask us something then.
+const ROLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves the resource until it is taken down. The error is a sentence.
 pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) -> Result<(), String> {
@@ -31,10 +37,11 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         serde_json::from_str(options).map_err(|e| format!("--options is not an object of options: {e}."))?;
     let options = checked_options(&options, Section::Resource).map_err(|refusal| refusal.info)?;
     let run_dir = RunDir::open(&RunDir::path_for_this_user()?)?;
-    let listener = run_dir.bind(&format!("{resource}.sock")).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AddrInUse => "a daemon of this resource is running already.".to_owned(),
-        _ => format!("the control socket {} cannot be made: {e}.", run_dir.file(resource).display()),
-    })?;
+    let taken_up = hand_over::take_up()?;
+    let (listener, predecessor) = match taken_up {
+        Some(taken_up) => (taken_up.listener, Some(taken_up.daemon)),
+        None => (bind_control_socket(&run_dir, resource)?, None),
+    };
     let file_failed = |what: &str, e: &std::io::Error| format!("the {what} cannot be opened: {e}.");
     let logger =
         Logger::open(&run_dir.file(&format!("{resource}.log"))).map_err(|e| file_failed("log", &e))?;
@@ -61,17 +68,25 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         Level::Info,
         "start",
         resource,
-        format!("udrbd {} serves node {node}.", env!("CARGO_PKG_VERSION")),
+        match predecessor {
+            Some(predecessor) => format!("{} serves node {node} after {predecessor}.", crate::VERSION),
+            None => format!("{} serves node {node}.", crate::VERSION),
+        },
     );
     let (volumes, connections) = (Vec::new(), Vec::new());
     let facts = Configuration { resource: resource.to_owned(), node_id: node, options, volumes, connections };
-    let administration = Administration::new(facts, run_dir, data.clone(), logger.clone(), journal, devices);
+    let kept = listener.try_clone().map_err(|e| file_failed("control socket", &e))?;
+    let administration =
+        Administration::new(facts, run_dir, data.clone(), logger.clone(), journal, devices, kept);
     let control = async {
         let administration = Rc::new(administration);
+        administration.follow_auto_promote();
         let socket = ControlSocket::new(Rc::clone(&administration));
         let mut listening = tokio::task::spawn_local(Rc::clone(&socket).listen_to_data(from_data));
         replay(&administration, requests).await;
-        tokio::task::spawn_local(take_up(Rc::clone(&administration)));
+        // Who asks meanwhile waits: what he would be told is not what it is in a moment.
+        let taking_up = tokio::task::spawn_local(take_up(Rc::clone(&administration)));
+        let _ = tokio::time::timeout(ROLE_PATIENCE, taking_up).await;
         let listener =
             tokio::net::UnixListener::from_std(listener).map_err(|e| format!("control socket: {e}."))?;
         let serving = tokio::task::spawn_local(socket.serve(listener));
@@ -83,7 +98,7 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         };
         // The last reply is on its way to who asked for the end.
         tokio::task::yield_now().await;
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
         serving.abort();
         outcome
     };
@@ -97,6 +112,13 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     logger.say(Level::Info, "end", resource, "The daemon ends.");
     logger.finish();
     outcome
+}
+
+fn bind_control_socket(run_dir: &RunDir, resource: &str) -> Result<UnixListener, String> {
+    run_dir.bind(&format!("{resource}.sock")).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => "a daemon of this resource is running already.".to_owned(),
+        _ => format!("the control socket {} cannot be made: {e}.", run_dir.file(resource).display()),
+    })
 }
 
 /// Block devices as the host and its administrator want them.

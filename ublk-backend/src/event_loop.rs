@@ -7,10 +7,11 @@ use crate::digest;
 use crate::digest_worker::DigestWorker;
 use crate::discard_worker::DiscardWorker;
 use crate::disk_io::Disks;
+use crate::frontend::awaiting_promotion::AwaitingPromotion;
 use crate::frontend::block_status::{all_data, allocation_of, out_of_sync_in};
 use crate::frontend::nbd::{self, NbdServer};
 use crate::frontend::ublk_queues::UblkQueues;
-use crate::frontend::{Asker, Gate, StatusContext, StatusRun, UpperTable};
+use crate::frontend::{Asker, Gate, StatusContext, StatusRun, UpperTable, Waiting};
 use crate::log::Logger;
 use crate::mailbox::{Brings, ControlPlane, ToControl, ToData};
 use crate::payload_pool::WriteBounds;
@@ -88,6 +89,13 @@ enum OnReply {
     Discards(VolumeNumber, bool),
 }
 
+/// How far holding requests back is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holding {
+    Draining,
+    Drained,
+}
+
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct DataLoop {
@@ -99,6 +107,9 @@ pub(crate) struct DataLoop {
     nbd: NbdServer,
     ublk: UblkQueues,
     uppers: UpperTable,
+    promotion: AwaitingPromotion,
+    /// Requests of front ends are held back; who asked is told when none is under way.
+    holding: Option<Holding>,
     control: ControlPlane,
     digests: DigestWorker,
     logger: Logger,
@@ -134,6 +145,8 @@ impl DataLoop {
             nbd: NbdServer::default(),
             ublk: UblkQueues::default(),
             uppers: UpperTable::default(),
+            promotion: AwaitingPromotion::default(),
+            holding: None,
             digests: DigestWorker::start(control.data_plane())?,
             control,
             logger,
@@ -162,6 +175,7 @@ impl DataLoop {
             }
             self.on_time();
             self.resume_stalled(&mut stalled);
+            self.look_at_holding();
             self.links.flush(&mut self.ring);
             self.nbd.flush(&mut self.ring);
         }
@@ -268,9 +282,24 @@ impl DataLoop {
         }
     }
 
+    /// Holds requests of front ends back, or not any more. Clients of sockets are sent away: what they have open would keep
+    /// this node from stepping down.
+    fn hold(&mut self, held: bool) {
+        self.holding = held.then_some(Holding::Draining);
+        self.nbd.hold(held, &mut self.pools);
+    }
+
+    fn look_at_holding(&mut self) {
+        let at_rest = self.uppers.is_empty() && self.promotion.is_empty() && self.nbd.has_no_clients();
+        if self.holding == Some(Holding::Draining) && at_rest {
+            self.holding = Some(Holding::Drained);
+            self.control.send(ToControl::Drained);
+        }
+    }
+
     /// Hands over requests of ublk devices as long as there is room and memory for them.
     fn drain_ublk(&mut self) {
-        loop {
+        while self.holding.is_none() {
             let gate = EngineGate { engine: &self.engine, disks: &self.disks };
             match self.ublk.next(&gate, &mut self.ring, &mut self.pools, &mut self.uppers) {
                 Some(request) => self.deliver(Event::Upper(request)),
@@ -416,6 +445,40 @@ impl DataLoop {
     /// A front end's request ended.
     fn complete(&mut self, tag: UpperTag, done: (UpperResult, PayloadId)) {
         let Some(waiting) = self.uppers.remove(tag) else { return };
+        let (result, payload) = done;
+        if self.promotion.takes(&waiting, result) && self.is_of_kernel(waiting.asker) {
+            if self.promotion.park(waiting, payload) {
+                self.control.send(ToControl::Promote);
+            }
+            return;
+        }
+        self.finish(waiting, done);
+    }
+
+    /// Whether a front end's user is a block device of this host's kernel.
+    fn is_of_kernel(&self, asker: Asker) -> bool {
+        match asker {
+            Asker::Ublk(_) => true,
+            Asker::Nbd(slot) => self.nbd.is_kernel(slot),
+        }
+    }
+
+    /// What waited for this node's promotion is asked again, or fails.
+    fn settle_promotion(&mut self, promoted: bool) {
+        for (waiting, payload) in self.promotion.settle() {
+            if promoted {
+                self.uppers.insert_again(waiting);
+            } else {
+                self.finish(waiting, (UpperResult::NotPrimary, payload));
+            }
+        }
+        self.events.extend(self.uppers.take_again().map(Event::Upper));
+        while let Some(event) = self.events.pop_front() {
+            self.deliver(event);
+        }
+    }
+
+    fn finish(&mut self, waiting: Waiting, done: (UpperResult, PayloadId)) {
         let gate = EngineGate { engine: &self.engine, disks: &self.disks };
         let (ring, pools, uppers) = (&mut self.ring, &mut self.pools, &mut self.uppers);
         match waiting.asker {
@@ -473,6 +536,9 @@ impl DataLoop {
                 ToData::ServeKernel { volume, socket } => {
                     self.nbd.serve_kernel(volume, socket, &mut self.ring, &mut self.pools);
                 }
+                ToData::Hold(held) => self.hold(held),
+                ToData::AutoPromote(on) => self.promotion.wanted = on,
+                ToData::Promoted(done) => self.settle_promotion(done),
                 ToData::ServeUblk(device) => self.ublk.serve(*device, &mut self.ring),
                 ToData::Stop => {
                     self.stopping = true;

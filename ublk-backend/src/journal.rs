@@ -3,9 +3,13 @@
 //!
 //! Replay does not repeat history but arrives where it led: what was undone is left out, `--discard-my-data` is asked
 //! once and not again, and a role is never taken up blindly.
+//!
+//! The first line says which format follows and who wrote it. A daemon that does not know a line of an earlier or later
+//! one does not start: half a configuration would be a different one.
 
 use drbd_core::control::Request;
 use drbd_core::ids::Minor;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,6 +17,21 @@ use std::path::{Path, PathBuf};
 
 /// Longest journal that is replayed.
 const LINES_MAX: usize = 100_000;
+/// What is written, and the only one that is read. Requests may be added without another number: a daemon that does not
+/// know one refuses it by its line.
+pub(crate) const FORMAT: u32 = 1;
+
+/// The first line.
+#[derive(Serialize, Deserialize, Debug)]
+struct Head {
+    journal: Written,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+struct Written {
+    format: u32,
+    daemon: String,
+}
 
 /// The journal of one resource.
 #[derive(Debug)]
@@ -24,14 +43,19 @@ pub(crate) struct Journal {
 impl Journal {
     /// Starts an empty one.
     pub(crate) fn create(path: &Path) -> std::io::Result<Journal> {
-        let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let written = Written { format: FORMAT, daemon: crate::VERSION.to_owned() };
+        write_line(&mut file, &Head { journal: written })?;
         Ok(Journal { path: path.to_owned(), file })
     }
 
     /// Reads what a daemon that died had been told, and begins anew with the essence of it.
     pub(crate) fn recover(path: &Path) -> std::io::Result<(Journal, Vec<Request>)> {
         let requests = match File::open(path) {
-            Ok(file) => essence(read(BufReader::new(file))),
+            Ok(file) => match read(BufReader::new(file)) {
+                Ok(requests) => essence(requests),
+                Err(why) => return Err(std::io::Error::other(why)),
+            },
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e),
         };
@@ -50,9 +74,7 @@ impl Journal {
         if !is_configuration(request) {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        self.file.write_all(&line)
+        write_line(&mut self.file, request)
     }
 
     /// The resource is gone.
@@ -61,13 +83,43 @@ impl Journal {
     }
 }
 
-/// Requests up to the first line that makes no sense: the one that was being written when the daemon died.
-fn read(lines: impl BufRead) -> Vec<Request> {
-    lines
-        .lines()
-        .take(LINES_MAX)
-        .map_while(|line| line.ok().and_then(|line| serde_json::from_str(&line).ok()))
-        .collect()
+fn write_line(file: &mut File, what: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    file.write_all(&line)
+}
+
+/// The requests. A last line without end was being written when the daemon died, and was not answered yet. The error is
+/// the end of a sentence.
+fn read(mut lines: impl BufRead) -> Result<Vec<Request>, String> {
+    let mut writer = "an earlier udrbd".to_owned();
+    let mut requests = Vec::new();
+    let mut line = String::new();
+    for number in 1..=LINES_MAX {
+        line.clear();
+        let length = lines.read_line(&mut line).map_err(|e| e.to_string())?;
+        if length == 0 || !line.ends_with('\n') {
+            return Ok(requests);
+        }
+        match serde_json::from_str::<Head>(&line) {
+            Ok(Head { journal }) if number == 1 && journal.format == FORMAT => writer = journal.daemon,
+            Ok(Head { journal }) if number == 1 => {
+                return Err(format!(
+                    "it is of format {}, written by {}, and {} reads format {FORMAT}; start that one",
+                    journal.format,
+                    journal.daemon,
+                    crate::VERSION
+                ));
+            }
+            Ok(_) | Err(_) => {
+                let request = serde_json::from_str(&line).map_err(|e| {
+                    format!("{writer} wrote in line {number} what {} does not know ({e})", crate::VERSION)
+                })?;
+                requests.push(request);
+            }
+        }
+    }
+    Err(format!("it has more than {LINES_MAX} lines"))
 }
 
 fn is_configuration(request: &Request) -> bool {
@@ -100,6 +152,7 @@ fn is_configuration(request: &Request) -> bool {
         | Request::ResumeIo { .. }
         | Request::Down
         | Request::DelResource
+        | Request::Upgrade { .. }
         | Request::Status
         | Request::Show
         | Request::GetGi { .. }
@@ -234,5 +287,23 @@ mod tests {
         assert_eq!(again, requests);
         journal.remove();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_both_versions() {
+        let read_text = |text: &str| read(text.as_bytes());
+        let line = serde_json::to_string(&new_minor(1)).unwrap();
+        // As the first versions wrote it.
+        assert_eq!(read_text(&format!("{line}\n")), Ok(vec![new_minor(1)]));
+        let head =
+            |format: u32| format!("{{\"journal\":{{\"format\":{format},\"daemon\":\"udrbd 7.0\"}}}}\n");
+        assert_eq!(read_text(&format!("{}{line}\n", head(1))), Ok(vec![new_minor(1)]));
+        let later = read_text(&head(2)).unwrap_err();
+        assert!(
+            later.contains("format 2, written by udrbd 7.0") && later.contains(crate::VERSION),
+            "{later}"
+        );
+        let unknown = read_text(&format!("{}{line}\n{{\"op\":\"sing\"}}\n{line}\n", head(1))).unwrap_err();
+        assert!(unknown.contains("udrbd 7.0 wrote in line 3"), "{unknown}");
     }
 }

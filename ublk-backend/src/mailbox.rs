@@ -99,6 +99,12 @@ pub(crate) enum ToData {
     },
     /// Serve a ublk device.
     ServeUblk(Box<OpenDevice>),
+    /// Whether requests of front ends are held back. When those under way have ended: [`ToControl::Drained`].
+    Hold(bool),
+    /// Whether a write to a Secondary's block device asks for the promotion.
+    AutoPromote(bool),
+    /// A promotion that a write asked for was carried out, or not.
+    Promoted(bool),
     /// End.
     Stop,
 }
@@ -165,6 +171,10 @@ pub(crate) enum ToControl {
     },
     /// This host's kernel has no connection to a volume any more.
     KernelLeft(VolumeNumber),
+    /// Requests are held back, and none is under way any more.
+    Drained,
+    /// A write waits for the promotion. To be answered with [`ToData::Promoted`].
+    Promote,
     /// The data plane ended by itself.
     Failed(String),
 }

@@ -6,9 +6,11 @@
 //! everything tokio: [`control_socket`], [`administration`], [`journal`], [`handlers`].
 
 mod administration;
+mod auto_promotion;
 mod block_devices;
 mod control_socket;
 mod daemon;
+mod daemon_client;
 mod digest;
 mod digest_worker;
 mod discard_worker;
@@ -16,6 +18,7 @@ mod disk;
 mod disk_io;
 mod event_loop;
 mod frontend;
+mod hand_over;
 mod handlers;
 mod journal;
 mod log;
@@ -29,12 +32,15 @@ mod role_recovery;
 mod run_dir;
 mod stream;
 mod supervise;
+mod upgrade;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use drbd_core::engine::Level;
 use frontend::block_device::release_left;
 use std::process::ExitCode;
 
+/// What this program is, in logs, journals and answers.
+pub(crate) const VERSION: &str = concat!("udrbd ", env!("CARGO_PKG_VERSION"));
 /// Exit code for whatever keeps the daemon from starting (drbdsetup's code for trouble outside DRBD).
 const EXIT_TROUBLE: u8 = 20;
 
@@ -62,6 +68,10 @@ fn command_line() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Take up what the journal says the last daemon was doing"),
         );
+    let upgrade = Command::new("upgrade")
+        .about("Have the daemon of a resource that is up become this program, in a pause of its device")
+        .arg(resource.clone());
+    let formats = Command::new("formats").about("Say what this program reads of what other versions wrote");
     let supervise = Command::new("supervise")
         .about("Run the daemon and start it again when it dies")
         .arg(resource)
@@ -79,10 +89,12 @@ fn command_line() -> Command {
         .subcommand_required(true)
         .subcommand(run)
         .subcommand(supervise)
+        .subcommand(upgrade)
+        .subcommand(formats)
 }
 
 fn main() -> ExitCode {
-    process::close_inherited();
+    process::close_inherited(hand_over::left_open());
     let matches = match command_line().try_get_matches() {
         Ok(matches) => matches,
         Err(e) => {
@@ -92,6 +104,8 @@ fn main() -> ExitCode {
     };
     match matches.subcommand() {
         Some(("supervise", matches)) => supervise_resource(matches),
+        Some(("upgrade", matches)) => upgrade_resource(text(matches, "resource")),
+        Some(("formats", _)) => say_formats(),
         Some((_, matches)) => run_resource(matches),
         None => ExitCode::from(EXIT_TROUBLE),
     }
@@ -112,6 +126,25 @@ fn run_resource(matches: &ArgMatches) -> ExitCode {
             ExitCode::from(EXIT_TROUBLE)
         }
     }
+}
+
+fn upgrade_resource(resource: &str) -> ExitCode {
+    match upgrade::upgrade(resource) {
+        Ok(done) => {
+            println!("{resource}: {done}");
+            ExitCode::SUCCESS
+        }
+        Err(sentence) => {
+            eprintln!("{resource}: {sentence}");
+            ExitCode::from(EXIT_TROUBLE)
+        }
+    }
+}
+
+fn say_formats() -> ExitCode {
+    let formats = serde_json::to_string(&hand_over::Formats::own()).expect("formats are plain data");
+    println!("{formats}");
+    ExitCode::SUCCESS
 }
 
 fn supervise_resource(matches: &ArgMatches) -> ExitCode {

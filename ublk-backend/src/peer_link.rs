@@ -21,9 +21,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 mod connecting;
 mod integrity;
+mod leaving;
 mod patience;
 
 pub(crate) use connecting::{Dial, Listener};
+pub(crate) use leaving::Left;
 use patience::Patience;
 
 /// Sockets at a time; more are refused.
@@ -54,6 +56,10 @@ struct Link {
     patience: Patience,
     packets_sent: u64,
     incoming: Option<Incoming>,
+    /// No more packets are taken.
+    held: bool,
+    /// It goes to another daemon.
+    leaving: bool,
     dirty: bool,
     /// Closed by the engine: what is queued is sent and what arrives is dropped, until then at the latest.
     linger_until: Option<Instant>,
@@ -85,6 +91,17 @@ pub(crate) struct PeerLinks {
 impl PeerLinks {
     /// Takes over a connected socket.
     fn add(&mut self, fd: OwnedFd, ring: &mut Ring, pools: &mut Pools) -> Option<SocketId> {
+        self.add_with(fd, &[], ring, pools)
+    }
+
+    /// One of which `unread` was read already.
+    fn add_with(
+        &mut self,
+        fd: OwnedFd,
+        unread: &[u8],
+        ring: &mut Ring,
+        pools: &mut Pools,
+    ) -> Option<SocketId> {
         let slot = match self.links.iter().position(Option::is_none) {
             Some(slot) => slot,
             None if self.links.len() < SOCKETS_MAX => {
@@ -96,7 +113,11 @@ impl PeerLinks {
         let name = slot as u32;
         let mut stream =
             SocketStream::new(fd, Source::PeerReceive.token(name), Source::PeerSend.token(name), pools)?;
-        stream.arm(ring, None);
+        if unread.is_empty() {
+            stream.arm(ring, None);
+        } else if !stream.preload(unread) {
+            return None;
+        }
         // Numbers are never reused: the upper bits count, the lower eight are the slot.
         self.generation += 1;
         let id = SocketId(self.generation << 8 | name);
@@ -110,6 +131,8 @@ impl PeerLinks {
             patience: Patience::default(),
             packets_sent: 0,
             incoming: None,
+            held: false,
+            leaving: false,
             dirty: false,
             linger_until: None,
         });
@@ -252,6 +275,9 @@ impl PeerLinks {
             self.sweep(slot as usize, pools);
             return None;
         }
+        if link.leaving && received == Received::Failed(libc::ECANCELED) {
+            return None;
+        }
         if link.linger_until.is_some() {
             match received {
                 Received::Bytes { .. } => self.linger(slot, ring, pools),
@@ -309,6 +335,9 @@ impl PeerLinks {
             return Next::Wait;
         }
         if link.incoming.is_none() {
+            if link.held {
+                return Next::Wait;
+            }
             match link.framer.feed(link.stream.pending()) {
                 Err(malformed) => {
                     let loss = SocketLoss::Malformed(malformed.to_string().into());

@@ -3,15 +3,60 @@
 #![allow(unsafe_code)]
 
 use nix::sys::mman::{mlockall, MlockAllFlags};
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Of prctl(2), missing in the libc crate.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 
-/// Closes everything beyond standard input, output and error that whoever started us left open: a daemon that outlives
-/// its starter must not hold it. To be called first, before this process opened anything.
-pub(crate) fn close_inherited() {
-    // SAFETY: nothing in this process owns a descriptor above 2 yet.
-    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+/// Closes everything beyond standard input, output and error that whoever started us left open, but for `kept`: a daemon
+/// that outlives its starter must not hold it. To be called first, before this process opened anything.
+pub(crate) fn close_inherited(mut kept: Vec<RawFd>) {
+    kept.sort_unstable();
+    let mut from: libc::c_uint = 3;
+    for fd in kept.into_iter().filter_map(|fd| libc::c_uint::try_from(fd).ok()).filter(|fd| *fd >= 3) {
+        if fd > from {
+            // SAFETY: nothing in this process owns a descriptor above 2 yet but what is kept.
+            unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) };
+        }
+        from = fd + 1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, from, libc::c_uint::MAX, 0) };
+}
+
+/// Keeps a descriptor open when this process becomes another program.
+pub(crate) fn keep_open(fd: RawFd) -> std::io::Result<()> {
+    // SAFETY: changes a flag of a descriptor that the caller has open.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Has a look at the file behind a descriptor that another program left open; `None`: there is none.
+pub(crate) fn with_left_file<T>(fd: RawFd, look: impl FnOnce(&mut File) -> T) -> Option<T> {
+    // SAFETY: asks whether the descriptor is open.
+    if fd < 3 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and nobody else in this program knows it. It stays open.
+    let mut file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+    Some(look(&mut file))
+}
+
+/// Closes what [`with_left_file`] looked at.
+pub(crate) fn close_left(fd: RawFd) {
+    drop(left_descriptor(fd));
+}
+
+/// A descriptor that another program left open for this one, which does not leave it open for others.
+pub(crate) fn left_descriptor(fd: RawFd) -> OwnedFd {
+    // SAFETY: changes a flag of a descriptor that was left to this program.
+    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    // SAFETY: it was left to this program, which takes each of them once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// Keeps memory from being swapped out, and allocations from waiting for writes that only this process can finish.

@@ -5,12 +5,13 @@
 //! exist holds nothing in DRBD; it is looked for again and again. Cycles are found by asking every daemon along the chain
 //! for its configuration, when a dependency is to be made.
 
+use crate::daemon_client::Daemon;
 use crate::mailbox::{DataPlane, ToData};
 use crate::run_dir::RunDir;
 use drbd_core::config::{DiskOptions, OptionSet};
 use drbd_core::control::{
-    ClientHello, ClientLine, Configuration, DaemonLine, DeviceObject, Done, Kind, Notification, Object,
-    PeerDeviceObject, Request, ResourceStatus, VERSION,
+    Configuration, DaemonLine, DeviceObject, Done, Kind, Notification, Object, PeerDeviceObject, Request,
+    ResourceStatus,
 };
 use drbd_core::ids::{Minor, NodeId, VolumeNumber};
 use drbd_core::refusal::{Reason, Refusal};
@@ -19,9 +20,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Error, ErrorKind};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::UnixStream;
 use tokio::task::AbortHandle;
 
 /// Before a daemon that is not there is looked for again.
@@ -218,52 +216,6 @@ impl Seen {
 
     fn is_busy(&self) -> bool {
         self.has_disk && !self.busy.is_empty()
-    }
-}
-
-/// A conversation with the daemon of another resource.
-struct Daemon {
-    read: BufReader<OwnedReadHalf>,
-    write: OwnedWriteHalf,
-}
-
-impl Daemon {
-    async fn reach(run_dir: &RunDir, resource: &str) -> std::io::Result<Daemon> {
-        let stream = UnixStream::connect(run_dir.control_socket(resource)).await?;
-        let (read, write) = stream.into_split();
-        let mut daemon = Daemon { read: BufReader::new(read), write };
-        daemon.say(&ClientLine::Hello { hello: ClientHello { speak: vec![VERSION] } }).await?;
-        match daemon.next().await? {
-            DaemonLine::Hello { .. } => Ok(daemon),
-            DaemonLine::Done { .. } | DaemonLine::Refused { .. } | DaemonLine::Notification { .. } => {
-                Err(ErrorKind::InvalidData.into())
-            }
-        }
-    }
-
-    async fn say(&mut self, line: &ClientLine) -> std::io::Result<()> {
-        let mut text = serde_json::to_string(line).expect("control objects are plain data");
-        text.push('\n');
-        self.write.write_all(text.as_bytes()).await
-    }
-
-    async fn next(&mut self) -> std::io::Result<DaemonLine> {
-        let mut line = String::new();
-        if self.read.read_line(&mut line).await? == 0 {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        serde_json::from_str(&line).map_err(Error::other)
-    }
-
-    async fn ask(&mut self, request: Request) -> std::io::Result<Done> {
-        self.say(&ClientLine::Request { id: 1, request }).await?;
-        loop {
-            match self.next().await? {
-                DaemonLine::Done { done, .. } => return Ok(*done),
-                DaemonLine::Refused { refused, .. } => return Err(Error::other(refused.text)),
-                DaemonLine::Hello { .. } | DaemonLine::Notification { .. } => {}
-            }
-        }
     }
 }
 

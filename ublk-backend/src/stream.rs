@@ -271,13 +271,35 @@ impl SocketStream {
         !self.receiving && self.in_flight == 0
     }
 
+    /// Has a receive that is under way end soon.
+    pub(crate) fn stop_receiving(&mut self, ring: &mut Ring) {
+        if self.receiving {
+            ring.cancel(self.receive_token);
+        }
+    }
+
+    /// Puts bytes into the buffer that were read of this socket before. False: they are too many.
+    pub(crate) fn preload(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > self.buffer_span.len() {
+            return false;
+        }
+        self.buffer_span.put(bytes);
+        (self.start, self.end) = (0, bytes.len());
+        true
+    }
+
     /// Whether a receive is under way.
     pub(crate) fn is_receiving(&self) -> bool {
         self.receiving
     }
 
     /// Closes the descriptor and gives all memory back.
-    pub(crate) fn close(mut self, pools: &mut Pools) {
+    pub(crate) fn close(self, pools: &mut Pools) {
+        drop(self.part_with(pools));
+    }
+
+    /// Gives all memory back, and the descriptor to the caller.
+    pub(crate) fn part_with(mut self, pools: &mut Pools) -> OwnedFd {
         assert!(self.is_idle(), "nothing is under way on a socket that is closed");
         for segment in self.queue.drain(..) {
             release(pools, &segment);
@@ -286,6 +308,7 @@ impl SocketStream {
             pools.heads.release(owner);
         }
         pools.heads.release(self.buffer);
+        self.fd
     }
 
     fn new_tail(&mut self, pools: &mut Pools, bytes: usize) -> bool {

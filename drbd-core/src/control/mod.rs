@@ -111,6 +111,9 @@ pub enum Request {
     Connect { peer: NodeId, tentative: bool, discard_my_data: bool },
     /// Asks the peer first, unless forced.
     Disconnect { peer: NodeId, force: bool },
+    /// Be this program from here on: a pause for who uses the device, and no end of the connection. Without an answer the
+    /// connection to the daemon ends, and the next one is answered by that program; refused, everything is as before.
+    Upgrade { program: String },
     /// Become Primary.
     Primary { force: bool },
     /// Become Secondary; refused while a front end has the device open, unless forced.

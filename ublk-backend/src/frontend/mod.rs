@@ -6,6 +6,7 @@
 //! each a tag and gets it back with the result. It asks for buffers before it reads bulk, and stops reading while there
 //! are none.
 
+pub(crate) mod awaiting_promotion;
 pub(crate) mod block_device;
 pub(crate) mod block_driver;
 pub(crate) mod block_status;
@@ -83,6 +84,11 @@ impl UpperTable {
     /// Whether one more may be asked (the engine's table is bounded).
     pub(crate) fn has_room(&self) -> bool {
         self.entries.len() - self.free.len() < REQUESTS_MAX
+    }
+
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.len() == self.free.len()
     }
 
     /// Notes who waits; the tag is set.

@@ -52,6 +52,8 @@ pub(crate) struct NbdServer {
     dirty: Vec<u32>,
     stalled: Vec<u32>,
     answer: Vec<u8>,
+    /// Nothing new is taken for the moment.
+    held: bool,
 }
 
 impl NbdServer {
@@ -76,6 +78,28 @@ impl NbdServer {
         let Some((slot, mut stream)) = self.stream(fd, pools) else { return };
         stream.arm(ring, None);
         self.sessions[slot] = Some(Session::of_kernel(volume, stream, size));
+    }
+
+    /// Whether a session is the kernel's.
+    pub(crate) fn is_kernel(&self, slot: u32) -> bool {
+        self.sessions.get(slot as usize).is_some_and(|s| s.as_ref().is_some_and(|s| s.kernel))
+    }
+
+    /// Takes nothing new: clients are sent away, and the kernel waits.
+    pub(crate) fn hold(&mut self, held: bool, pools: &mut Pools) {
+        self.held = held;
+        for slot in 0..self.sessions.len() {
+            match &self.sessions[slot] {
+                Some(session) if session.kernel => self.stalled.push(slot as u32),
+                Some(_) if held => self.end(slot as u32, pools),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Whether only the kernel is connected.
+    pub(crate) fn has_no_clients(&self) -> bool {
+        self.sessions.iter().flatten().all(|session| session.kernel)
     }
 
     /// A volume has another size: the kernel's connection goes on with it, others learn it when they open.
@@ -114,7 +138,9 @@ impl NbdServer {
         let accepted = export.listener.accept();
         let token = Source::NbdListen.token(slot);
         ring.queue(token, export.listener.as_raw_fd(), Op::Ready { write: false });
-        if let Ok((stream, _)) = accepted {
+        if let Ok((stream, _)) =
+            accepted.map_err(drop).and_then(|accepted| if self.held { Err(()) } else { Ok(accepted) })
+        {
             if stream.set_nonblocking(true).is_ok() {
                 self.greet(volume, OwnedFd::from(stream), ring, pools);
             }
@@ -195,6 +221,10 @@ impl NbdServer {
     ) -> Next {
         loop {
             let Some(session) = self.sessions[slot as usize].as_mut() else { return Next::Wait };
+            if self.held && session.kernel {
+                // Looked at again when it is not held any more.
+                return Next::Wait;
+            }
             if session.stream.is_closing() || session.phase == Phase::Ending {
                 return self.reap(slot, pools);
             }

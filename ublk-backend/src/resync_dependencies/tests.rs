@@ -1,10 +1,12 @@
 use super::*;
 use crate::mailbox::{mailbox, ControlPlane};
+use drbd_core::control::VERSION;
 use drbd_core::control::{
     ConnectionObject, DaemonHello, DiskConfiguration, ResourceObject, VolumeConfiguration,
 };
 use drbd_core::states::{ConnectionState, ReplicationState, ResyncSuspended, Role, Suspended};
 use std::path::PathBuf;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 
 const PEER: NodeId = NodeId(1);

@@ -528,6 +528,11 @@ impl Resource {
         for name in &decision.handlers {
             self.run_handler(name, Some(d), HandlerOwner::Nobody, out);
         }
+        self.devices[d].overtaken |= match decision.action {
+            Action::Fail { reason, .. } => reason != FailReason::Tentative,
+            Action::Target { .. } => true,
+            Action::None | Action::Source { .. } => false,
+        };
         match decision.action {
             Action::None if self.new_area_after_handshake(d, peer_role) => {
                 Ok(Outcome::Go(ReplicationState::WFBitMapS))

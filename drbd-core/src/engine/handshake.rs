@@ -443,6 +443,14 @@ impl Resource {
             self.give_way(out);
             return self.compare_with_peer(d, uuids, peer, out);
         }
+        self.devices[d].overtaken |= match decision.action {
+            // What is Inconsistent nobody has used.
+            Action::Fail { reason, .. } => {
+                reason != FailReason::Tentative && peer.disk != DiskState::Inconsistent
+            }
+            Action::Target { .. } => true,
+            Action::None | Action::Source { .. } => false,
+        };
         if let Some(outcome) = self.protect_shown_data(d, &decision.action, peer, out) {
             return Ok(outcome);
         }
@@ -528,11 +536,6 @@ impl Resource {
         for name in &decision.handlers {
             self.run_handler(name, Some(d), HandlerOwner::Nobody, out);
         }
-        self.devices[d].overtaken |= match decision.action {
-            Action::Fail { reason, .. } => reason != FailReason::Tentative,
-            Action::Target { .. } => true,
-            Action::None | Action::Source { .. } => false,
-        };
         match decision.action {
             Action::None if self.new_area_after_handshake(d, peer_role) => {
                 Ok(Outcome::Go(ReplicationState::WFBitMapS))

@@ -5,6 +5,7 @@
 
 use crate::block_devices::BlockDevices;
 use crate::disk;
+use crate::frontend::nbd_settings::SocketAccess;
 use crate::journal::Journal;
 use crate::log::Logger;
 use crate::mailbox::{Brings, DataPlane, ToData};
@@ -44,6 +45,7 @@ pub(crate) struct Administration {
     pub(crate) logger: Logger,
     pub(crate) facts: RefCell<Configuration>,
     pub(crate) devices: BlockDevices,
+    sockets: SocketAccess,
     journal: RefCell<Journal>,
     dependencies: ResyncDependencies,
     waiting: RefCell<BTreeMap<u32, oneshot::Sender<Answer>>>,
@@ -61,6 +63,7 @@ impl Administration {
         logger: Logger,
         journal: Journal,
         devices: BlockDevices,
+        sockets: SocketAccess,
     ) -> Administration {
         let run_dir = Rc::new(run_dir);
         let dependencies = ResyncDependencies::new(Rc::clone(&run_dir), data.clone());
@@ -72,6 +75,7 @@ impl Administration {
             logger,
             facts: RefCell::new(facts),
             devices,
+            sockets,
             journal: RefCell::new(journal),
             waiting: RefCell::default(),
             next_ticket: Cell::new(1),
@@ -349,8 +353,12 @@ impl Administration {
         options: &OptionSet,
     ) -> Result<Done, Refusal> {
         let name = nbd_name(&self.resource, volume);
-        let listener = self.run_dir.bind(&name).map_err(|e| {
-            let path = self.run_dir.file(&name);
+        let path = self.run_dir.file(&name);
+        let bound = self.run_dir.bind(&name).and_then(|listener| {
+            self.sockets.apply(&path)?;
+            Ok(listener)
+        });
+        let listener = bound.map_err(|e| {
             Refusal::because(
                 Reason::InvalidRequest,
                 format!("the socket {} cannot be made: {e}", path.display()),

@@ -2,6 +2,7 @@
 //! data plane sleeps in its ring.
 
 use crate::disk::OpenDisk;
+use crate::frontend::tls_worker::Handover;
 use drbd_core::config::OptionSet;
 use drbd_core::control::{Done, GenerationStatus, HelperObject, Kind, Notification, ResourceStatus};
 use drbd_core::engine::{AdminRequest, HandlerCall};
@@ -96,6 +97,8 @@ pub(crate) enum ToData {
         /// Our end.
         socket: OwnedFd,
     },
+    /// Serve an NBD client that has TLS now, by this end of a pair of sockets.
+    ServeSecured(Handover),
     /// End.
     Stop,
 }

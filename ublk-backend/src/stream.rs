@@ -277,8 +277,13 @@ impl SocketStream {
     }
 
     /// Closes the descriptor and gives all memory back.
-    pub(crate) fn close(mut self, pools: &mut Pools) {
-        assert!(self.is_idle(), "nothing is under way on a socket that is closed");
+    pub(crate) fn close(self, pools: &mut Pools) {
+        drop(self.into_descriptor(pools));
+    }
+
+    /// Gives up the descriptor, and all memory back.
+    pub(crate) fn into_descriptor(mut self, pools: &mut Pools) -> OwnedFd {
+        assert!(self.is_idle(), "nothing is under way on a socket that is closed or given away");
         for segment in self.queue.drain(..) {
             release(pools, &segment);
         }
@@ -286,6 +291,7 @@ impl SocketStream {
             pools.heads.release(owner);
         }
         pools.heads.release(self.buffer);
+        self.fd
     }
 
     fn new_tail(&mut self, pools: &mut Pools, bytes: usize) -> bool {

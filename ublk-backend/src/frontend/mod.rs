@@ -7,6 +7,7 @@
 
 pub(crate) mod block_device;
 pub(crate) mod block_status;
+pub(crate) mod certificates;
 pub(crate) mod choice;
 mod device_links;
 mod generic_netlink;
@@ -14,9 +15,12 @@ mod kernel_nbd;
 pub(crate) mod nbd;
 mod nbd_contexts;
 mod nbd_negotiation;
+pub(crate) mod nbd_offer;
 mod nbd_session;
+pub(crate) mod nbd_settings;
 mod openers;
 mod read_only_switch;
+pub(crate) mod tls_worker;
 
 pub(crate) use block_status::{StatusContext, StatusRun};
 

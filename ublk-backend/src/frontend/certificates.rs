@@ -40,7 +40,11 @@ impl Certificates {
             }
         };
         let config = builder.with_single_cert(chain, key).map_err(|e| {
-            format!("{} and {} cannot be used together: {e}.", chain_file.display(), key_file.display())
+            format!(
+                "{} and {} cannot be used together (keys of RSA have 2048, 3072 or 4096 bits): {e}.",
+                chain_file.display(),
+                key_file.display()
+            )
         })?;
         Ok(Arc::new(config))
     }

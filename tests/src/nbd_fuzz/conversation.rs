@@ -72,11 +72,16 @@ pub(super) fn opening(wish: &Wish<'_>) -> Vec<u8> {
 }
 
 /// A request that makes sense.
-pub(super) fn fair_request(wish: &Wish<'_>, dice: &mut Prng) -> Vec<u8> {
+pub(super) fn fair_request(size_bytes: u64, dice: &mut Prng) -> Vec<u8> {
     let command = dice.pick(&[0, 0, 3, 7, 7, 9]);
     let bytes = if command == 3 { 0 } else { dice.pick(&[512, 4096, 1 << 20, 4 << 20]) };
-    let offset = if command == 3 { 0 } else { dice.below(wish.size_bytes - bytes) / 512 * 512 };
+    let offset = if command == 3 { 0 } else { dice.below(size_bytes - bytes) / 512 * 512 };
     head(false, 0, command, dice.next(), offset, bytes)
+}
+
+/// One that is answered at once, with little.
+pub(super) fn refused_request(dice: &mut Prng) -> Vec<u8> {
+    head(false, 0, 9, dice.next(), 0, 0)
 }
 
 pub(super) fn plain_option(number: u32, data: &[u8]) -> Vec<u8> {

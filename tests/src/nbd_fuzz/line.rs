@@ -64,6 +64,18 @@ impl Line {
         }
     }
 
+    /// Sends what the server takes within a moment; false once it takes nothing more. What is left of these bytes is
+    /// never sent, which whoever listens will take for what it is.
+    pub(super) fn send_now(&mut self, bytes: &[u8]) -> bool {
+        let moment = Some(Duration::from_millis(300));
+        let _ = match self {
+            Line::Socket(stream) => stream.set_write_timeout(moment),
+            Line::Port(stream) => stream.set_write_timeout(moment),
+            Line::Tls(stream) => stream.sock.set_write_timeout(moment),
+        };
+        self.send(bytes).is_ok()
+    }
+
     fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
             Line::Socket(stream) => stream.read(bytes),

@@ -1,6 +1,6 @@
 //! How it is said.
 
-use super::conversation::{conversation, fair_request, opening, plain_option, Wish};
+use super::conversation::{conversation, fair_request, opening, plain_option, refused_request, Wish};
 use super::line::Line;
 use super::Target;
 use crate::sim::Prng;
@@ -96,29 +96,40 @@ pub(super) fn talk(target: &Target, dice: &mut Prng) -> &'static str {
 
 /// Asks and asks, and reads no answer.
 pub(super) fn never_read(target: &Target, dice: &mut Prng) -> &'static str {
-    let mut lines: Vec<(Line, Wish<'_>)> =
-        (0..dice.between(1, 8)).filter_map(|_| line(target, dice)).collect();
-    let in_options = dice.chance(300);
-    let asked: Vec<Vec<u8>> = lines
-        .iter_mut()
-        .map(|(line, wish)| {
-            if in_options {
+    // Some of them enough to take all memory there is for answers, were it given to them.
+    let (many, rounds) = if dice.chance(150) { (40, 150) } else { (dice.between(1, 8), dice.between(1, 20)) };
+    let mut lines: Vec<(Line, Wish<'_>)> = (0..many).filter_map(|_| line(target, dice)).collect();
+    let (what, asked) = match dice.below(3) {
+        0 => {
+            for (line, wish) in &mut lines {
                 let greeted = if wish.within_tls { Vec::new() } else { 3u32.to_be_bytes().to_vec() };
                 let _ = line.send(&greeted);
-                return plain_option(dice.pick(&[3, 99]), &[]).repeat(2000);
             }
-            let _ = line.send(&opening(wish));
-            (0..2000).flat_map(|_| fair_request(wish, dice)).collect()
-        })
-        .collect();
-    for _ in 0..dice.between(1, 30) {
-        for ((line, _), asked) in lines.iter_mut().zip(&asked) {
-            if line.send(asked).is_err() {
-                return "never read";
+            ("options, never read", plain_option(dice.pick(&[3, 99]), &[]).repeat(4000))
+        }
+        kind => {
+            for (line, wish) in &mut lines {
+                let _ = line.send(&opening(wish));
             }
+            let one = |dice: &mut Prng| {
+                if kind == 1 {
+                    fair_request(SIZE_BYTES, dice)
+                } else {
+                    refused_request(dice)
+                }
+            };
+            ("requests, never read", (0..4000).flat_map(|_| one(dice)).collect())
+        }
+    };
+    // Each as long as the server listens to it.
+    for _ in 0..rounds {
+        lines.retain_mut(|(line, _)| line.send_now(&asked));
+        if lines.is_empty() {
+            break;
         }
     }
-    "never read"
+    sleep(Duration::from_millis(dice.between(1, 1000)));
+    what
 }
 
 /// Many at once, who say little.

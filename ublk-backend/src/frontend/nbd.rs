@@ -23,6 +23,8 @@ use std::os::unix::net::UnixListener;
 
 /// Connections at a time, all volumes together.
 const SESSIONS_MAX: usize = 256;
+/// What of these answers may be other than data: it comes from what peers and all connections share.
+const UNREAD_HEADS_BYTES_MAX: usize = 256 << 10;
 /// Connections at a time that have not opened anything yet: one more, and the oldest is broken off, so that those who
 /// say nothing keep nobody out.
 const UNOPENED_MAX: usize = 64;
@@ -345,7 +347,9 @@ impl NbdServer {
                     }
                 }
             }
-            if session.stream.queued_bytes() > UNREAD_BYTES_MAX {
+            let stream = &session.stream;
+            if stream.queued_bytes() > UNREAD_BYTES_MAX || stream.queued_head_bytes() > UNREAD_HEADS_BYTES_MAX
+            {
                 // Looked at again when a send ends.
                 return Next::Wait;
             }

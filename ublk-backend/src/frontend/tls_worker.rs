@@ -25,6 +25,8 @@ use tokio_rustls::TlsAcceptor;
 const HANDSHAKES_MAX: usize = 64;
 /// A handshake's time.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
+/// How long a client that reads nothing more is waited for in the end.
+const FAREWELL_TIME: Duration = Duration::from_secs(5);
 /// Connections with TLS at a time, all volumes together: fewer than the data plane serves, as each takes descriptors here
 /// and there.
 const CONNECTIONS_MAX: usize = 128;
@@ -175,15 +177,20 @@ where
 {
     let (mut from_client, mut to_client) = split(client);
     let (mut from_server, mut to_server) = server.into_split();
-    let answers = carry(&mut from_server, &mut to_client);
+    let answers = async {
+        let _ = carry(&mut from_server, &mut to_client).await;
+        // However the server ended it: without this a client would have to take it for an attack.
+        let _ = tokio::time::timeout(FAREWELL_TIME, to_client.shutdown()).await;
+    };
+    let requests = async {
+        let _ = carry(&mut from_client, &mut to_server).await;
+        // The server answers what was asked, and then ends it. To a client that is gone that fails.
+        let _ = to_server.shutdown().await;
+    };
     tokio::pin!(answers);
     tokio::select! {
-        _ = &mut answers => {}
-        requests = carry(&mut from_client, &mut to_server) => {
-            if requests.is_ok() {
-                let _ = answers.await;
-            }
-        }
+        () = &mut answers => {}
+        () = requests => answers.await,
     }
 }
 
@@ -196,7 +203,7 @@ async fn carry(
     loop {
         let bytes = from.read(&mut buffer).await?;
         if bytes == 0 {
-            return to.shutdown().await;
+            return Ok(());
         }
         to.write_all(&buffer[..bytes]).await?;
         to.flush().await?;

@@ -284,9 +284,8 @@ fn what_is_wrong_with_certificates_is_a_sentence_with_the_file() {
     assert!(sentence().contains("ca-cert.pem has nothing of what it is there for."));
     lab.write("server-key.pem", &Authority::new().certify(2).1);
     std::fs::remove_file(lab.directory.join("ca-cert.pem")).unwrap();
-    assert!(
-        sentence().contains("server-key.pem cannot be used together (keys of RSA have 2048, 3072 or 4096 bits): ")
-    );
+    assert!(sentence()
+        .contains("server-key.pem cannot be used together (keys of RSA have 2048, 3072 or 4096 bits): "));
     lab.write("server-key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n");
     assert!(sentence().contains("server-key.pem cannot be read: "), "{}", sentence());
     std::fs::remove_file(lab.directory.join("server-cert.pem")).unwrap();

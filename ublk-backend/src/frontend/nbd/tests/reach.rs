@@ -174,19 +174,51 @@ fn who_takes_too_long_is_broken_off() {
     assert_eq!(lab.sessions(), 2);
 }
 
+/// The most that waits to be sent while a client says this again and again, and reads nothing.
+fn longest_queue(lab: &mut Lab, client: &mut TcpStream, said: &[u8]) -> usize {
+    client.set_nonblocking(true).unwrap();
+    let mut longest = 0;
+    for _ in 0..400 {
+        let mut rest = said;
+        // Whole requests only, or what follows would mean something else.
+        while !rest.is_empty() {
+            match client.write(rest) {
+                Ok(bytes) => rest = &rest[bytes..],
+                Err(_) if rest.len() == said.len() => break,
+                Err(_) => {
+                    lab.settle_once();
+                    if lab.nbd.sessions.iter().flatten().all(|s| s.stream.queued_bytes() > 60_000) {
+                        return longest;
+                    }
+                }
+            }
+        }
+        lab.settle_once();
+        let sessions = lab.nbd.sessions.iter().flatten();
+        longest = longest.max(sessions.map(|s| s.stream.queued_bytes()).sum());
+    }
+    longest
+}
+
 #[test]
 fn options_whose_answers_nobody_reads_are_not_looked_at() {
     let mut lab = Lab::new("unread");
     let mut client = lab.connect();
     client.write_all(&hello(&[])).unwrap();
-    client.set_nonblocking(true).unwrap();
-    let list = option(LIST, &[]).repeat(1000);
-    let mut longest = 0;
-    for _ in 0..300 {
-        let _ = client.write(&list);
-        lab.settle_once();
-        let sessions = lab.nbd.sessions.iter().flatten();
-        longest = longest.max(sessions.map(|s| s.stream.queued_bytes()).sum());
-    }
+    let longest = longest_queue(&mut lab, &mut client, &option(LIST, &[]).repeat(1000));
     assert!(longest > 0 && longest < UNREAD_OPTIONS_BYTES_MAX + 4096, "{longest} bytes wait");
+}
+
+#[test]
+fn requests_whose_answers_nobody_reads_are_not_looked_at() {
+    let mut lab = Lab::new("unread-requests");
+    let mut client = lab.connect();
+    client.write_all(&hello(&[option(GO, &[0; 6])])).unwrap();
+    lab.settle();
+    let mut refused = REQUEST_MAGIC.to_be_bytes().to_vec();
+    refused.extend_from_slice(&[0, 0, 0, 9]);
+    refused.resize(28, 0);
+    let longest = longest_queue(&mut lab, &mut client, &refused.repeat(20_000));
+    // Without data an answer is small, and many of them would take the memory of all others.
+    assert!(longest > 0 && longest < 300 << 10, "{longest} bytes wait");
 }

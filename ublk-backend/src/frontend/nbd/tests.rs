@@ -85,7 +85,7 @@ fn serve_both(
                 let slot = completion.token.0 as u32;
                 match completion.token.0 >> 32 {
                     x if x == Source::NbdListen as u64 => {
-                        nbd.on_listener(slot, Instant(1), &mut ring, &mut pools)
+                        nbd.on_listener(slot, Instant(1), &mut ring, &mut pools);
                     }
                     x if x == Source::NbdReceive as u64 => {
                         nbd.on_received(slot, completion.result, &mut pools);

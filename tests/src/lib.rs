@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod drbdmeta;
 pub mod hostile;
+pub mod nbd_fuzz;
 pub mod programs;
 pub mod replay;
 pub mod scratch;

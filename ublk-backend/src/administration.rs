@@ -7,6 +7,7 @@ use crate::auto_promotion;
 use crate::block_devices::BlockDevices;
 use crate::disk;
 use crate::frontend::block_driver::BlockLimits;
+use crate::frontend::nbd_settings::SocketAccess;
 use crate::hand_over::become_program;
 use crate::journal::Journal;
 use crate::log::Logger;
@@ -48,6 +49,7 @@ pub(crate) struct Administration {
     pub(crate) logger: Logger,
     pub(crate) facts: RefCell<Configuration>,
     pub(crate) devices: BlockDevices,
+    sockets: SocketAccess,
     journal: RefCell<Journal>,
     dependencies: ResyncDependencies,
     waiting: RefCell<BTreeMap<u32, oneshot::Sender<Answer>>>,
@@ -70,6 +72,7 @@ impl Administration {
         journal: Journal,
         devices: BlockDevices,
         listener: UnixListener,
+        sockets: SocketAccess,
     ) -> Administration {
         let run_dir = Rc::new(run_dir);
         let dependencies = ResyncDependencies::new(Rc::clone(&run_dir), data.clone());
@@ -81,6 +84,7 @@ impl Administration {
             logger,
             facts: RefCell::new(facts),
             devices,
+            sockets,
             journal: RefCell::new(journal),
             waiting: RefCell::default(),
             next_ticket: Cell::new(1),
@@ -390,8 +394,12 @@ impl Administration {
         options: &OptionSet,
     ) -> Result<Done, Refusal> {
         let name = nbd_name(&self.resource, volume);
-        let listener = self.run_dir.bind(&name).map_err(|e| {
-            let path = self.run_dir.file(&name);
+        let path = self.run_dir.file(&name);
+        let bound = self.run_dir.bind(&name).and_then(|listener| {
+            self.sockets.apply(&path)?;
+            Ok(listener)
+        });
+        let listener = bound.map_err(|e| {
             Refusal::because(
                 Reason::InvalidRequest,
                 format!("the socket {} cannot be made: {e}", path.display()),

@@ -5,8 +5,12 @@ use crate::block_devices::BlockDevices;
 use crate::control_socket::ControlSocket;
 use crate::digest;
 use crate::event_loop::DataLoop;
+use crate::frontend::certificates::Certificates;
 use crate::frontend::choice::{front_end, FrontEnd};
 use crate::frontend::device_identity::Place;
+use crate::frontend::nbd::Reach;
+use crate::frontend::nbd_settings::{NbdSettings, Tls};
+use crate::frontend::tls_worker::TlsWorker;
 use crate::hand_over;
 use crate::journal::Journal;
 use crate::log::Logger;
@@ -19,6 +23,7 @@ use drbd_core::engine::{Level, Resource};
 use drbd_core::ids::NodeId;
 use drbd_core::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::thread::JoinHandle;
@@ -63,7 +68,17 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         engine.cap_protocol(version);
     }
     let devices = block_devices(resource, &run_dir, &data, &logger)?;
-    let thread = start_data_plane(engine, resource, control, logger.clone())?;
+    let settings = NbdSettings::of(resource)?;
+    let reach = match reach(resource, &settings, &data, &logger) {
+        // A daemon that died comes back without what it cannot have now: the peer and this host's users wait for it.
+        Err(sentence) if recover => {
+            let text = format!("The NBD server is not to be reached by TCP and TLS: {sentence}");
+            logger.say(Level::Error, "nbd-listen", resource, text);
+            Reach { resource: resource.to_owned(), ..Reach::default() }
+        }
+        reach => reach?,
+    };
+    let thread = start_data_plane(engine, resource, control, logger.clone(), reach)?;
     logger.say(
         Level::Info,
         "start",
@@ -76,8 +91,9 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     let (volumes, connections) = (Vec::new(), Vec::new());
     let facts = Configuration { resource: resource.to_owned(), node_id: node, options, volumes, connections };
     let kept = listener.try_clone().map_err(|e| file_failed("control socket", &e))?;
+    let (to_data, log) = (data.clone(), logger.clone());
     let administration =
-        Administration::new(facts, run_dir, data.clone(), logger.clone(), journal, devices, kept);
+        Administration::new(facts, run_dir, to_data, log, journal, devices, kept, settings.socket);
     let control = async {
         let administration = Rc::new(administration);
         administration.follow_auto_promote();
@@ -141,6 +157,29 @@ fn block_devices(
     Ok(BlockDevices::new(resource, kernel, data.clone(), logger.clone()))
 }
 
+/// The port and TLS of the NBD server.
+fn reach(resource: &str, settings: &NbdSettings, data: &DataPlane, logger: &Logger) -> Result<Reach, String> {
+    let port = settings.listen.map(|address| {
+        let listening = TcpListener::bind(address)
+            .and_then(|port| port.set_nonblocking(true).map(|()| port))
+            .map_err(|e| format!("the NBD server cannot listen at {address} (UDRBD_NBD_LISTEN): {e}."))?;
+        let text = format!("The NBD server listens at {address}.");
+        logger.say(Level::Info, "nbd-listen", resource, text);
+        Ok::<_, String>(listening)
+    });
+    let port = port.transpose()?;
+    let certificates = settings.certificates.clone().filter(|_| settings.tls != Tls::Off);
+    let worker = certificates
+        .map(|dir| TlsWorker::start(Certificates(dir), resource, data.clone(), logger.clone()))
+        .transpose()?;
+    if settings.is_open_to_all() {
+        let text = "Whoever reaches the NBD server's port may read and write the volumes without TLS \
+                    (UDRBD_NBD_TLS is not require).";
+        logger.say(Level::Warning, "nbd-open", resource, text);
+    }
+    Ok(Reach { resource: resource.to_owned(), port, tls: settings.tls, worker })
+}
+
 /// Takes up what the last daemon was told. What cannot be done is logged; the rest goes on.
 async fn replay(administration: &Rc<Administration>, requests: Vec<Request>) {
     for request in requests {
@@ -157,12 +196,13 @@ fn start_data_plane(
     resource: &str,
     control: ControlPlane,
     logger: Logger,
+    reach: Reach,
 ) -> Result<JoinHandle<()>, String> {
     let name = resource.to_owned();
     let (started, wait) = std::sync::mpsc::channel();
     let body = move || {
         crate::process::serve_without_administration();
-        let mut data = match DataLoop::new(engine, &name, control, logger) {
+        let mut data = match DataLoop::new(engine, &name, control, logger, reach) {
             Ok(data) => data,
             Err(e) => {
                 let _ = started.send(Err(format!("the data plane cannot start: {e}.")));

@@ -9,7 +9,7 @@ use crate::discard_worker::DiscardWorker;
 use crate::disk_io::Disks;
 use crate::frontend::awaiting_promotion::AwaitingPromotion;
 use crate::frontend::block_status::{all_data, allocation_of, out_of_sync_in};
-use crate::frontend::nbd::{self, NbdServer};
+use crate::frontend::nbd::{self, NbdServer, Reach};
 use crate::frontend::ublk_queues::UblkQueues;
 use crate::frontend::{Asker, Gate, StatusContext, StatusRun, UpperTable, Waiting};
 use crate::log::Logger;
@@ -130,19 +130,21 @@ impl DataLoop {
         name: &str,
         control: ControlPlane,
         logger: Logger,
+        reach: Reach,
     ) -> std::io::Result<DataLoop> {
-        let (ring, refused) = Ring::open()?;
+        let (mut ring, refused) = Ring::open()?;
         if let Some(why) = refused {
             let text = format!("io_uring is not available ({why}); a few threads do its work, more slowly.");
             logger.say(Level::Warning, "no-io-uring", name, text);
         }
+        let nbd = NbdServer::new(reach, &mut ring);
         Ok(DataLoop {
             engine,
             ring,
             pools: Pools::new()?,
             links: PeerLinks::default(),
             disks: Disks::new(DiscardWorker::start(control.data_plane())?),
-            nbd: NbdServer::default(),
+            nbd,
             ublk: UblkQueues::default(),
             uppers: UpperTable::default(),
             promotion: AwaitingPromotion::default(),
@@ -194,7 +196,7 @@ impl DataLoop {
 
     /// How long the ring may sleep.
     fn patience(&self) -> Option<Duration> {
-        let deadlines = [self.engine.next_deadline(), self.links.next_deadline()];
+        let deadlines = [self.engine.next_deadline(), self.links.next_deadline(), self.nbd.next_deadline()];
         let first = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_nanos(first.0.saturating_sub(self.clock().0)))
     }
@@ -203,6 +205,7 @@ impl DataLoop {
         if self.links.next_deadline().is_some_and(|d| d <= self.now) {
             self.links.on_time(self.now, &mut self.ring, &mut self.pools);
         }
+        self.nbd.on_time(self.now, &mut self.pools);
         if self.engine.next_deadline().is_some_and(|d| d <= self.now) {
             self.deliver(Event::Timer);
         }
@@ -247,7 +250,7 @@ impl DataLoop {
                 self.nbd.on_sent(slot, result, ring, pools);
                 self.drain_session(slot);
             }
-            Source::NbdListen => self.nbd.on_listener(slot, ring, pools),
+            Source::NbdListen => self.nbd.on_listener(slot, self.now, ring, pools),
             Source::Ublk => {
                 if let Some(volume) = self.ublk.on_command(slot, result) {
                     self.control.send(ToControl::KernelLeft(volume));
@@ -540,6 +543,9 @@ impl DataLoop {
                 ToData::AutoPromote(on) => self.promotion.wanted = on,
                 ToData::Promoted(done) => self.settle_promotion(done),
                 ToData::ServeUblk(device) => self.ublk.serve(*device, &mut self.ring),
+                ToData::ServeSecured(secured) => {
+                    self.nbd.serve_secured(secured, self.now, &mut self.ring, &mut self.pools);
+                }
                 ToData::Stop => {
                     self.stopping = true;
                     self.links.close_all(self.now, &mut self.ring, &mut self.pools);

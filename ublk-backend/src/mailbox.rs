@@ -2,6 +2,7 @@
 //! data plane sleeps in its ring.
 
 use crate::disk::OpenDisk;
+use crate::frontend::tls_worker::Handover;
 use crate::frontend::ublk_queues::OpenDevice;
 use drbd_core::config::OptionSet;
 use drbd_core::control::{Done, GenerationStatus, HelperObject, Kind, Notification, ResourceStatus};
@@ -105,6 +106,8 @@ pub(crate) enum ToData {
     AutoPromote(bool),
     /// A promotion that a write asked for was carried out, or not.
     Promoted(bool),
+    /// Serve an NBD client that has TLS now, by this end of a pair of sockets.
+    ServeSecured(Handover),
     /// End.
     Stop,
 }

@@ -63,6 +63,8 @@ pub(crate) struct SocketStream {
     queue: VecDeque<Segment>,
     tail: Option<(PayloadId, Span)>,
     queued_bytes: usize,
+    /// Of these, what is not bulk.
+    queued_head_bytes: usize,
     /// Segments handed to the kernel; they keep their length until it answers.
     in_flight: usize,
     closing: bool,
@@ -90,6 +92,7 @@ impl SocketStream {
             queue: VecDeque::with_capacity(256),
             tail: None,
             queued_bytes: 0,
+            queued_head_bytes: 0,
             in_flight: 0,
             closing: false,
         })
@@ -166,6 +169,7 @@ impl SocketStream {
         self.tail = Some((owner, free.from(bytes.len())));
         let span = free.part(0, bytes.len());
         self.queued_bytes += bytes.len();
+        self.queued_head_bytes += bytes.len();
         if self.queue.len() > self.in_flight {
             if let Some(last) = self.queue.back_mut().filter(|last| last.owner == owner && !last.bulk) {
                 last.span = last.span.joined(span);
@@ -220,6 +224,9 @@ impl SocketStream {
         self.queued_bytes -= left;
         let mut packets = 0;
         while let Some(first) = self.queue.front_mut() {
+            if !first.bulk {
+                self.queued_head_bytes -= left.min(first.span.len());
+            }
             if left < first.span.len() {
                 first.span = first.span.from(left);
                 break;
@@ -236,6 +243,11 @@ impl SocketStream {
     /// Bytes queued and not yet sent.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queued_bytes
+    }
+
+    /// Bytes queued and not yet sent that are not bulk.
+    pub(crate) fn queued_head_bytes(&self) -> usize {
+        self.queued_head_bytes
     }
 
     /// Whether everything queued was sent.
@@ -295,12 +307,12 @@ impl SocketStream {
 
     /// Closes the descriptor and gives all memory back.
     pub(crate) fn close(self, pools: &mut Pools) {
-        drop(self.part_with(pools));
+        drop(self.into_descriptor(pools));
     }
 
-    /// Gives all memory back, and the descriptor to the caller.
-    pub(crate) fn part_with(mut self, pools: &mut Pools) -> OwnedFd {
-        assert!(self.is_idle(), "nothing is under way on a socket that is closed");
+    /// Gives up the descriptor, and all memory back.
+    pub(crate) fn into_descriptor(mut self, pools: &mut Pools) -> OwnedFd {
+        assert!(self.is_idle(), "nothing is under way on a socket that is closed or given away");
         for segment in self.queue.drain(..) {
             release(pools, &segment);
         }

@@ -1,4 +1,4 @@
-//! A small NBD client on a unix socket: fixed newstyle negotiation with GO, simple replies, any number of requests in
+//! A small NBD client on a unix socket, or any other stream: fixed newstyle negotiation with GO, simple replies, any number of requests in
 //! flight. It knows just what a test needs to write, to read back and to be sure which write was acknowledged.
 
 use std::collections::HashMap;
@@ -87,11 +87,15 @@ pub struct Reply {
     pub result: Result<Vec<u8>, u32>,
 }
 
+/// What a session goes over.
+pub trait Stream: Read + Write + Send + fmt::Debug {}
+
+impl<S: Read + Write + Send + fmt::Debug> Stream for S {}
+
 /// A session with a server.
 #[derive(Debug)]
 pub struct Client {
-    requests: UnixStream,
-    replies: BufReader<UnixStream>,
+    stream: BufReader<Box<dyn Stream>>,
     size_bytes: u64,
     flags: u16,
     next_cookie: u64,
@@ -102,21 +106,20 @@ pub struct Client {
 impl Client {
     /// Open the default export of the server at `socket`; no wait on the socket is longer than `patience`.
     pub fn connect(socket: &Path, patience: Duration) -> Result<Client, Fault> {
-        let mut stream = UnixStream::connect(socket)?;
+        let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        if read_u64(&mut stream)? != MAGIC_SERVER || read_u64(&mut stream)? != MAGIC_OPTION {
-            return Err(Fault::Protocol("does not greet as an NBD server"));
-        }
-        if read_u16(&mut stream)? & FLAGS_FIXED_NEWSTYLE_NO_ZEROES != FLAGS_FIXED_NEWSTYLE_NO_ZEROES {
-            return Err(Fault::Protocol("does not speak fixed newstyle"));
-        }
-        stream.write_all(&u32::from(FLAGS_FIXED_NEWSTYLE_NO_ZEROES).to_be_bytes())?;
-        let (size_bytes, flags) = go(&mut stream)?;
-        let replies = BufReader::with_capacity(1 << 18, stream.try_clone()?);
-        Ok(Client { requests: stream, replies, size_bytes, flags, next_cookie: 1, in_flight: HashMap::new() })
+        let mut stream: Box<dyn Stream> = Box::new(stream);
+        greet(&mut stream)?;
+        Client::open(stream, "")
     }
 
+    /// Open an export of a server that was greeted.
+    pub fn open(mut stream: Box<dyn Stream>, export: &str) -> Result<Client, Fault> {
+        let (size_bytes, flags) = go(&mut stream, export)?;
+        let stream = BufReader::with_capacity(1 << 18, stream);
+        Ok(Client { stream, size_bytes, flags, next_cookie: 1, in_flight: HashMap::new() })
+    }
     /// Size of the export.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
@@ -150,18 +153,18 @@ impl Client {
         request.extend_from_slice(&offset.to_be_bytes());
         request.extend_from_slice(&length.to_be_bytes());
         request.extend_from_slice(data);
-        self.requests.write_all(&request)?;
+        self.stream.get_mut().write_all(&request)?;
         self.in_flight.insert(cookie, if operation == Operation::Read { length as usize } else { 0 });
         Ok(cookie)
     }
 
     /// Wait for the next reply, of whichever request.
     pub fn receive(&mut self) -> Result<Reply, Fault> {
-        if read_u32(&mut self.replies)? != MAGIC_SIMPLE_REPLY {
+        if read_u32(&mut self.stream)? != MAGIC_SIMPLE_REPLY {
             return Err(Fault::Protocol("sent a reply with a wrong magic"));
         }
-        let errno = read_u32(&mut self.replies)?;
-        let cookie = read_u64(&mut self.replies)?;
+        let errno = read_u32(&mut self.stream)?;
+        let cookie = read_u64(&mut self.stream)?;
         let Some(length) = self.in_flight.remove(&cookie) else {
             return Err(Fault::Protocol("answered a request that was not asked"));
         };
@@ -169,7 +172,7 @@ impl Client {
             return Ok(Reply { cookie, result: Err(errno) });
         }
         let mut data = vec![0; length];
-        self.replies.read_exact(&mut data)?;
+        self.stream.read_exact(&mut data)?;
         Ok(Reply { cookie, result: Ok(data) })
     }
 
@@ -180,12 +183,25 @@ impl Client {
     }
 }
 
-fn go(stream: &mut UnixStream) -> Result<(u64, u16), Fault> {
+/// Hears the greeting and answers it.
+pub fn greet(stream: &mut (impl Read + Write)) -> Result<(), Fault> {
+    if read_u64(stream)? != MAGIC_SERVER || read_u64(stream)? != MAGIC_OPTION {
+        return Err(Fault::Protocol("does not greet as an NBD server"));
+    }
+    if read_u16(stream)? & FLAGS_FIXED_NEWSTYLE_NO_ZEROES != FLAGS_FIXED_NEWSTYLE_NO_ZEROES {
+        return Err(Fault::Protocol("does not speak fixed newstyle"));
+    }
+    Ok(stream.write_all(&u32::from(FLAGS_FIXED_NEWSTYLE_NO_ZEROES).to_be_bytes())?)
+}
+
+fn go(stream: &mut (impl Read + Write), name: &str) -> Result<(u64, u16), Fault> {
     let mut option = Vec::new();
     option.extend_from_slice(&MAGIC_OPTION.to_be_bytes());
     option.extend_from_slice(&OPTION_GO.to_be_bytes());
-    option.extend_from_slice(&6u32.to_be_bytes());
-    option.extend_from_slice(&[0; 6]); // the default export, no further wishes
+    option.extend_from_slice(&(name.len() as u32 + 6).to_be_bytes());
+    option.extend_from_slice(&(name.len() as u32).to_be_bytes());
+    option.extend_from_slice(name.as_bytes());
+    option.extend_from_slice(&[0; 2]); // no further wishes
     stream.write_all(&option)?;
     let mut export = None;
     loop {

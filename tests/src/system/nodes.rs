@@ -32,6 +32,8 @@ pub struct Node {
     /// The configuration of both.
     pub conf: PathBuf,
     programs: PathBuf,
+    /// More of its environment.
+    pub settings: BTreeMap<&'static str, String>,
 }
 
 /// A tool ended with another exit code than 0.
@@ -66,6 +68,7 @@ pub fn make(dir: &Path, programs: &Path, disk_bytes: u64) -> io::Result<[Node; 2
         disk: dir.join(name).join("disk"),
         conf: conf.clone(),
         programs: programs.to_owned(),
+        settings: BTreeMap::new(),
     });
     for node in &nodes {
         fs::create_dir_all(&node.run_dir)?;
@@ -108,7 +111,7 @@ impl Node {
     /// A tool as this node runs it.
     pub fn tool(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join(program));
-        command.args(arguments).envs(self.environment()).stdin(Stdio::null());
+        command.args(arguments).envs(self.environment()).envs(&self.settings).stdin(Stdio::null());
         command
     }
 

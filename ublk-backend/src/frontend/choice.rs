@@ -3,6 +3,7 @@
 //! `UDRBD_FRONTEND` says what is wanted: `auto`, `ublk`, `nbd` or `socket`, and `RESOURCE=…` for one of them, several of these
 //! apart by commas (`auto,r1=socket`). The configuration files are the real tools' too and say nothing of it.
 
+use super::of_resource::value;
 use super::{kernel_nbd, ublk};
 use crate::process::CAP_SYS_ADMIN;
 use crate::ring::without_io_uring;
@@ -55,28 +56,15 @@ pub(crate) fn front_end(resource: &str) -> Result<FrontEnd, String> {
 }
 
 fn wanted(text: &str, resource: &str) -> Result<Wanted, String> {
-    let mut all = Wanted::Auto;
-    let mut one = None;
-    for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        let (name, word) = entry.split_once('=').map_or((None, entry), |(name, word)| (Some(name), word));
-        let value = match word {
-            "auto" => Wanted::Auto,
-            "ublk" => Wanted::Only(Kernel::Ublk),
-            "nbd" => Wanted::Only(Kernel::Nbd),
-            "socket" => Wanted::Socket,
-            _ => {
-                return Err(format!(
-                    "UDRBD_FRONTEND is '{text}': '{word}' is none of auto, ublk, nbd and socket (as in auto,r1=socket)."
-                ))
-            }
-        };
-        match name {
-            None => all = value,
-            Some(name) if name == resource => one = Some(value),
-            Some(_) => {}
-        }
+    match value(text, resource) {
+        None | Some("auto") => Ok(Wanted::Auto),
+        Some("ublk") => Ok(Wanted::Only(Kernel::Ublk)),
+        Some("nbd") => Ok(Wanted::Only(Kernel::Nbd)),
+        Some("socket") => Ok(Wanted::Socket),
+        Some(word) => Err(format!(
+            "UDRBD_FRONTEND is '{text}': '{word}' is none of auto, ublk, nbd and socket (as in auto,r1=socket)."
+        )),
     }
-    Ok(one.unwrap_or(all))
 }
 
 fn is_loaded(kernel: Kernel) -> bool {
@@ -123,6 +111,6 @@ mod tests {
         ] {
             assert_eq!((wanted(text, "r0"), wanted(text, "r1")), (Ok(of_r0), Ok(of_r1)), "{text}");
         }
-        assert!(wanted("nbd,r1=iscsi", "r0").unwrap_err().contains("'iscsi' is none of"));
+        assert!(wanted("nbd,r1=iscsi", "r1").unwrap_err().contains("'iscsi' is none of"));
     }
 }

@@ -1,21 +1,39 @@
-//! The NBD server: one unix socket per volume, any number of connections, each a session once it was let in.
+//! The NBD server: one unix socket per volume and perhaps a TCP port for all of them, any number of connections, each a
+//! session once it was let in.
 //!
 //! Reads of more than 1 MiB are answered in chunks as they come in; a client without structured replies, or one that
 //! says "don't fragment", gets them whole. A flush on one connection covers all, because order is the engine's.
 
-use super::nbd_negotiation::{greeting, Step};
+use super::nbd_negotiation::{greeting, Negotiation, Step};
+use super::nbd_offer::{Door, Offer};
 use super::nbd_session::{Part, Phase, Session, EXTENDED_REQUEST_BYTES};
+use super::nbd_settings::Tls;
+use super::tls_worker::{Handover, TlsWorker};
 use super::{Gate, UpperTable, Waiting};
 use crate::event_loop::Source;
 use crate::ring::{Op, Ring};
 use crate::stream::{Pools, Received, SocketStream};
 use drbd_core::engine::{UpperRequest, UpperResult};
-use drbd_core::ids::{PayloadId, Sector, VolumeNumber};
+use drbd_core::ids::{Instant, PayloadId, Sector, VolumeNumber};
+use nix::sys::socket::{setsockopt, sockopt};
+use std::collections::VecDeque;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 /// Connections at a time, all volumes together.
 const SESSIONS_MAX: usize = 256;
+/// What of these answers may be other than data: it comes from what peers and all connections share.
+const UNREAD_HEADS_BYTES_MAX: usize = 256 << 10;
+/// Connections at a time that have not opened anything yet: one more, and the oldest is broken off, so that those who
+/// say nothing keep nobody out.
+const UNOPENED_MAX: usize = 64;
+/// How long a connection may take until it has opened something, or begun TLS.
+const UNOPENED_NS: u64 = 30_000_000_000;
+/// Answers to options a client may leave unread before no more of them are looked at.
+const UNREAD_OPTIONS_BYTES_MAX: usize = 64 << 10;
+/// The port's place among the listeners.
+const PORT_SLOT: u32 = u32::MAX;
 /// Requests of one session under way.
 const SESSION_REQUESTS_MAX: usize = 1024;
 /// Answers a client may leave unread before no more of its requests are taken: it must not hold all buffers.
@@ -36,6 +54,19 @@ pub(crate) enum Next {
     Wait,
 }
 
+/// How the server is reached beside the sockets of the volumes.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    /// Of the volumes.
+    pub(crate) resource: String,
+    /// The port.
+    pub(crate) port: Option<TcpListener>,
+    /// Whether TLS may or has to be used.
+    pub(crate) tls: Tls,
+    /// Who does it, unless it is off.
+    pub(crate) worker: Option<TlsWorker>,
+}
+
 #[derive(Debug)]
 struct Export {
     volume: VolumeNumber,
@@ -47,6 +78,7 @@ struct Export {
 /// All exports and their sessions.
 #[derive(Debug, Default)]
 pub(crate) struct NbdServer {
+    reach: Reach,
     exports: Vec<Option<Export>>,
     sessions: Vec<Option<Session>>,
     dirty: Vec<u32>,
@@ -54,9 +86,20 @@ pub(crate) struct NbdServer {
     answer: Vec<u8>,
     /// Nothing new is taken for the moment.
     held: bool,
+    /// Connections that have not opened anything yet, oldest first, and until when they may.
+    unopened: VecDeque<(u32, Instant)>,
 }
 
 impl NbdServer {
+    /// Nothing is served yet; whoever comes by the port is told so.
+    pub(crate) fn new(reach: Reach, ring: &mut Ring) -> NbdServer {
+        if let Some(port) = &reach.port {
+            let token = Source::NbdListen.token(PORT_SLOT);
+            ring.queue(token, port.as_raw_fd(), Op::Ready { write: false });
+        }
+        NbdServer { reach, ..NbdServer::default() }
+    }
+
     /// Serves a volume on a listening socket.
     pub(crate) fn export(&mut self, volume: VolumeNumber, listener: UnixListener, ring: &mut Ring) {
         let slot = free_slot(&mut self.exports);
@@ -121,14 +164,18 @@ impl NbdServer {
             }
         }
         for slot in 0..self.sessions.len() {
-            if self.sessions[slot].as_ref().is_some_and(|s| s.volume == volume && !s.kernel) {
+            let of_it = |s: &Session| s.volume == volume && (s.opened || s.door != Door::Port) && !s.kernel;
+            if self.sessions[slot].as_ref().is_some_and(of_it) {
                 self.end(slot as u32, pools);
             }
         }
     }
 
     /// Someone connects.
-    pub(crate) fn on_listener(&mut self, slot: u32, ring: &mut Ring, pools: &mut Pools) {
+    pub(crate) fn on_listener(&mut self, slot: u32, now: Instant, ring: &mut Ring, pools: &mut Pools) {
+        if slot == PORT_SLOT {
+            return self.on_port(now, ring, pools);
+        }
         let Some(export) = self.exports[slot as usize].as_ref() else { return };
         if export.closing {
             self.exports[slot as usize] = None;
@@ -142,17 +189,95 @@ impl NbdServer {
             accepted.map_err(drop).and_then(|accepted| if self.held { Err(()) } else { Ok(accepted) })
         {
             if stream.set_nonblocking(true).is_ok() {
-                self.greet(volume, OwnedFd::from(stream), ring, pools);
+                self.greet(Door::Socket(volume), stream.into(), now, ring, pools);
             }
         }
     }
 
-    fn greet(&mut self, volume: VolumeNumber, fd: OwnedFd, ring: &mut Ring, pools: &mut Pools) {
-        let Some((slot, mut stream)) = self.stream(fd, pools) else { return };
-        stream.push_bytes(pools, &greeting(), 0);
-        stream.flush(ring);
+    fn on_port(&mut self, now: Instant, ring: &mut Ring, pools: &mut Pools) {
+        let Some(port) = &self.reach.port else { return };
+        let accepted = port.accept();
+        ring.queue(Source::NbdListen.token(PORT_SLOT), port.as_raw_fd(), Op::Ready { write: false });
+        if let Ok((stream, _)) = accepted {
+            if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_ok() {
+                notice_death(&stream);
+                self.greet(Door::Port, stream.into(), now, ring, pools);
+            }
+        }
+    }
+
+    fn greet(&mut self, door: Door, fd: OwnedFd, now: Instant, ring: &mut Ring, pools: &mut Pools) {
+        let negotiation = Negotiation::default();
+        if let Some(session) = self.admit(door, negotiation, fd, now, ring, pools) {
+            session.stream.push_bytes(pools, &greeting(), 0);
+            session.stream.flush(ring);
+        }
+    }
+
+    /// Serves a client that has begun TLS, by the worker's end of a pair of sockets.
+    pub(crate) fn serve_secured(
+        &mut self,
+        secured: Handover,
+        now: Instant,
+        ring: &mut Ring,
+        pools: &mut Pools,
+    ) {
+        let Handover { door, socket, no_zeroes } = secured;
+        let gone = |volume| !self.volumes().contains(&volume);
+        if matches!(door, Door::Socket(volume) if gone(volume)) {
+            return;
+        }
+        self.admit(door, Negotiation::within_tls(no_zeroes), socket, now, ring, pools);
+    }
+
+    /// A connection that has its time to open something. `None`: there are too many, or no memory for one more.
+    fn admit(
+        &mut self,
+        door: Door,
+        negotiation: Negotiation,
+        fd: OwnedFd,
+        now: Instant,
+        ring: &mut Ring,
+        pools: &mut Pools,
+    ) -> Option<&mut Session> {
+        if self.unopened.len() >= UNOPENED_MAX {
+            self.end_oldest_unopened(pools);
+        }
+        let (slot, mut stream) = self.stream(fd, pools)?;
         stream.arm(ring, None);
-        self.sessions[slot] = Some(Session::new(volume, stream));
+        self.unopened.push_back((slot as u32, Instant(now.0 + UNOPENED_NS)));
+        Some(self.sessions[slot].insert(Session::new(door, negotiation, stream)))
+    }
+
+    /// When [`on_time`](Self::on_time) is due.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.unopened.front().map(|(_, until)| *until)
+    }
+
+    /// Breaks off who took too long.
+    pub(crate) fn on_time(&mut self, now: Instant, pools: &mut Pools) {
+        while self.next_deadline().is_some_and(|until| until <= now) {
+            self.end_oldest_unopened(pools);
+        }
+    }
+
+    fn end_oldest_unopened(&mut self, pools: &mut Pools) {
+        if let Some((slot, _)) = self.unopened.pop_front() {
+            self.end(slot, pools);
+        }
+    }
+
+    /// It opened something, or is gone.
+    fn no_longer_unopened(&mut self, slot: u32) {
+        self.unopened.retain(|(unopened, _)| *unopened != slot);
+    }
+
+    /// What is served, lowest first.
+    fn volumes(&self) -> Vec<VolumeNumber> {
+        let exports = self.exports.iter().flatten().filter(|export| !export.closing);
+        let mut volumes: Vec<_> = exports.map(|export| export.volume).collect();
+        volumes.sort_unstable();
+        volumes
     }
 
     /// A connection's slot and stream; `None`: there are too many.
@@ -231,7 +356,14 @@ impl NbdServer {
             if session.stream.is_receiving() {
                 return Next::Wait;
             }
+            if session.phase == Phase::Leaving {
+                return self.hand_over(slot, pools);
+            }
             if session.phase == Phase::Negotiating {
+                if session.stream.queued_bytes() > UNREAD_OPTIONS_BYTES_MAX {
+                    // Looked at again when a send ends.
+                    return Next::Wait;
+                }
                 match self.negotiate(slot, gate, ring, pools) {
                     Some(next) => return next,
                     None => continue,
@@ -249,7 +381,9 @@ impl NbdServer {
                     }
                 }
             }
-            if session.stream.queued_bytes() > UNREAD_BYTES_MAX {
+            let stream = &session.stream;
+            if stream.queued_bytes() > UNREAD_BYTES_MAX || stream.queued_head_bytes() > UNREAD_HEADS_BYTES_MAX
+            {
                 // Looked at again when a send ends.
                 return Next::Wait;
             }
@@ -286,10 +420,16 @@ impl NbdServer {
 
     /// `None`: look again.
     fn negotiate(&mut self, slot: u32, gate: &dyn Gate, ring: &mut Ring, pools: &mut Pools) -> Option<Next> {
+        let mut volumes = self.volumes();
         let session = self.sessions[slot as usize].as_mut()?;
         self.answer.clear();
-        let volume = session.volume;
-        let step = session.negotiation.step(session.stream.pending(), volume, gate, &mut self.answer);
+        let door = session.door;
+        if let Door::Socket(own) = door {
+            volumes.retain(|volume| *volume == own);
+        }
+        let tls = door.tls(self.reach.tls);
+        let offer = Offer { resource: &self.reach.resource, volumes: &volumes, door, tls };
+        let step = session.negotiation.step(session.stream.pending(), &offer, gate, &mut self.answer);
         if !self.answer.is_empty() {
             session.stream.push_bytes(pools, &self.answer, 0);
             session.stream.flush(ring);
@@ -303,12 +443,21 @@ impl NbdServer {
                 session.stream.consume(bytes);
                 None
             }
-            Step::Begin(bytes) => {
+            Step::Begin(bytes, volume) => {
                 session.stream.consume(bytes);
                 session.phase = Phase::Open;
                 session.opened = true;
+                session.volume = volume;
                 session.size = gate.may_open(volume).unwrap_or_default();
+                self.no_longer_unopened(slot);
                 Some(Next::Opened(volume))
+            }
+            Step::BeginTls(bytes) => {
+                session.stream.consume(bytes);
+                // Who says more before the answer says it without TLS, and nothing of that may count.
+                let alone = session.stream.pending().is_empty();
+                session.phase = if alone { Phase::Leaving } else { Phase::Ending };
+                None
             }
             Step::End(bytes) => {
                 session.stream.consume(bytes);
@@ -316,6 +465,20 @@ impl NbdServer {
                 None
             }
         }
+    }
+
+    /// Gives a connection to the TLS worker, once the client was told to begin.
+    fn hand_over(&mut self, slot: u32, pools: &mut Pools) -> Next {
+        let entry = &mut self.sessions[slot as usize];
+        if let Some(session) = entry.take_if(|s| s.stream.is_flushed() && s.stream.is_idle()) {
+            let (door, no_zeroes) = (session.door, session.negotiation.no_zeroes);
+            let socket = session.stream.into_descriptor(pools);
+            if let Some(worker) = &self.reach.worker {
+                worker.secure(Handover { door, socket, no_zeroes });
+            }
+            self.no_longer_unopened(slot);
+        }
+        Next::Wait
     }
 
     /// What a session waited for ended. A payload is the front end's from here on. True if the session is ending and
@@ -375,6 +538,7 @@ impl NbdServer {
         }
         let Some(session) = self.sessions[slot as usize].take() else { return Next::Wait };
         session.stream.close(pools);
+        self.no_longer_unopened(slot);
         if session.opened {
             Next::Closed(session.volume)
         } else if session.kernel {
@@ -383,6 +547,15 @@ impl NbdServer {
             Next::Wait
         }
     }
+}
+
+/// A client whose host died is not waited for: its session would keep this node from becoming Secondary. It gets as much
+/// time as a network that comes back may take.
+fn notice_death(stream: &TcpStream) {
+    let _ = setsockopt(stream, sockopt::KeepAlive, &true);
+    let _ = setsockopt(stream, sockopt::TcpKeepIdle, &30);
+    let _ = setsockopt(stream, sockopt::TcpKeepInterval, &10);
+    let _ = setsockopt(stream, sockopt::TcpKeepCount, &6);
 }
 
 fn free_slot<T>(slots: &mut Vec<Option<T>>) -> usize {

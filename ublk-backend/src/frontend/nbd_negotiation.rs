@@ -3,6 +3,8 @@
 //! Numbers as in the NBD protocol document.
 
 use super::nbd_contexts::{asked_for, Contexts};
+use super::nbd_offer::Offer;
+use super::nbd_settings::Tls;
 use super::Gate;
 use drbd_core::ids::VolumeNumber;
 
@@ -19,6 +21,7 @@ mod option {
     pub(super) const EXPORT_NAME: u32 = 1;
     pub(super) const ABORT: u32 = 2;
     pub(super) const LIST: u32 = 3;
+    pub(super) const STARTTLS: u32 = 5;
     pub(super) const INFO: u32 = 6;
     pub(super) const GO: u32 = 7;
     pub(super) const STRUCTURED_REPLY: u32 = 8;
@@ -35,6 +38,7 @@ mod reply {
     pub(super) const ERR_UNSUP: u32 = 1 << 31 | 1;
     pub(super) const ERR_POLICY: u32 = 1 << 31 | 2;
     pub(super) const ERR_INVALID: u32 = 1 << 31 | 3;
+    pub(super) const ERR_TLS_REQD: u32 = 1 << 31 | 5;
     pub(super) const ERR_UNKNOWN: u32 = 1 << 31 | 6;
     pub(super) const ERR_TOO_BIG: u32 = 1 << 31 | 9;
     pub(super) const ERR_EXT_HEADER_REQD: u32 = 1 << 31 | 10;
@@ -56,19 +60,21 @@ const BLOCK_BYTES_PREFERRED: u32 = 4096;
 /// Largest request with data.
 pub(crate) const REQUEST_BYTES_MAX: u32 = 32 << 20;
 
-const ONE_EXPORT: &str = "This server has one export, whose name is empty.";
-
 /// How far it came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Negotiation {
     greeted: bool,
-    no_zeroes: bool,
+    pub(super) no_zeroes: bool,
+    /// What is said here is said within TLS.
+    secured: bool,
     /// Structured replies were agreed.
     pub(crate) structured: bool,
     /// Extended headers were agreed: requests and replies with lengths of 64 bits, every reply in chunks.
     pub(crate) extended: bool,
     /// What the client wants to be told of blocks.
     pub(crate) contexts: Contexts,
+    /// Of which volume it said so.
+    contexts_of: Option<VolumeNumber>,
 }
 
 /// What came of looking at the bytes.
@@ -78,8 +84,10 @@ pub(crate) enum Step {
     NeedMore,
     /// So many were worked off.
     Consumed(usize),
-    /// So many were worked off, and requests follow.
-    Begin(usize),
+    /// So many were worked off, and requests to a volume follow.
+    Begin(usize, VolumeNumber),
+    /// So many were worked off, and TLS follows, within which it all begins again.
+    BeginTls(usize),
     /// So many were worked off, and the connection ends once the answer is sent.
     End(usize),
 }
@@ -94,11 +102,16 @@ pub(crate) fn greeting() -> [u8; 18] {
 }
 
 impl Negotiation {
+    /// Of a client that was greeted before TLS: nothing else that was agreed then counts.
+    pub(crate) fn within_tls(no_zeroes: bool) -> Negotiation {
+        Negotiation { greeted: true, no_zeroes, secured: true, ..Negotiation::default() }
+    }
+
     /// Looks at what the client said and appends the answer.
-    pub(crate) fn step(
+    pub(super) fn step(
         &mut self,
         bytes: &[u8],
-        volume: VolumeNumber,
+        offer: &Offer<'_>,
         gate: &dyn Gate,
         answer: &mut Vec<u8>,
     ) -> Step {
@@ -117,8 +130,21 @@ impl Negotiation {
         }
         let Some(data) = rest.get(..length) else { return Step::NeedMore };
         let consumed = 16 + length;
+        if offer.tls == Tls::Require && !self.secured {
+            match option {
+                // There is no way to refuse this one.
+                option::EXPORT_NAME => return Step::End(consumed),
+                option::ABORT | option::STARTTLS => {}
+                _ => {
+                    let why = "This server is to be used with TLS: begin with STARTTLS.";
+                    refuse(answer, option, reply::ERR_TLS_REQD, why);
+                    return Step::Consumed(consumed);
+                }
+            }
+        }
         match option {
-            option::EXPORT_NAME => self.export_name(data, consumed, volume, gate, answer),
+            option::EXPORT_NAME => self.export_name(data, consumed, offer, gate, answer),
+            option::STARTTLS => self.start_tls(data, consumed, offer, answer),
             option::ABORT => {
                 respond(answer, option, reply::ACK, &[]);
                 Step::End(consumed)
@@ -128,8 +154,10 @@ impl Negotiation {
                 Step::Consumed(consumed)
             }
             option::LIST => {
-                // One export, whose name is empty.
-                respond(answer, option, reply::SERVER, &0u32.to_be_bytes());
+                for name in offer.names() {
+                    let length = (name.len() as u32).to_be_bytes();
+                    respond(answer, option, reply::SERVER, &[&length[..], name.as_bytes()].concat());
+                }
                 respond(answer, option, reply::ACK, &[]);
                 Step::Consumed(consumed)
             }
@@ -153,22 +181,19 @@ impl Negotiation {
             }
             option::EXTENDED_HEADERS => {
                 // What was chosen of contexts before is to be chosen again.
-                (self.structured, self.extended, self.contexts) = (true, true, Contexts::default());
+                (self.structured, self.extended) = (true, true);
+                self.forget_contexts();
                 respond(answer, option, reply::ACK, &[]);
                 Step::Consumed(consumed)
             }
             option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
-                self.meta_contexts(option, data, answer);
+                self.meta_contexts(option, data, offer, answer);
                 Step::Consumed(consumed)
             }
-            option::INFO | option::GO => {
-                let opened = self.information(option, data, volume, gate, answer);
-                if opened && option == option::GO {
-                    Step::Begin(consumed)
-                } else {
-                    Step::Consumed(consumed)
-                }
-            }
+            option::INFO | option::GO => match self.information(option, data, offer, gate, answer) {
+                Some(volume) if option == option::GO => self.begin(consumed, volume),
+                _ => Step::Consumed(consumed),
+            },
             _ => {
                 refuse(answer, option, reply::ERR_UNSUP, "This option is not supported.");
                 Step::Consumed(consumed)
@@ -188,12 +213,39 @@ impl Negotiation {
         Step::Consumed(4)
     }
 
+    fn start_tls(&self, data: &[u8], consumed: usize, offer: &Offer<'_>, answer: &mut Vec<u8>) -> Step {
+        let (kind, why) = if !data.is_empty() {
+            (reply::ERR_INVALID, "STARTTLS takes no data.")
+        } else if self.secured {
+            (reply::ERR_INVALID, "TLS was begun already.")
+        } else if offer.tls == Tls::Off {
+            (reply::ERR_POLICY, "This server has no TLS: UDRBD_NBD_TLS of its daemon is off.")
+        } else {
+            respond(answer, option::STARTTLS, reply::ACK, &[]);
+            return Step::BeginTls(consumed);
+        };
+        refuse(answer, option::STARTTLS, kind, why);
+        Step::Consumed(consumed)
+    }
+
+    fn begin(&mut self, consumed: usize, volume: VolumeNumber) -> Step {
+        // What was chosen for another volume was not chosen for this one.
+        if self.contexts_of != Some(volume) {
+            self.forget_contexts();
+        }
+        Step::Begin(consumed, volume)
+    }
+
+    fn forget_contexts(&mut self) {
+        (self.contexts, self.contexts_of) = (Contexts::default(), None);
+    }
+
     /// What the server can tell of blocks, or what of it the client wants.
-    fn meta_contexts(&mut self, option: u32, data: &[u8], answer: &mut Vec<u8>) {
+    fn meta_contexts(&mut self, option: u32, data: &[u8], offer: &Offer<'_>, answer: &mut Vec<u8>) {
         let list = option == option::LIST_META_CONTEXT;
         if !list {
             // A refused choice undoes the one before.
-            self.contexts = Contexts::default();
+            self.forget_contexts();
         }
         if !self.structured {
             return refuse(answer, option, reply::ERR_INVALID, "It needs structured replies.");
@@ -201,9 +253,9 @@ impl Negotiation {
         let Some((name, contexts)) = asked_for(data, list) else {
             return refuse(answer, option, reply::ERR_INVALID, "The option's lengths do not add up.");
         };
-        if !name.is_empty() {
-            return refuse(answer, option, reply::ERR_UNKNOWN, ONE_EXPORT);
-        }
+        let Some(volume) = offer.find(name) else {
+            return refuse(answer, option, reply::ERR_UNKNOWN, &offer.unknown(name));
+        };
         for (number, name) in contexts.named() {
             // In a list the number means nothing.
             let number = if list { 0 } else { number };
@@ -215,7 +267,7 @@ impl Negotiation {
             );
         }
         if !list {
-            self.contexts = contexts;
+            (self.contexts, self.contexts_of) = (contexts, Some(volume));
         }
         respond(answer, option, reply::ACK, &[]);
     }
@@ -226,48 +278,48 @@ impl Negotiation {
 
     /// The old way to open: no refusal but the end of the connection.
     fn export_name(
-        &self,
+        &mut self,
         name: &[u8],
         consumed: usize,
-        volume: VolumeNumber,
+        offer: &Offer<'_>,
         gate: &dyn Gate,
         answer: &mut Vec<u8>,
     ) -> Step {
-        match gate.may_open(volume) {
-            Ok(size) if name.is_empty() => {
+        match offer.find(name).map(|volume| (volume, gate.may_open(volume))) {
+            Some((volume, Ok(size))) => {
                 answer.extend_from_slice(&size.bytes().to_be_bytes());
                 answer.extend_from_slice(&self.export_flags().to_be_bytes());
                 if !self.no_zeroes {
                     answer.extend_from_slice(&[0; 124]);
                 }
-                Step::Begin(consumed)
+                self.begin(consumed, volume)
             }
-            Ok(_) | Err(_) => Step::End(consumed),
+            Some((_, Err(_))) | None => Step::End(consumed),
         }
     }
 
-    /// INFO and GO: true if the export may be used.
+    /// INFO and GO: the volume that may be used.
     fn information(
         &self,
         option: u32,
         data: &[u8],
-        volume: VolumeNumber,
+        offer: &Offer<'_>,
         gate: &dyn Gate,
         answer: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Option<VolumeNumber> {
         let Some(name) = export_asked_for(data) else {
             refuse(answer, option, reply::ERR_INVALID, "The option's lengths do not add up.");
-            return false;
+            return None;
         };
-        if !name.is_empty() {
-            refuse(answer, option, reply::ERR_UNKNOWN, ONE_EXPORT);
-            return false;
-        }
+        let Some(volume) = offer.find(name) else {
+            refuse(answer, option, reply::ERR_UNKNOWN, &offer.unknown(name));
+            return None;
+        };
         let size = match gate.may_open(volume) {
             Ok(size) => size,
             Err(sentence) => {
                 refuse(answer, option, reply::ERR_POLICY, &sentence);
-                return false;
+                return None;
             }
         };
         let mut export = [0; 12];
@@ -282,7 +334,7 @@ impl Negotiation {
         blocks[10..].copy_from_slice(&REQUEST_BYTES_MAX.to_be_bytes());
         respond(answer, option, reply::INFO, &blocks);
         respond(answer, option, reply::ACK, &[]);
-        true
+        Some(volume)
     }
 }
 

@@ -1,6 +1,7 @@
 //! One NBD connection: its requests, split for the engine and put together again for the client.
 
 use super::nbd_negotiation::{be32, be64, Negotiation, BLOCK_BYTES_MIN, REQUEST_BYTES_MAX};
+use super::nbd_offer::Door;
 use super::{Gate, Waiting};
 use crate::payload_pool::Span;
 use crate::ring::Ring;
@@ -99,6 +100,8 @@ struct Filling {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
     Negotiating,
+    /// The client was told to begin TLS, or is being told so.
+    Leaving,
     Open,
     /// Answers what is under way, reads nothing more.
     Ending,
@@ -107,6 +110,8 @@ pub(super) enum Phase {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Session {
+    pub(super) door: Door,
+    /// What it opened, or would by its door.
     pub(super) volume: VolumeNumber,
     pub(super) stream: SocketStream,
     pub(super) negotiation: Negotiation,
@@ -139,12 +144,16 @@ pub(super) enum Part {
 }
 
 impl Session {
-    /// A connection that was just greeted.
-    pub(super) fn new(volume: VolumeNumber, stream: SocketStream) -> Session {
+    /// A connection that was greeted.
+    pub(super) fn new(door: Door, negotiation: Negotiation, stream: SocketStream) -> Session {
         Session {
-            volume,
+            door,
+            volume: match door {
+                Door::Socket(volume) => volume,
+                Door::Port => VolumeNumber(0),
+            },
             stream,
-            negotiation: Negotiation::default(),
+            negotiation,
             phase: Phase::Negotiating,
             opened: false,
             kernel: false,
@@ -162,7 +171,9 @@ impl Session {
 
     /// The kernel's connection to a device of this size: it was told by other means what a server says first.
     pub(super) fn of_kernel(volume: VolumeNumber, stream: SocketStream, size: Sector) -> Session {
-        Session { phase: Phase::Open, kernel: true, size, ..Session::new(volume, stream) }
+        let door = Door::Socket(volume);
+        let session = Session::new(door, Negotiation::default(), stream);
+        Session { phase: Phase::Open, kernel: true, size, ..session }
     }
 
     /// Requests not yet answered.

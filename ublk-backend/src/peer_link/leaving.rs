@@ -56,7 +56,7 @@ impl PeerLinks {
         let [data, control] = sockets.map(|id| {
             let link = self.links[(id.0 & 0xff) as usize].take()?;
             let unread = [link.framer.unfinished(), link.stream.pending()].concat();
-            Some(Left { fd: link.stream.part_with(pools), unread })
+            Some(Left { fd: link.stream.into_descriptor(pools), unread })
         });
         Some(data.zip(control).map(|(data, control)| [data, control]).ok_or(()))
     }

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 mod options;
+mod reach;
 
 const SIZE_BYTES: usize = 8 << 20;
 
@@ -84,7 +85,9 @@ fn serve_both(
             for completion in done.drain(..) {
                 let slot = completion.token.0 as u32;
                 match completion.token.0 >> 32 {
-                    x if x == Source::NbdListen as u64 => nbd.on_listener(slot, &mut ring, &mut pools),
+                    x if x == Source::NbdListen as u64 => {
+                        nbd.on_listener(slot, Instant(1), &mut ring, &mut pools);
+                    }
                     x if x == Source::NbdReceive as u64 => {
                         nbd.on_received(slot, completion.result, &mut pools);
                         slots.push(slot);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::frontend::nbd_offer::Door;
 use crate::frontend::{StatusContext, StatusRun};
 use drbd_core::engine::RequestLimits;
 use drbd_core::ids::Sector;
@@ -37,10 +38,15 @@ fn option(number: u32, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
+const VOLUME: VolumeNumber = VolumeNumber(0);
+const SOCKET: Offer<'_> =
+    Offer { resource: "r0", volumes: &[VOLUME], door: Door::Socket(VOLUME), tls: Tls::Off };
+const PORT: Offer<'_> =
+    Offer { volumes: &[VOLUME, VolumeNumber(3)], door: Door::Port, tls: Tls::Off, ..SOCKET };
+
 fn greeted() -> Negotiation {
     let mut negotiation = Negotiation::default();
-    let mut answer = Vec::new();
-    let step = negotiation.step(&3u32.to_be_bytes(), VolumeNumber(0), &open(), &mut answer);
+    let (step, _) = ask(&mut negotiation, &open(), &3u32.to_be_bytes());
     assert_eq!(step, Step::Consumed(4));
     negotiation
 }
@@ -58,9 +64,21 @@ fn replies(mut bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
 }
 
 fn ask(negotiation: &mut Negotiation, gate: &Fixed, bytes: &[u8]) -> (Step, Vec<u8>) {
+    ask_at(&SOCKET, negotiation, gate, bytes)
+}
+
+fn ask_at(offer: &Offer<'_>, negotiation: &mut Negotiation, gate: &Fixed, bytes: &[u8]) -> (Step, Vec<u8>) {
     let mut answer = Vec::new();
-    let step = negotiation.step(bytes, VolumeNumber(0), gate, &mut answer);
+    let step = negotiation.step(bytes, offer, gate, &mut answer);
     (step, answer)
+}
+
+/// The data of GO for an export.
+fn go(name: &str) -> Vec<u8> {
+    let mut data = (name.len() as u32).to_be_bytes().to_vec();
+    data.extend_from_slice(name.as_bytes());
+    data.extend_from_slice(&[0; 2]);
+    data
 }
 
 const GO: [u8; 6] = [0; 6];
@@ -72,7 +90,7 @@ fn go_tells_size_flags_and_block_sizes() {
     let (step, answer) = ask(&mut negotiation, &open(), &bytes);
     assert_eq!((step, replies(&answer)), (Step::Consumed(16), vec![(reply::ACK, vec![])]));
     let (step, answer) = ask(&mut negotiation, &open(), &option(option::GO, &GO));
-    assert_eq!(step, Step::Begin(22));
+    assert_eq!(step, Step::Begin(22, VOLUME));
     let replies = replies(&answer);
     assert_eq!(replies.iter().map(|r| r.0).collect::<Vec<_>>(), [reply::INFO, reply::INFO, reply::ACK]);
     assert_eq!(be64(&replies[0].1[2..]), 1 << 20);
@@ -100,7 +118,7 @@ fn a_secondary_says_whose_turn_it_is() {
 fn the_old_way_to_open() {
     let mut negotiation = greeted();
     let (step, answer) = ask(&mut negotiation, &open(), &option(option::EXPORT_NAME, &[]));
-    assert_eq!((step, answer.len()), (Step::Begin(16), 10), "NO_ZEROES was agreed");
+    assert_eq!((step, answer.len()), (Step::Begin(16, VOLUME), 10), "NO_ZEROES was agreed");
 }
 
 #[test]
@@ -111,7 +129,7 @@ fn bytes_may_come_one_by_one() {
         let (step, answer) = ask(&mut negotiation, &open(), &bytes[..end]);
         assert_eq!((step, answer.len()), (Step::NeedMore, 0));
     }
-    assert_eq!(ask(&mut negotiation, &open(), &bytes).0, Step::Begin(22));
+    assert_eq!(ask(&mut negotiation, &open(), &bytes).0, Step::Begin(22, VOLUME));
 }
 
 #[test]
@@ -120,7 +138,7 @@ fn nonsense_is_refused_or_ends_it() {
     let unknown_flag = (1u32 << 7 | 1).to_be_bytes();
     assert_eq!(ask(&mut fresh, &open(), &unknown_flag).0, Step::End(4));
     let mut negotiation = greeted();
-    let (step, answer) = ask(&mut negotiation, &open(), &option(5, &[]));
+    let (step, answer) = ask(&mut negotiation, &open(), &option(99, &[]));
     assert_eq!((step, replies(&answer)[0].0), (Step::Consumed(16), reply::ERR_UNSUP));
     let (_, answer) = ask(&mut negotiation, &open(), &option(option::GO, &[0, 0, 0, 9, 0, 0]));
     assert_eq!(replies(&answer)[0].0, reply::ERR_INVALID);
@@ -187,4 +205,101 @@ fn extended_headers_stand_for_structured_replies() {
     assert!(negotiation.extended && negotiation.structured);
     let (_, answer) = ask(&mut negotiation, &open(), &option(option::STRUCTURED_REPLY, &[]));
     assert_eq!(replies(&answer)[0].0, reply::ERR_EXT_HEADER_REQD);
+}
+
+#[test]
+fn a_port_has_all_volumes_by_name() {
+    let mut negotiation = greeted();
+    let (_, answer) = ask_at(&PORT, &mut negotiation, &open(), &option(option::LIST, &[]));
+    let listed = [(reply::SERVER, vec![0, 0, 0, 1, b'0']), (reply::SERVER, vec![0, 0, 0, 1, b'3'])];
+    assert_eq!(replies(&answer)[..2], listed);
+    for (name, volume) in [("3", VolumeNumber(3)), ("r0/0", VOLUME), ("", VOLUME)] {
+        let asked = option(option::GO, &go(name));
+        let (step, _) = ask_at(&PORT, &mut greeted(), &open(), &asked);
+        assert_eq!(step, Step::Begin(asked.len(), volume));
+        let old = option(option::EXPORT_NAME, name.as_bytes());
+        let (step, _) = ask_at(&PORT, &mut greeted(), &open(), &old);
+        assert_eq!(step, Step::Begin(old.len(), volume));
+    }
+    let (_, answer) = ask_at(&PORT, &mut negotiation, &open(), &option(option::INFO, &go("1")));
+    let (kind, sentence) = replies(&answer).remove(0);
+    assert_eq!(kind, reply::ERR_UNKNOWN);
+    assert!(String::from_utf8(sentence).unwrap().contains("r0/0, r0/3"));
+}
+
+#[test]
+fn contexts_are_of_the_volume_they_were_chosen_for() {
+    for (name, chosen) in [("3", 1), ("r0/3", 1), ("", 0)] {
+        let mut negotiation = greeted();
+        ask(&mut negotiation, &open(), &option(option::STRUCTURED_REPLY, &[]));
+        let mut data = contexts(&["base:allocation"]);
+        data.splice(..4, [0, 0, 0, 1, b'3']);
+        ask_at(&PORT, &mut negotiation, &open(), &option(option::SET_META_CONTEXT, &data));
+        ask_at(&PORT, &mut negotiation, &open(), &option(option::GO, &go(name)));
+        assert_eq!(negotiation.contexts.chosen().count(), chosen, "{name}");
+    }
+}
+
+#[test]
+fn without_tls_what_needs_it_is_refused() {
+    let require = Offer { tls: Tls::Require, ..PORT };
+    let all = [
+        option::LIST,
+        option::INFO,
+        option::GO,
+        option::STRUCTURED_REPLY,
+        option::LIST_META_CONTEXT,
+        option::SET_META_CONTEXT,
+        option::EXTENDED_HEADERS,
+        99,
+    ];
+    for number in all {
+        let mut negotiation = greeted();
+        let asked = option(number, &GO);
+        let (step, answer) = ask_at(&require, &mut negotiation, &open(), &asked);
+        assert_eq!((step, replies(&answer)[0].0), (Step::Consumed(asked.len()), reply::ERR_TLS_REQD));
+        assert_eq!(negotiation, greeted(), "nothing of it was taken");
+        let mut within = Negotiation::within_tls(true);
+        let (_, answer) = ask_at(&require, &mut within, &open(), &asked);
+        assert_ne!(replies(&answer)[0].0, reply::ERR_TLS_REQD);
+    }
+    let (step, answer) = ask_at(&require, &mut greeted(), &open(), &option(option::EXPORT_NAME, &[]));
+    assert_eq!((step, answer.len()), (Step::End(16), 0));
+    let (step, _) = ask_at(&require, &mut greeted(), &open(), &option(option::ABORT, &[]));
+    assert_eq!(step, Step::End(16));
+}
+
+#[test]
+fn tls_is_begun_once_where_there_is_any() {
+    let asked = option(option::STARTTLS, &[]);
+    for tls in [Tls::On, Tls::Require] {
+        let offer = Offer { tls, ..PORT };
+        let (step, answer) = ask_at(&offer, &mut greeted(), &open(), &asked);
+        assert_eq!((step, replies(&answer)), (Step::BeginTls(16), vec![(reply::ACK, vec![])]));
+        for (mut negotiation, asked) in
+            [(Negotiation::within_tls(true), asked.clone()), (greeted(), option(option::STARTTLS, &[1]))]
+        {
+            let (step, answer) = ask_at(&offer, &mut negotiation, &open(), &asked);
+            assert_eq!((step, replies(&answer)[0].0), (Step::Consumed(asked.len()), reply::ERR_INVALID));
+        }
+    }
+    let (step, answer) = ask_at(&PORT, &mut greeted(), &open(), &asked);
+    assert_eq!((step, replies(&answer)[0].0), (Step::Consumed(16), reply::ERR_POLICY));
+}
+
+#[test]
+fn tls_undoes_what_was_agreed_before_but_the_greeting() {
+    for no_zeroes in [false, true] {
+        let mut negotiation = Negotiation::within_tls(no_zeroes);
+        assert!(!negotiation.structured && !negotiation.extended);
+        let (_, answer) = ask(&mut negotiation, &open(), &option(option::EXPORT_NAME, &[]));
+        assert_eq!(answer.len(), if no_zeroes { 10 } else { 134 });
+    }
+}
+
+#[test]
+fn a_socket_never_needs_tls() {
+    let all = [Tls::Off, Tls::On, Tls::Require];
+    assert_eq!(all.map(|tls| Door::Port.tls(tls)), all);
+    assert_eq!(all.map(|tls| Door::Socket(VOLUME).tls(tls)), [Tls::Off, Tls::On, Tls::On]);
 }

@@ -35,6 +35,8 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         std::io::ErrorKind::AddrInUse => "a daemon of this resource is running already.".to_owned(),
         _ => format!("the control socket {} cannot be made: {e}.", run_dir.file(resource).display()),
     })?;
+    // Before there is another thread: each has what the one had that started it.
+    let memory = crate::process::serve_memory_reclaim();
     let file_failed = |what: &str, e: &std::io::Error| format!("the {what} cannot be opened: {e}.");
     let logger =
         Logger::open(&run_dir.file(&format!("{resource}.log"))).map_err(|e| file_failed("log", &e))?;
@@ -48,7 +50,7 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     abort_on_panic(resource, &logger);
     write_pid(&run_dir, resource);
     let (data, control, from_data) = mailbox().map_err(|e| file_failed("eventfd", &e))?;
-    if let Err(sentence) = crate::process::serve_memory_reclaim() {
+    if let Err(sentence) = memory {
         logger.say(Level::Info, "memlock", resource, sentence);
     }
     let mut engine = Resource::new(resource, node, (&options).into(), digest::seed());

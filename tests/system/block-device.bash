@@ -1,45 +1,21 @@
-# Sourced by the tests of the two kinds of block devices, with $front (nbd or ublk), $pause_max_s, $upgrade_max_s and as $1
-# and $2 how often the daemon is killed and upgraded. Alpha is a guest (User-Mode Linux) whose daemon has the device, bravo a daemon on this machine. A file
-# system on /dev/drbd0 is in use while alpha's daemon is killed: no error, short pauses, nothing lost, the file system
-# clean, the replicas equal. While it is mounted `secondary` and `down` are refused; a new size is seen; a Primary
-# elsewhere, and a daemon that stays dead, end with errors instead of a wait; `down` removes every trace.
+# Sourced by the tests of the two kinds of block devices, with $front (nbd or ublk), $pause_max_s, $upgrade_max_s, as $1
+# how often the daemon is killed, as $2 how often it is upgraded, and as $3 the kind of file system, ext4 or xfs. Alpha is a
+# guest (User-Mode Linux) whose daemon has the device, bravo a daemon on this machine. A file system on /dev/drbd0 is in use
+# while alpha's daemon is killed, and upgraded: no error, short pauses, nothing lost, the file system clean, the replicas
+# equal. While it is mounted `secondary` and `down` are refused; a new size is seen; a Primary elsewhere, and a daemon that
+# stays dead, end with errors instead of a wait; `down` removes every trace.
 # KEEP=DIR: leave logs there.
-# shellcheck shell=bash disable=SC2154 # the two named above
+# shellcheck shell=bash disable=SC2154 # those named above
 . "$(dirname "$0")/report.bash"
 . "$(dirname "$0")/pair.bash" # refused_with
-guest_kind=uml
-. "$(dirname "$0")/guest/guest.bash"
-need_root
-guest_netns=udrbd-$front-$$
+. "$(dirname "$0")/device-guest.bash"
 device=$([ "$front" = nbd ] && echo nbd0 || echo ublkb0)
-guests=$work
-share=$work/share
-kills=$1 upgrades=$2
-small=$((64 << 20)) large=$((96 << 20))
+kills=$1 upgrades=$2 kind=$3
+# The smallest xfs is 300 MiB.
+if [ "$kind" = xfs ]; then small=$((320 << 20)) large=$((352 << 20)); else small=$((64 << 20)) large=$((96 << 20)); fi
 
-at() { echo "  -- $((SECONDS - started)) s: $1"; }
-# shellcheck disable=SC2016 # for the shell there
-supervisor='supervisor() { sed "s/.*) . //; s/ .*//" "/proc/$(cat /run/drbd/r0.pid)/stat" | tee /run/supervisor; }'
-alpha() { guest_run alpha "$supervisor; export UDRBD_FRONTEND=$front PATH=/usr/local/sbin:\$PATH; cd /share; $1"; }
-bravo() {
-	without_pretence ip netns exec "$guest_netns" env __DRBD_NODE__=bravo UDRBD_RUN_DIR="$work/bravo/run" \
-		drbdadm -c "$share/r0.res" "$@" < /dev/null
-}
-keep() {
-	local pid
-	for pid in $(ip netns pids "$guest_netns"); do
-		if grep -sq '^udrbd' "/proc/$pid/comm"; then kill -KILL "$pid" 2> /dev/null || true; fi
-	done
-	[ -n "${KEEP:-}" ] || return 0
-	mkdir -p "$KEEP"
-	alpha dmesg > "$KEEP/alpha.dmesg"
-	alpha "cat /run/drbd/r0.log" > "$KEEP/alpha.log"
-	cp "$work"/bravo/run/r0.log "$KEEP/bravo.log"
-	cp "$share"/pulse "$KEEP/"
-}
 dstate() { alpha "drbdadm dstate r0"; }
 is_in_sync() { [ "$(dstate)" = UpToDate/UpToDate ] && [ "$(alpha 'drbdadm cstate r0')" = Connected ]; }
-role_is() { [ "$(alpha 'drbdadm role r0')" = "$1" ]; }
 device_is() { # device_is SIZE-IN-BYTES ro|rw
 	local is
 	is=$(alpha "cd /sys/block/$device; readlink -f /dev/drbd0; cat size ro queue/logical_block_size" | paste -sd' ')
@@ -49,8 +25,23 @@ device_is() { # device_is SIZE-IN-BYTES ro|rw
 gone() {
 	alpha "! ls -d /dev/drbd0 /dev/drbd /sys/block/nbd0/backend /sys/block/ublkb* /dev/ublk[bc]* 2> /dev/null | grep . && [ \$(cat /sys/block/nbd0/size) = 0 ]"
 }
-# in_guest CODE TEXT COMMANDLINE
-in_guest() { refused_with "$1" "$2" alpha "$3"; }
+
+file_system() {
+	case $1-$kind in
+	made-ext4) alpha "mkfs.ext4 -q /dev/drbd0" ;;
+	made-xfs) alpha "mkfs.xfs -q /dev/drbd0" ;;
+	grown-ext4) alpha "resize2fs /dev/drbd0" ;;
+	grown-xfs) alpha "xfs_growfs /srv" ;;
+	clean-ext4) alpha "e2fsck -fn /dev/drbd0" ;;
+	clean-xfs) alpha "xfs_repair -n /dev/drbd0" ;;
+	esac
+}
+file_system_kib() { alpha "df -k /srv | awk 'END { print \$2 }'"; }
+has_grown() {
+	local before
+	before=$(file_system_kib)
+	file_system grown && [ "$(file_system_kib)" -gt $((before + (20 << 10))) ]
+}
 
 # An acknowledged write is on stable storage; how long each took.
 cat > "$work/pulse.py" <<'END'
@@ -88,7 +79,7 @@ load() {
 no_error() {
 	if grep -n error "$share/pulse"; then return 1; fi
 	[ "$(cat "$share/fio.over")" = 0 ] || { tail -5 "$share/fio.said"; return 1; }
-	if alpha dmesg | grep -iE 'I/O error|EXT4-fs error|aborted|Buffer I/O'; then return 1; fi
+	if alpha dmesg | grep -iE 'I/O error|EXT4-fs error|XFS .*(error|corrupt|shut)|aborted|Buffer I/O'; then return 1; fi
 	wc -l < "$share/acknowledged"
 }
 running() { for who in pulse ledger fio; do [ ! -e "$share/$who.over" ] || { echo "$who ended"; return 1; }; done; }
@@ -133,14 +124,8 @@ upgrade() {
 	role_is Primary || die "not Primary after an upgrade"
 }
 
-guest_build
-guest_network
-started=$SECONDS
-at_end "guest_kill alpha"
-at_end keep
-mkdir -p "$share/target/release" "$work/bravo/run"
-cp "$programs"/{udrbd,drbdadm,drbdsetup,drbdmeta} "$share/target/release/"
-cp "$top/tests/system/ledger" "$work/pulse.py" "$share/"
+mkdir -p "$share"
+cp "$work/pulse.py" "$share/"
 # The same program under the name of another version.
 cp "$programs/udrbd" "$share/udrbd-0"
 sed 's/udrbd 0\.1\.0/udrbd 0.1.9/g' "$programs/udrbd" > "$share/udrbd-9"
@@ -157,9 +142,8 @@ resource r0 {
 }
 END
 sed -i "s/size ${small}B/size $((small / 512))s/" "$share/r0.res"
-guest_start alpha 10.77.0.11/24 "$work/alpha.img"
-guest_ready alpha
-guest_run alpha "mkdir -p /share /srv && mount -t hostfs none -o $share /share && cp /share/r0.res /etc/drbd.conf && install -m 755 /share/target/release/* /usr/local/sbin/"
+boot_alpha "$work/alpha.img"
+alpha "mkdir -p /srv"
 quietly alpha "drbdadm create-md --force r0"
 quietly bravo create-md --force r0
 quietly bravo up r0
@@ -180,7 +164,8 @@ expect "and is not read" in_guest 1 "error" "dd if=/dev/drbd0 of=/dev/null bs=4k
 quietly alpha "dmesg -c > /dev/null; drbdadm primary --force r0"
 expect "primary makes it writable in place" device_is "$small" rw
 wait_for 40 "the first copy" is_in_sync
-quietly alpha "mkfs.ext4 -q /dev/drbd0 && mount /dev/drbd0 /srv && dd if=/dev/zero of=/srv/data bs=1M count=8 conv=fsync"
+quietly file_system made
+quietly alpha "mount /dev/drbd0 /srv && dd if=/dev/zero of=/srv/data bs=1M count=8 conv=fsync"
 expect "secondary is refused while it is mounted" in_guest 11 "\(-12\) Device is held open by someone" "drbdadm secondary r0"
 expect "down is refused while it is mounted" in_guest 11 "mounted at /srv" "drbdadm down r0"
 expect "it is still writable" device_is "$small" rw
@@ -225,12 +210,12 @@ if [ "$front" = ublk ]; then
 else
 	wait_for 20 "the kernel sees the new size" grown
 fi
-expect "the file system grows into it" alpha "resize2fs /dev/drbd0 && df -k /srv | awk 'END { exit \$2 < 80000 }'"
+expect "the file system grows into it" has_grown
 wait_for 40 "in sync" is_in_sync
 
 at "the file system ends"
 expect "umount" alpha "umount /srv"
-expect "the file system is clean" alpha "e2fsck -fn /dev/drbd0"
+expect "the file system is clean" file_system clean
 alpha "sleep 100 < /dev/drbd0 & echo \$! > /run/holder"
 expect "secondary names who has it open" in_guest 11 "process [0-9]+ \(sleep\) has it open" "drbdadm secondary r0"
 alpha "kill \$(cat /run/holder)"

@@ -109,6 +109,12 @@ impl BlockDevices {
         changed
     }
 
+    fn tell_again(&self) {
+        for (volume, (size, writable)) in self.shapes.borrow().iter() {
+            self.with(*volume, |device| device.become_(*size, *writable));
+        }
+    }
+
     /// What the disk being attached wants of requests.
     pub(crate) fn limits(&self, volume: VolumeNumber, limits: BlockLimits) {
         self.with(volume, |device| device.limits(limits));
@@ -176,6 +182,8 @@ impl BlockDevices {
                 }
             }
             Request::DelMinor { .. } | Request::Down => self.unclaim(false),
+            // Also of one that is Primary already: a device that somebody took away is made again.
+            Request::Primary { .. } if done => self.tell_again(),
             Request::Primary { .. } | Request::Attach { .. } | Request::Resize { .. } => {}
             _ => return,
         }

@@ -47,6 +47,8 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         Some(taken_up) => (taken_up.listener, Some(taken_up.daemon)),
         None => (bind_control_socket(&run_dir, resource)?, None),
     };
+    // Before there is another thread: each has what the one had that started it.
+    let memory = crate::process::serve_memory_reclaim();
     let file_failed = |what: &str, e: &std::io::Error| format!("the {what} cannot be opened: {e}.");
     let logger =
         Logger::open(&run_dir.file(&format!("{resource}.log"))).map_err(|e| file_failed("log", &e))?;
@@ -60,7 +62,7 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     abort_on_panic(resource, &logger);
     write_pid(&run_dir, resource);
     let (data, control, from_data) = mailbox().map_err(|e| file_failed("eventfd", &e))?;
-    if let Err(sentence) = crate::process::serve_memory_reclaim() {
+    if let Err(sentence) = memory {
         logger.say(Level::Info, "memlock", resource, sentence);
     }
     let mut engine = Resource::new(resource, node, (&options).into(), digest::seed());

@@ -33,6 +33,11 @@ impl DeviceName {
         std::fs::read_to_string(self.system(what)).ok().map(|text| text.trim().to_owned())
     }
 
+    /// After how long the driver looks after a request that is under way. A driver without a timer has no such place.
+    pub(super) fn set_timer(&self, ms: u32) -> std::io::Result<()> {
+        std::fs::write(self.system("queue/io_timeout"), format!("{ms}\n"))
+    }
+
     /// Its size, as its users see it.
     pub(super) fn size(&self) -> Sector {
         Sector(self.says("size").and_then(|size| size.parse().ok()).unwrap_or(0))

@@ -61,10 +61,6 @@ impl NbdIndex {
     fn backend(self) -> Option<String> {
         self.name().says("backend")
     }
-
-    fn set_timer(self, ms: u32) -> std::io::Result<()> {
-        std::fs::write(self.name().system("queue/io_timeout"), format!("{ms}\n"))
-    }
 }
 
 /// The devices whose identifier is wanted.
@@ -141,7 +137,7 @@ impl KernelNbd {
         let index = index.and_then(|(_, value)| value.first_chunk::<4>().copied()).ok_or(Errno::EPROTO)?;
         let index = NbdIndex(u32::from_ne_bytes(index));
         // Without it a crash is survived as well, only that it takes half a minute.
-        let _ = index.set_timer(TIMER_MS);
+        let _ = index.name().set_timer(TIMER_MS);
         Ok(index)
     }
 
@@ -207,7 +203,7 @@ fn disconnect(family: &mut Family, index: NbdIndex) -> Result<(), Errno> {
     // The timer outlives us in the device, and would be too short for its next owner. Not before: the kernel lets
     // what is under way end before it changes anything of a queue.
     if index.backend().is_none() {
-        let _ = index.set_timer(TIMER_MS_DEFAULT);
+        let _ = index.name().set_timer(TIMER_MS_DEFAULT);
     }
     Ok(())
 }

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 const QUEUE_DEPTH: u16 = 128;
 /// One thread serves all queues: more of them than this save the processors of a large host nothing.
 const QUEUES_MAX: usize = 4;
+/// The driver notices a daemon's death by the commands it has of it, and before Linux 6.15 by nothing else, where that
+/// daemon had every request of a queue, but this timer, which looks after each request, and up to a second more.
+const TIMER_MS: u32 = 500;
 /// So long it may take until the kernel has cleared away what a dead daemon left.
 const PATIENCE: Duration = Duration::from_secs(20);
 const BETWEEN_TRIES: Duration = Duration::from_millis(2);
@@ -184,6 +187,8 @@ impl BlockDriver for Ublk {
             let _ = self.delete(info.id);
             return Err(why);
         }
+        // Without it a crash is survived as well, only that it may take half a minute.
+        let _ = name(info.id).set_timer(TIMER_MS);
         self.device = Some(info);
         Ok(Some(name(info.id)))
     }

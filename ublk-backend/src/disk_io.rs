@@ -380,6 +380,11 @@ impl Disks {
     }
 
     fn finish(&mut self, slot: u32, error: Option<i32>, ring: &mut Ring, pools: &mut Pools) -> Option<Event> {
+        if let Some(operation) = self.operations[slot as usize].as_mut().filter(|o| o.sync_due(error)) {
+            operation.step = Step::Sync;
+            self.queue(slot, ring);
+            return None;
+        }
         let operation = self.operations[slot as usize].take()?;
         self.free.push(slot);
         pools.heads.release(operation.own);
@@ -492,12 +497,18 @@ impl Disks {
 }
 
 impl DiskOperation {
+    /// It is written, and a flush is what makes that stable. FUSE (Linux 6.18) forgets RWF_DSYNC where a direct write is
+    /// asynchronous, so that no file system is trusted with it that is not known.
+    fn sync_due(&self, error: Option<i32>) -> bool {
+        error.is_none() && self.stable && self.apart && self.step != Step::Sync
+    }
+
     fn op(&self, zeroes: Span) -> Op<'static> {
         let offset_bytes = self.offset_bytes + self.done_bytes;
         let rest = || self.span.map(|s| s.from(self.done_bytes as usize)).unwrap_or(zeroes.part(0, 0));
         match self.step {
             Step::Read => Op::Read { span: rest(), offset_bytes },
-            Step::Write => Op::Write { span: rest(), offset_bytes, stable: self.stable },
+            Step::Write => Op::Write { span: rest(), offset_bytes, stable: self.stable && !self.apart },
             Step::Sync | Step::Barrier => Op::Sync,
             Step::Punch => Op::Allocate { how: Allocate::PunchHole, offset_bytes, bytes: self.part_bytes },
             // Without the thread that discards, zeroes do as well.
@@ -506,7 +517,11 @@ impl DiskOperation {
             }
             Step::ZeroWrite => {
                 let bytes = (self.bytes - self.done_bytes).min(zeroes.len() as u64);
-                Op::Write { span: zeroes.part(0, bytes as usize), offset_bytes, stable: self.stable }
+                Op::Write {
+                    span: zeroes.part(0, bytes as usize),
+                    offset_bytes,
+                    stable: self.stable && !self.apart,
+                }
             }
             Step::BounceRead => self.bounce_op(false),
             Step::BounceWrite => self.bounce_op(true),
@@ -532,7 +547,7 @@ impl DiskOperation {
         let bounce = self.bounce.expect("a bounce step has a bounce buffer");
         let Bounce { span, offset_bytes, .. } = bounce;
         if write {
-            Op::Write { span, offset_bytes, stable: self.stable }
+            Op::Write { span, offset_bytes, stable: self.stable && !self.apart }
         } else {
             Op::Read { span, offset_bytes }
         }

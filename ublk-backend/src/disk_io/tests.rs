@@ -89,6 +89,36 @@ impl Bench {
 }
 
 #[test]
+fn a_stable_write_to_an_unknown_file_system_ends_with_a_flush() {
+    for (known, steps) in [(true, 1), (false, 2)] {
+        let mut bench = bench("stable", 512, true);
+        bench.disks.attached[0].disk.data.facts.may_block = !known;
+        bench.disks.attached[0].disk.data.alignment = 1;
+        let io = MetaIo {
+            volume: VOLUME,
+            io: DiskIoId(1),
+            op: MetaOp::SuperBlock,
+            offset_bytes: 7 << 20,
+            barrier: true,
+        };
+        bench.disks.start_meta(io, &[0x11; 4096], &mut bench.ring, &mut bench.pools);
+        let (mut seen, mut ended) = (0, false);
+        let mut done = Vec::new();
+        while !ended {
+            bench.ring.turn(Some(Duration::from_secs(10)), &mut done).unwrap();
+            for completion in done.drain(..) {
+                seen += 1;
+                let slot = completion.token.0 as u32;
+                ended =
+                    bench.disks.on_done(slot, completion.result, &mut bench.ring, &mut bench.pools).is_some();
+            }
+        }
+        // The flush ahead of the write is one more.
+        assert_eq!(seen, 1 + steps);
+    }
+}
+
+#[test]
 fn reads_bring_their_own_buffer() {
     let mut bench = bench("read", 512, true);
     bench.start(DiskOp::Read, 4096, 8192, PayloadId::NONE);

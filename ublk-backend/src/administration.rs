@@ -110,6 +110,15 @@ impl Administration {
         }
     }
 
+    /// Asks to be Primary again where the last daemon died as Primary.
+    pub(crate) async fn resume_primary(&self) -> Result<(), Refusal> {
+        let result = self.ask(AdminRequest::ResumePrimary, Brings::Nothing).await;
+        // The devices are told of a role before those who use them.
+        let facts = self.facts.borrow().clone();
+        self.devices.after(&Request::Primary { force: false }, &facts, result.is_ok()).await;
+        result.map(|_| ())
+    }
+
     /// The present state.
     pub(crate) async fn status(&self) -> Result<Box<ResourceStatus>, Refusal> {
         let (ticket, answer) = self.ticket();

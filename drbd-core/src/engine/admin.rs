@@ -15,6 +15,7 @@ use crate::ids::{Instant, Ticket};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, ReplicationState, Role};
 use parting::Outdates;
+use resumption::Resumption;
 use std::collections::VecDeque;
 
 mod agreement;
@@ -22,6 +23,7 @@ mod copying;
 mod net_options;
 mod objects;
 mod parting;
+mod resumption;
 mod roles;
 mod suspension;
 mod volumes;
@@ -46,6 +48,8 @@ pub(super) struct Admin {
     role_jobs: Vec<RoleJob>,
     /// Disks that are being let go.
     pub(super) detaching: Vec<(usize, Option<Ticket>)>,
+    /// A Primary's daemon died, and this one waits for the peer before it goes on.
+    resumption: Option<Resumption>,
     /// `down` goes on when what it began is over.
     down: Option<Ticket>,
     /// Something changed since the waiting ones were last looked at.
@@ -64,7 +68,7 @@ struct Waiting {
 /// A change of state somebody asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Want {
-    Primary { force: bool, forced: bool, pinged: bool, fence: Fence },
+    Primary { asked: Promotion, forced: bool, pinged: bool, fence: Fence },
     Secondary { force: bool },
     Detach { device: usize },
     Disconnect { outdates: Outdates },
@@ -72,6 +76,17 @@ enum Want {
     Verify { device: usize, start: Option<u64>, stop: Option<u64> },
     Outdate { device: usize },
     DelMinor { device: usize },
+}
+
+/// Who wants a promotion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Promotion {
+    /// `primary`.
+    Usual,
+    /// `primary --force`.
+    ByForce,
+    /// A daemon whose predecessor died as Primary: on the same data, or not at all.
+    Resumed,
 }
 
 /// How far the fencing of a peer out of reach is that a promotion may need.
@@ -114,6 +129,13 @@ struct RoleJob {
     demotion: bool,
     /// The transfer log has to be empty first.
     draining: bool,
+}
+
+impl Want {
+    /// A promotion of which nothing is done yet.
+    const fn promotion(asked: Promotion) -> Want {
+        Want::Primary { asked, forced: false, pinged: false, fence: Fence::Untried }
+    }
 }
 
 impl Admin {
@@ -180,7 +202,8 @@ impl Admin {
     /// The next moment a waiting request is tried again or gives up.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let served = self.waiting.iter().filter(|_| self.is_idle());
-        served.map(|waiting| waiting.again_at.unwrap_or(waiting.give_up_at)).min()
+        let served = served.map(|waiting| waiting.again_at.unwrap_or(waiting.give_up_at));
+        served.chain(self.resumption.and_then(|resumption| resumption.until)).min()
     }
 }
 
@@ -216,9 +239,10 @@ impl Resource {
                 self.peer_device_options(peer, volume, options, out)
             }
             AdminRequest::Primary { force } => {
-                let want = Want::Primary { force, forced: false, pinged: false, fence: Fence::Untried };
-                return self.want(ticket, want, out);
+                let asked = if force { Promotion::ByForce } else { Promotion::Usual };
+                return self.want(ticket, Want::promotion(asked), out);
             }
+            AdminRequest::ResumePrimary => return self.resume_primary(ticket, out),
             AdminRequest::Secondary { force } => return self.want(ticket, Want::Secondary { force }, out),
             AdminRequest::Detach { volume, force, .. } => return self.detach(ticket, volume, force, out),
             AdminRequest::Disconnect { peer, force } => return self.disconnect(ticket, peer, force, out),
@@ -270,6 +294,7 @@ impl Resource {
         if std::mem::take(&mut self.admin.state_changed) || self.admin.deadline().is_some_and(|at| at <= now)
         {
             self.answer_asked(out);
+            self.continue_resumption(out);
             self.serve_waiting(out);
             self.continue_down(out);
         }
@@ -298,6 +323,7 @@ impl Resource {
     fn refuse(&mut self, ticket: Ticket, want: Want, reason: Reason, out: &mut Vec<Command>) {
         self.stay_after_all(want, out);
         let info = match (reason, want) {
+            (_, Want::Primary { asked: Promotion::Resumed, .. }) => self.why_not_resumed(reason),
             (Reason::DeviceInUse, _) => {
                 let open: u32 = self.devices.iter().map(|d| d.open_count).sum();
                 format!("{open} session(s) of the NBD server have it open: close them first")
@@ -337,19 +363,33 @@ impl Resource {
                 Ok(())
             }
             Want::Secondary { .. } if self.role == Role::Secondary => {
+                self.give_up_resumption(out);
                 self.reply(ticket, Ok(done(false)), out);
                 Ok(())
             }
-            Want::Primary { force, forced, pinged: false, fence } if self.is_connected() => {
+            Want::Primary { asked: Promotion::Resumed, .. } if self.cannot_resume().is_some() => {
+                Err(self.cannot_resume().map_or(Reason::Interrupted, |(reason, _)| reason))
+            }
+            Want::Primary { asked, forced, pinged: false, fence } if self.is_connected() => {
                 // A peer that died lately is noticed now rather than refused over.
-                let want = Want::Primary { force, forced, pinged: true, fence };
+                let want = Want::Primary { asked, forced, pinged: true, fence };
                 self.admin.asking = Some(Asking { ticket, want, next_device: 0, pinging: true });
                 self.ping(PingFor::Promotion, out);
                 Ok(())
             }
             // Their receipt was acknowledged: whoever is Primary here has them.
             Want::Primary { .. } if self.writes_of_lost_peer_left() => Err(Reason::InTransientState),
-            Want::Primary { fence: Fence::Tried, .. } if self.freeze.fencing => Err(Reason::InTransientState),
+            Want::Primary { asked: Promotion::Resumed, fence: Fence::Tried, .. }
+                if self.waits_for_fencing() =>
+            {
+                self.wait(ticket, want, None);
+                Ok(())
+            }
+            Want::Primary { asked: Promotion::Usual | Promotion::ByForce, fence: Fence::Tried, .. }
+                if self.freeze.fencing =>
+            {
+                Err(Reason::InTransientState)
+            }
             Want::Primary { .. } => self.try_primary(ticket, want, out),
             Want::Secondary { force } => self.try_secondary(ticket, force, out),
             Want::Detach { .. } => self.ask_or_do(ticket, want, out),
@@ -393,6 +433,7 @@ impl Resource {
             return self.reply(ticket, Err(Reason::InTransientState.into()), out);
         }
         self.admin.down = Some(ticket);
+        self.give_up_resumption(out);
         self.continue_down(out);
     }
 

@@ -93,6 +93,9 @@ pub(super) struct Device {
     pub(super) resize: Option<Box<Resize>>,
     /// It has grown, and the new part is to be copied as soon as both nodes have a disk and are at rest.
     pub(super) new_area_due: bool,
+    /// Since this daemon began a peer was met that had newer data, or such as nobody could compare: what a Primary before
+    /// showed its users is not all there is.
+    pub(super) overtaken: bool,
 }
 
 /// An operation that waits for its extents to become hot.
@@ -215,6 +218,7 @@ impl Device {
             last_application: None,
             resize: None,
             new_area_due: false,
+            overtaken: false,
         }
     }
 

@@ -269,6 +269,9 @@ pub enum AdminRequest {
     Secondary {
         force: bool,
     },
+    /// A daemon that begins again where one died as Primary: Primary again, before requests of users go on that wait since
+    /// then. Answered when that is decided (decision 0036).
+    ResumePrimary,
     ResourceOptions(ResourceOptions),
     NetOptions {
         peer: NodeId,

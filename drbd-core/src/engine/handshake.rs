@@ -443,6 +443,14 @@ impl Resource {
             self.give_way(out);
             return self.compare_with_peer(d, uuids, peer, out);
         }
+        self.devices[d].overtaken |= match decision.action {
+            // What is Inconsistent nobody has used.
+            Action::Fail { reason, .. } => {
+                reason != FailReason::Tentative && peer.disk != DiskState::Inconsistent
+            }
+            Action::Target { .. } => true,
+            Action::None | Action::Source { .. } => false,
+        };
         if let Some(outcome) = self.protect_shown_data(d, &decision.action, peer, out) {
             return Ok(outcome);
         }

@@ -53,6 +53,9 @@ pub enum Bug {
     OneVolumesDataResumesAll,
     DeallocatedUnread,
     DeallocatedKept,
+    ResumedOverPeersData,
+    ResumedInOldGeneration,
+    RefusedUpperIsDone,
 }
 
 impl Resource {

@@ -16,6 +16,8 @@ use crate::wire::{Features, Frame, Packet, Settings, SyncParam};
 
 /// Milliseconds before a lost connection is tried again.
 const RECONNECT_MS: u64 = 1000;
+/// Milliseconds before one is tried again that the peer closed: its daemon may be starting again, with users who wait.
+const RECONNECT_CLOSED_MS: u64 = 100;
 
 /// Why a session has to end.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -566,7 +568,8 @@ impl Resource {
         self.force(&|_, s| drop_to(s, state), out);
         self.close_session(out);
         self.force(&|_, s| s.connection = ConnectionState::Unconnected, out);
-        let retry_at = self.now.plus_ms(RECONNECT_MS);
+        let closed = state == ConnectionState::BrokenPipe;
+        let retry_at = self.now.plus_ms(if closed { RECONNECT_CLOSED_MS } else { RECONNECT_MS });
         if let Some(connection) = self.connection.as_deref_mut() {
             connection.link = Link::Waiting { retry_at };
         }

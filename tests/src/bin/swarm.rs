@@ -34,6 +34,7 @@ struct Sum {
     flushes: u64,
     splits: u64,
     resolved: u64,
+    resumed: [u64; 3],
     failed: Vec<(u64, Report)>,
 }
 
@@ -65,6 +66,8 @@ fn main() -> ExitCode {
         sum.splits,
         sum.resolved
     );
+    let [connected, alone, refused] = sum.resumed;
+    println!("Primary again: {connected} connected, {alone} alone; {refused} not");
     let faults: Vec<String> =
         sum.faults.iter().enumerate().map(|(kind, count)| format!("{} {count}", fault_name(kind))).collect();
     println!("faults: {}", faults.join(", "));
@@ -144,6 +147,7 @@ fn worker(arguments: &Arguments, next: &AtomicU64, sum: &Mutex<Sum>) {
         sum.flushes += report.flushes;
         sum.splits += report.splits;
         sum.resolved += report.resolved;
+        sum.resumed.iter_mut().zip(report.resumed).for_each(|(total, count)| *total += count);
         if let Some(failure) = &report.failure {
             let text = failure.text.replace('\n', " ");
             println!(

@@ -93,10 +93,29 @@ impl Cluster {
         }
     }
 
+    /// What a daemon that died was asked for, for its successor: the same write, if it takes that whole.
+    pub(crate) fn begin_again(&mut self, node: usize, held: &Asked) -> Vec<UpperRequest> {
+        let wish = held.wish;
+        let limits = self.daemon(node).resource.request_limits(VolumeNumber(wish.volume as u16));
+        let zero_data = held.zero_data;
+        if limits.fits(wish.op, (wish.count * 512) as u32) {
+            let request = self.note_asked(node, Part { wish, zero_data }, held.write);
+            if let Some(asked) = self.daemon(node).asked.get_mut(&request.tag.0) {
+                asked.again = true;
+            }
+            return vec![request];
+        }
+        if let Some(number) = held.write {
+            self.ledgers[wish.volume].give_up(number);
+        }
+        let parts = take_apart(wish, &limits).into_iter();
+        parts.map(|part| self.begin(node, Part { zero_data: part.zero_data | zero_data, ..part })).collect()
+    }
+
     /// Notes what is asked for.
-    fn begin(&mut self, node: usize, Part { wish, zero_data }: Part) -> UpperRequest {
+    fn begin(&mut self, node: usize, part: Part) -> UpperRequest {
+        let Part { wish, zero_data } = part;
         let ledger = &mut self.ledgers[wish.volume];
-        let begun = ledger.now();
         let write = match wish.op {
             UpperOp::Read | UpperOp::Flush => None,
             UpperOp::Write => Some(ledger.begin(node, wish.sector, wish.count, zero_data)),
@@ -104,6 +123,17 @@ impl Cluster {
                 Some(ledger.begin(node, wish.sector, wish.count, true))
             }
         };
+        self.note_asked(node, part, write)
+    }
+
+    fn note_asked(
+        &mut self,
+        node: usize,
+        Part { wish, zero_data }: Part,
+        write: Option<u32>,
+    ) -> UpperRequest {
+        let ledger = &mut self.ledgers[wish.volume];
+        let begun = ledger.now();
         let mark = write.map_or(0, |number| ledger.write(number).content);
         let shows = self.shows(node, wish.volume);
         let daemon = self.daemon(node);
@@ -120,7 +150,17 @@ impl Cluster {
         daemon.next_tag += 1;
         daemon.asked.insert(
             tag,
-            Asked { wish, write, begun, zero_data, block_id: 0, refused: false, shows, handed_back: false },
+            Asked {
+                wish,
+                write,
+                begun,
+                zero_data,
+                block_id: 0,
+                refused: false,
+                shows,
+                again: false,
+                handed_back: false,
+            },
         );
         UpperRequest {
             tag: UpperTag(tag),
@@ -284,6 +324,9 @@ impl Cluster {
             daemon.asked.values_mut().find(|asked| asked.block_id == 0 && alike(asked))
         {
             asked.block_id = block_id;
+            if let Some(number) = asked.write.filter(|_| asked.again) {
+                self.ledgers[volume].sent_again(number, 1 - node);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use super::image::Image;
 use super::network::Network;
 use super::node::{Node, VolumeDisks};
 use super::prng::Prng;
+use super::recovery::Recovery;
 use super::setup::Setup;
 use super::thin;
 use super::trace::Trace;
@@ -59,6 +60,8 @@ pub(crate) enum Happening {
     Deed(usize, Box<Deed>),
     /// Something happens in another kind of run.
     Change(Change),
+    /// A daemon is killed under a device in use, in another kind of run.
+    Recovery(Recovery),
     /// A device grows, in another kind of run.
     Growth(Growth),
     /// The operator looks after everything.
@@ -216,6 +219,7 @@ impl Cluster {
         self.plan_deeds();
         self.plan_changes();
         self.plan_growth();
+        self.plan_recovery();
         self.clock.at(SECOND, Happening::Tend);
         self.clock.at(self.setup.heal_at, Happening::Heal);
     }
@@ -277,6 +281,7 @@ impl Cluster {
             Happening::Deed(node, deed) => self.deed(node, *deed),
             Happening::Change(change) => self.change(change),
             Happening::Growth(growth) => self.growth(growth),
+            Happening::Recovery(recovery) => self.recovery(recovery),
             Happening::Tend => self.tend(),
             Happening::Heal => self.heal(),
         }
@@ -346,6 +351,7 @@ fn make_node(setup: &Setup, n: usize, images: Vec<Image>, sizes: &[Sector]) -> N
         clock: node.clock,
         died_primary: false,
         recovers: false,
+        held: None,
         starting: false,
         wants_attached: vec![true; sizes.len()],
         wants_connected: true,

@@ -167,6 +167,9 @@ impl Cluster {
         self.note(Some(node), "ends", format_args!("daemon, crash {crash}"));
         self.nodes[node].died_primary |= primary;
         self.nodes[node].recovers = crash;
+        if !crash {
+            self.forget_held(node);
+        }
         for asked in daemon.asked.values() {
             if let Some(write) = asked.write {
                 self.write_given_up(asked.wish.volume, write);
@@ -213,6 +216,7 @@ impl Cluster {
                 }
             }
         }
+        self.forget_held(node);
         self.nodes[node].power = false;
         self.nodes[node].recovers = false;
         self.nodes[node].died_primary = primary;

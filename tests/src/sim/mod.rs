@@ -7,7 +7,8 @@
 //! Code map: `cluster` is the world and its loop, `setup` what a seed makes of it, `shell` carries out what an engine
 //! commands (as the daemon does), `node`, `disk`, `image` and `network` are what it is carried out on,
 //! `application` and `workload` the user of the device, `operator` the administrator, `injection` the bringer of faults, `watch` asks the
-//! checkers. `trouble`, `administered`, `two_primaries`, `upkeep`, `changes`, `growth` and `thin` are other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
+//! checkers. `trouble`, `administered`, `two_primaries`, `upkeep`, `changes`, `growth`, `thin` and `recovery` are other kinds of
+//! runs. `planted` lists the bugs put in on purpose, `shrink`
 //! makes a failing run smaller.
 
 pub mod administered;
@@ -28,6 +29,7 @@ mod operator;
 mod payload;
 pub mod planted;
 mod prng;
+pub mod recovery;
 mod setup;
 mod shell;
 mod shrink;
@@ -110,6 +112,8 @@ pub struct Report {
     pub splits: u64,
     /// Times a policy decided against a node.
     pub resolved: u64,
+    /// Killed daemons whose successors became Primary again: connected, alone; and those that did not.
+    pub resumed: [u64; 3],
     /// Virtual nanoseconds.
     pub time: u64,
     /// Why it failed, if it did.
@@ -129,7 +133,7 @@ thread_local! {
 }
 
 /// The kinds of runs: name and first seed.
-pub const KINDS: [(&str, u64); 9] = [
+pub const KINDS: [(&str, u64); 10] = [
     ("one-primary", 0),
     ("trouble", trouble::FIRST_SEED),
     ("two-primaries", two_primaries::FIRST_SEED),
@@ -139,6 +143,7 @@ pub const KINDS: [(&str, u64); 9] = [
     ("volumes", changes::FIRST_SEED_OF_VOLUMES),
     ("growth", growth::FIRST_SEED),
     ("thin", thin::FIRST_SEED),
+    ("recovery", recovery::FIRST_SEED),
 ];
 
 /// Runs one seed.

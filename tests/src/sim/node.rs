@@ -5,6 +5,7 @@ use super::disk::{Disk, Tag};
 use super::image::Image;
 use super::network::Piece;
 use super::payload::Payloads;
+use super::recovery::Held;
 use super::workload::Wish;
 use drbd_core::engine::Resource;
 use drbd_core::ids::{DiskIoId, PayloadId};
@@ -98,6 +99,8 @@ pub(crate) struct Asked {
     pub(crate) refused: bool,
     /// Whose data its node showed then.
     pub(crate) shows: u8,
+    /// A daemon that died was asked for it before.
+    pub(crate) again: bool,
     /// It was handed back once though it fits: the peer for which it did not went in that moment.
     pub(crate) handed_back: bool,
 }
@@ -152,7 +155,7 @@ impl std::fmt::Debug for Daemon {
 impl Daemon {
     /// The operator waits for a promotion.
     pub(crate) fn is_promoting(&self) -> bool {
-        matches!(self.waiting, Some((_, Step::Primary { .. })))
+        matches!(self.waiting, Some((_, Step::Primary { .. } | Step::ResumePrimary)))
     }
 
     /// A daemon around an engine.
@@ -216,6 +219,8 @@ pub(crate) enum Step {
         /// `--force`.
         force: bool,
     },
+    /// What a daemon asks that begins where one died as Primary.
+    ResumePrimary,
     /// The application ends.
     StopApplication,
     /// `drbdsetup secondary`.
@@ -253,6 +258,8 @@ pub(crate) struct Node {
     pub(crate) died_primary: bool,
     /// The daemon ended without the kernel: the next attach is a recovery.
     pub(crate) recovers: bool,
+    /// What the kernel keeps since the daemon was killed under it.
+    pub(crate) held: Option<Held>,
     /// A start of the daemon is arranged.
     pub(crate) starting: bool,
     /// The operator wants these attached and connected.

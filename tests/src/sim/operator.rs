@@ -51,6 +51,9 @@ impl Cluster {
         if self.nodes[node].wants_connected {
             daemon.script.push_back(Step::Connect { discard: false });
         }
+        if self.nodes[node].held.is_some() {
+            daemon.script.push_back(Step::ResumePrimary);
+        }
         self.agreement.is_over(node);
         self.nodes[node].daemon = Some(daemon);
         self.tell_foreign(node);
@@ -117,15 +120,18 @@ impl Cluster {
                 }
                 if discard {
                     self.ledgers.iter_mut().for_each(|ledger| ledger.discard(node));
+                    self.side_given_up(node);
                 }
                 AdminRequest::Connect { peer, tentative: false, discard_my_data: discard }
             }
             Step::Disconnect { force } => AdminRequest::Disconnect { peer, force },
             Step::Primary { force } => {
-                self.nodes[node].was_good = vec![true; self.sizes.len()];
-                self.nodes[node].was_torn = vec![false; self.sizes.len()];
-                self.promotion_goes_on(node);
+                self.promotion_begins(node);
                 AdminRequest::Primary { force }
+            }
+            Step::ResumePrimary => {
+                self.promotion_begins(node);
+                AdminRequest::ResumePrimary
             }
             Step::Secondary { force } => AdminRequest::Secondary { force },
             Step::Detach { volume, force } => {
@@ -215,6 +221,7 @@ impl Cluster {
             let fresh = self.nodes[node].volumes[volume].image.create(&self.setup, node, None);
             self.nodes[node].volumes[volume].meta_disk().rewrite_meta(|area| area.copy_from_slice(&fresh));
             self.ledgers[volume].discard(node);
+            self.side_given_up(node);
         }
     }
 
@@ -240,6 +247,12 @@ impl Cluster {
         let run = self.nodes[node].run;
         // What follows, follows when the engine has finished this event.
         self.clock.after(0, Happening::Operator { node, run });
+        if step == Step::ResumePrimary {
+            if result.is_ok() {
+                self.promotion_answered(node);
+            }
+            return self.resumption_answered(node, result.as_ref().err().map(|refusal| &**refusal));
+        }
         if result.is_err() {
             return;
         }
@@ -257,8 +270,13 @@ impl Cluster {
     /// A node was told to become Primary and is not yet.
     pub(crate) fn is_promoting(&self, node: usize) -> bool {
         let Some(daemon) = &self.nodes[node].daemon else { return false };
-        let asked = matches!(daemon.waiting, Some((_, Step::Primary { .. })));
-        asked && daemon.resource.may_open(VolumeNumber(0)).is_err()
+        daemon.is_promoting() && daemon.resource.may_open(VolumeNumber(0)).is_err()
+    }
+
+    fn promotion_begins(&mut self, node: usize) {
+        self.nodes[node].was_good = vec![true; self.sizes.len()];
+        self.nodes[node].was_torn = vec![false; self.sizes.len()];
+        self.promotion_goes_on(node);
     }
 
     /// A node is to become Primary, and waits. By force it may use a disk that a handshake makes the target of a resync
@@ -310,6 +328,7 @@ impl Cluster {
 
     /// A promotion was answered: from here on somebody may rely on it.
     fn promotion_answered(&mut self, node: usize) {
+        self.promoted_over(node);
         for volume in 0..self.sizes.len() {
             let serves = self.nodes[node].promoted_on[volume].take();
             // Its disk may have failed before it was answered: nobody has seen any of it.

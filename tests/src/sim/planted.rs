@@ -3,7 +3,7 @@
 //! nothing but the tests of this crate asks for. Every one must be found within 2,000 seeds, but for the one
 //! that is [`HARMLESS`].
 
-use super::{administered, changes, growth, thin, two_primaries, upkeep};
+use super::{administered, changes, growth, recovery, thin, two_primaries, upkeep};
 use drbd_core::engine::planted::Bug as CoreBug;
 use drbd_core::engine::Resource;
 
@@ -191,6 +191,21 @@ pub const BUGS_OF_THIN: [Row; 2] = [
     ),
 ];
 
+/// Those of [recovery], found by seeds of that kind.
+pub const BUGS_OF_RECOVERY: [Row; 3] = [
+    (
+        CoreBug::ResumedOverPeersData,
+        "resumption",
+        "a daemon that begins where one died as Primary asks for the role as anybody may",
+    ),
+    (
+        CoreBug::ResumedInOldGeneration,
+        "resumption",
+        "a node that is Primary again without its peer keeps its current generation",
+    ),
+    (CoreBug::RefusedUpperIsDone, "resumption", "a Secondary calls requests done that it does not carry out"),
+];
+
 /// A bug that is found.
 #[derive(Clone, Copy, Debug)]
 pub struct Planted {
@@ -206,7 +221,7 @@ pub struct Planted {
 
 /// All that are found.
 pub fn all() -> Vec<Planted> {
-    let kinds: [(&[Row], u64); 7] = [
+    let kinds: [(&[Row], u64); 8] = [
         (&BUGS, 0),
         (&BUGS_OF_TWO, two_primaries::FIRST_SEED),
         (&BUGS_OF_TROUBLE, administered::FIRST_SEED),
@@ -214,6 +229,7 @@ pub fn all() -> Vec<Planted> {
         (&BUGS_OF_CHANGES, changes::FIRST_SEED),
         (&BUGS_OF_GROWTH, growth::FIRST_SEED),
         (&BUGS_OF_THIN, thin::FIRST_SEED),
+        (&BUGS_OF_RECOVERY, recovery::FIRST_SEED),
     ];
     let bugs = kinds.into_iter().flat_map(|(bugs, first)| bugs.iter().map(move |bug| (*bug, first)));
     bugs.map(|((bug, place, what), first_seed)| Planted { bug, place, what, first_seed }).collect()

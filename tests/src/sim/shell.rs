@@ -53,6 +53,7 @@ impl Cluster {
         if promoting && !self.is_promoting(node) {
             self.promoted(node);
         }
+        self.note_meeting(node);
         let mut blocks = blocks.into_iter();
         for command in out {
             let block = match &command {

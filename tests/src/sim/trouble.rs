@@ -19,6 +19,7 @@ use super::clock::{Time, MS, SECOND};
 use super::cluster::{Cluster, Happening};
 use super::node::Step;
 use super::prng::Prng;
+use super::recovery;
 use super::setup::Setup;
 use drbd_core::config::{FencingPolicy, ResourceOptions};
 use drbd_core::engine::{AdminRequest, Command, Event, Resource, UpperResult};
@@ -70,7 +71,8 @@ pub(crate) enum Trouble {
 
 /// It is a seed of this kind, or of one that has all this, too.
 pub(crate) fn is_wanted(seed: u64) -> bool {
-    SEEDS.contains(&seed) || administered::is_wanted(seed) || changes::is_wanted(seed)
+    let others = administered::is_wanted(seed) || changes::is_wanted(seed) || recovery::has_trouble(seed);
+    SEEDS.contains(&seed) || others
 }
 
 impl Setup {

@@ -1,9 +1,10 @@
 //! Becoming Primary and becoming Secondary: who must agree, what must be written first, and when it is told.
 
 use super::agreement::{edit_of, may_be_called_newest};
-use super::{done, Fence, RoleJob, Waiting, Want, STEP};
+use super::{done, Fence, Promotion, RoleJob, Waiting, Want, STEP};
 use crate::engine::command::{Command, Level};
 use crate::engine::meta_jobs::{Job, Then};
+use crate::engine::planted::Bug;
 use crate::engine::resource::Resource;
 use crate::engine::state::Mode;
 use crate::ids::{Sector, Ticket};
@@ -20,8 +21,9 @@ impl Resource {
         want: Want,
         out: &mut Vec<Command>,
     ) -> Result<(), Reason> {
-        let Want::Primary { force, forced, pinged, fence } = want else { return Ok(()) };
-        let with = |forced, fence| Want::Primary { force, forced, pinged, fence };
+        let Want::Primary { asked, forced, pinged, fence } = want else { return Ok(()) };
+        let with = |forced, fence| Want::Primary { asked, forced, pinged, fence };
+        let force = asked == Promotion::ByForce;
         match self.ask_or_do(ticket, want, out) {
             Err(Reason::NoUpToDateDisk) if force && !forced && self.may_be_forced() => {
                 self.try_primary(ticket, with(true, fence), out)
@@ -38,6 +40,12 @@ impl Resource {
             }
             Err(Reason::NoUpToDateDisk) if fence == Fence::Tried && self.peer_is_fenced() => {
                 self.try_primary(ticket, with(forced, Fence::Done), out)
+            }
+            Err(Reason::NoUpToDateDisk | Reason::PrimaryNop)
+                if asked == Promotion::Resumed && self.stays_frozen() =>
+            {
+                self.wait_for_peer_or_fence(ticket, out);
+                Ok(())
             }
             Err(Reason::PrimaryNop) if fence == Fence::Tried && force => {
                 let text = "Forced into split brain situation!";
@@ -198,12 +206,14 @@ impl Resource {
         if let Some(connection) = self.connection.as_deref_mut() {
             connection.discard_my_data = false;
         }
+        let resumed = matches!(want, Want::Primary { asked: Promotion::Resumed, .. });
+        let keeps_generation = resumed && self.planted(Bug::ResumedInOldGeneration);
         for (d, called_newest) in called_newest.into_iter().enumerate() {
             let snapshot = self.snapshot(Some(d));
             let alone = !snapshot.is_replicating() || !snapshot.peer_disk.has_data();
             if called_newest {
                 self.new_generation(d, out);
-            } else if alone {
+            } else if alone && !keeps_generation {
                 self.begin_apart(d, out);
             }
         }

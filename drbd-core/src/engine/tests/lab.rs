@@ -14,6 +14,7 @@ use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::Frame;
 use std::collections::{BTreeMap, VecDeque};
 
+mod dying;
 mod forging;
 mod holding;
 pub(super) mod journal;
@@ -82,21 +83,6 @@ impl Lab {
     pub(super) fn with_disks_of(other: &Lab, options: [NetOptions; 2]) -> Lab {
         let nodes = [0, 1].map(|n| Node::with_disk_of(&other.nodes[n], n as u8, 300));
         Lab::of(nodes, options)
-    }
-
-    /// A node loses its power, with everything its disk had not carried out, and is configured again.
-    pub(super) fn crash(&mut self, n: usize) {
-        self.nodes[n] = self.nodes[n].crashed(n as u8, u64::from(self.next));
-        self.nodes[1 - n].forget_promises();
-        self.events.retain(|(node, event)| *node != n && !matches!(event, Event::Packet { .. }));
-        self.held_digests.retain(|(node, _)| *node != n);
-        for (socket, (node, _)) in std::mem::take(&mut self.ends) {
-            if node != n {
-                let why = SocketLoss::Failed("the peer is gone".into());
-                self.events.push_back((node, Event::SocketLost { socket, why }));
-            }
-        }
-        self.configure(n, self.options[n].clone());
     }
 
     /// Other net options for a node that was not yet asked to connect.

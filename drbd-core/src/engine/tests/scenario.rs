@@ -36,6 +36,7 @@ macro_rules! transcripts {
 transcripts! {
     connecting "connecting.txt",
     roles "roles.txt",
+    resuming "resumption.txt",
     resyncing "resync.txt",
     broken_resyncs "broken-resync.txt",
     copying_by_command "copying.txt",

@@ -161,6 +161,9 @@ impl Resource {
     pub(in crate::engine) fn upper(&mut self, request: UpperRequest, out: &mut Vec<Command>) {
         let refused = match self.device_index(request.volume) {
             None => Some(UpperResult::OutOfRange),
+            Some(_) if self.role != Role::Primary && self.planted(Bug::RefusedUpperIsDone) => {
+                Some(UpperResult::Done)
+            }
             Some(_) if self.role != Role::Primary => Some(UpperResult::NotPrimary),
             Some(_) if self.force_io_failures => Some(UpperResult::IoError),
             Some(d) => self.out_of_range(d, &request).then_some(UpperResult::OutOfRange),

@@ -8,6 +8,7 @@
 //! | `NODE: writes 5..7 = 1` | blocks 5 to 7 get content 1, which nothing else has; likewise `reads 5 = 1` (and must find it), `discards`, `zeroes`, `flushes`; with `\|\| error` it must fail, with `&` it may end later |
 //! | `NODE: writes each of 0..9 = 1`, `reads each of …` | block by block |
 //! | `NODE: opens`, `closes` | a user of the device |
+//! | `NODE: resumes` | its daemon, which began again where one died as Primary; with `\|\| error` it must stay Secondary |
 //! | `NODE: …` | a fault or its end, see [`faults`] |
 //! | `network …` | likewise |
 //! | `wait 5 s`, `until CONDITION` | time passes |
@@ -293,6 +294,7 @@ impl Stage {
             }
             ["opens"] => self.lab().open(n),
             ["closes"] => self.lab().close(n),
+            ["resumes"] => self.resume(n, wanted),
             fault => self.fault(n, fault),
         }
     }

@@ -39,15 +39,27 @@ impl Stage {
 
     fn ask(&mut self, n: usize, verb: &str, flags: &[&str], volume: VolumeNumber, wanted: Wanted) {
         let request = self.request(n, verb, flags, volume);
-        let lab = self.lab();
-        let ticket = lab.begin(n, request);
         let label = ["drbdadm", verb].iter().chain(flags).copied().collect::<Vec<_>>().join(" ");
+        self.begin_request(n, request, label, wanted);
+    }
+
+    fn begin_request(&mut self, n: usize, request: AdminRequest, label: String, wanted: Wanted) {
+        let lab = self.lab();
+        let began = lab.now;
+        let ticket = lab.begin(n, request);
         if wanted != Wanted::Later {
             lab.wait("the answer", |lab| lab.nodes[n].replies.contains_key(&ticket));
+            let took_ms = lab.now.ms_since(began);
             let answer = &lab.nodes[n].replies[&ticket];
             assert_eq!(answer.is_ok(), wanted == Wanted::Success, "{label}: {answer:?}");
+            self.took_ms = took_ms;
         }
         self.teller.commands.insert((n, ticket), (label, wanted));
+    }
+
+    /// A daemon that began again where one died as Primary.
+    pub(super) fn resume(&mut self, n: usize, wanted: Wanted) {
+        self.begin_request(n, AdminRequest::ResumePrimary, "the resumption".to_owned(), wanted);
     }
 
     fn change_options(&mut self, n: usize, section: &str, flags: &[&str]) {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `network fails`, `is back` | with everything that is on its way |
 //! | `NODE: power fails` | with everything its disk had not carried out; configured again, nothing attached |
+//! | `NODE: daemon is killed` | likewise, and its sockets are closed |
 //! | `NODE: disk holds KIND`, `answers`, `answers one [with EIO]` | operations that are not answered, and when they are |
 //! | `NODE: disk fails KIND with EIO`, `is well` | KIND: reads, writes, flushes, data, metadata, log, super-block, everything |
 //! | `NODE: loses what its disk holds` | unanswered operations never happened |
@@ -16,6 +17,7 @@
 //! | `NODE: next block is damaged on the wire` | |
 //! | `NODE: fence-peer answers 4`, `hangs`, `ends with 4` | the handler, from here on; `ends`: one that hangs |
 
+use super::super::super::lab::Lab;
 use super::super::super::node::{net, Node, Pending};
 use super::{blocks, Stage};
 use crate::config::Section;
@@ -92,7 +94,8 @@ impl Stage {
 
     pub(super) fn fault(&mut self, n: usize, fault: &[&str]) {
         match fault {
-            ["power", "fails"] => self.power_fails(n),
+            ["power", "fails"] => self.begin_anew(n, Lab::crash),
+            ["daemon", "is", "killed"] => self.begin_anew(n, Lab::kill),
             ["block", block, "rots"] => {
                 let block = block.parse().expect("a block");
                 self.rotten.insert(block);
@@ -149,12 +152,12 @@ impl Stage {
     }
 
     /// The node is there again at once, configured as before; its disk and its peer wait for an administrator.
-    fn power_fails(&mut self, n: usize) {
+    fn begin_anew(&mut self, n: usize, end: fn(&mut Lab, usize)) {
         let options = net(&self.of(n, Section::Net));
         self.teller.forget(n);
         self.looked_at[n] = 0;
         let lab = self.lab();
-        lab.crash(n);
+        end(lab, n);
         lab.configure_again(n, options);
         for volume in (1..self.volumes()).map(VolumeNumber) {
             self.new_minor(n, volume);

@@ -12,10 +12,13 @@ use crate::metadata::{Format, BLOCK_BYTES};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::Frame;
+use digests::hmac;
 use std::collections::{BTreeMap, VecDeque};
 
+mod digests;
 mod dying;
 mod forging;
+mod handing_over;
 mod holding;
 pub(super) mod journal;
 
@@ -41,6 +44,8 @@ pub(super) struct Lab {
     pub(super) damages: Option<usize>,
     /// What becomes of packets on their way.
     pub(super) mutation: Option<Mutation>,
+    /// What the kernel keeps because nobody reads it.
+    unread: handing_over::Unread,
     /// No packet was forged: buffers are as long as they are said to be.
     pub(super) honest: bool,
 }
@@ -70,6 +75,7 @@ impl Lab {
             journal: None,
             damages: None,
             mutation: None,
+            unread: Default::default(),
             honest: true,
         };
         for (n, net) in options.into_iter().enumerate() {
@@ -463,6 +469,7 @@ impl Lab {
     }
 
     fn handle(&mut self, n: usize, event: Event) {
+        let Some(event) = self.unread.take_in(n, event) else { return };
         if let Event::Packet { frame, payload, .. } = &event {
             self.nodes[n].note_received(frame);
             if *payload != PayloadId::NONE {
@@ -561,6 +568,7 @@ impl Lab {
                     None => node.running_handlers.push(handler),
                 }
             }
+            Command::HandedOver { data, control, state } => self.handed_over(n, (data, control), *state),
             Command::CloseDisk { .. } => node.disk_closed = true,
             Command::Reply { ticket, result } => {
                 let result = result.map(|_| ()).map_err(|refusal| *refusal);
@@ -674,13 +682,4 @@ impl Lab {
     pub(super) fn role(&self, n: usize) -> Role {
         self.nodes[n].engine.role
     }
-}
-
-/// Nothing secret, but the same for the same.
-fn hmac(peer: NodeId, purpose: HmacPurpose, key: &str, message: &[u8]) -> Event {
-    let sum = key
-        .bytes()
-        .chain(message.iter().copied())
-        .fold(7_u32, |sum, byte| (sum * 31 + u32::from(byte)) % 65_521);
-    Event::Hmac { peer, purpose, digest: Some(sum.to_be_bytes().into()) }
 }

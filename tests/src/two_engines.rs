@@ -317,6 +317,7 @@ impl TwoEngines {
             | Command::CancelDial { .. }
             | Command::SettingsAdopted { .. }
             | Command::SizeAdopted { .. }
+            | Command::HandedOver { .. }
             | Command::MeasureDisk { .. }
             | Command::Device { .. }
             | Command::CloseDisk { .. }

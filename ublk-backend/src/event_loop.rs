@@ -408,6 +408,8 @@ impl DataLoop {
                 self.control.send(ToControl::SettingsAdopted { peer, options });
                 None
             }
+            // Nobody asks for it yet.
+            Command::HandedOver { .. } => None,
             Command::SizeAdopted { volume, size } => {
                 self.control.send(ToControl::SizeAdopted { volume, size });
                 None

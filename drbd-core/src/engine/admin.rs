@@ -14,6 +14,7 @@ use crate::control::Done;
 use crate::ids::{Instant, Ticket};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, ReplicationState, Role};
+pub(super) use net_options::adopted as shared_options;
 use parting::Outdates;
 use resumption::Resumption;
 use std::collections::VecDeque;
@@ -195,6 +196,12 @@ impl Admin {
         }
     }
 
+    /// Nobody waits for anything.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let waits = !self.waiting.is_empty() || self.resumption.is_some();
+        self.is_idle() && !waits && self.asked.is_none() && self.down.is_none()
+    }
+
     fn is_idle(&self) -> bool {
         self.asking.is_none() && self.role_jobs.is_empty() && self.detaching.is_empty()
     }
@@ -268,6 +275,11 @@ impl Resource {
             AdminRequest::SuspendIo { volume } => self.suspend_io(volume, out),
             AdminRequest::ResumeIo { volume } => self.resume_io(volume, out),
             AdminRequest::Down => return self.down(ticket, out),
+            AdminRequest::HandOver { within_ms } => return self.ask_hand_over(ticket, within_ms, out),
+            AdminRequest::TakeBack => Ok(done(false)),
+            AdminRequest::AdoptSession { peer, data, control, state } => {
+                self.adopt_session((peer, data, control), *state, out)
+            }
         };
         self.reply(ticket, result, out);
         self.notify_changes(out);

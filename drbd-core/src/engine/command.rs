@@ -15,6 +15,7 @@
 //! written before it is acknowledged, metadata is stable before a state that depends on it is told to anyone.
 
 use super::event::HmacPurpose;
+use super::session_state::SessionState;
 use crate::config::OptionSet;
 use crate::control::{Done, Notification};
 use crate::ids::{
@@ -170,6 +171,16 @@ pub enum Command {
     CloseDisk {
         /// Which volume.
         volume: VolumeNumber,
+    },
+    /// The session is given away: what is sent is to be in the kernel's buffers before another daemon adopts it, and what
+    /// is not yet read belongs to that one.
+    HandedOver {
+        /// The socket of the data stream.
+        data: SocketId,
+        /// The socket of the control stream.
+        control: SocketId,
+        /// Everything else.
+        state: Box<SessionState>,
     },
     /// Answer to an administrator.
     Reply {

@@ -79,6 +79,9 @@ pub(super) struct Session {
     pub(super) version: u32,
     /// Agreed features.
     pub(super) features: u32,
+    /// Names of the digests before bulk, by direction; empty for none.
+    pub(super) sends_digests: String,
+    pub(super) receives_digests: String,
     /// The tie breaker: true on the node that accepted the control socket.
     pub(super) resolve_conflicts: bool,
     /// This node's challenge and, when known, the peer's answer.
@@ -226,6 +229,8 @@ impl Session {
             stage: Stage::Features,
             version: 80,
             features: 0,
+            sends_digests: String::new(),
+            receives_digests: String::new(),
             resolve_conflicts,
             challenge: None,
             peer_challenge: None,

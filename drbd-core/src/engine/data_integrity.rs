@@ -42,10 +42,23 @@ impl Resource {
 
     /// Digests of that name begin, or end, in one direction of the data stream.
     pub(super) fn set_integrity(&mut self, direction: Direction, algorithm: &str, out: &mut Vec<Command>) {
-        let Some(session) = self.connection.as_deref().and_then(|c| c.session()) else { return };
+        let Some(session) = self.connection.as_deref_mut().and_then(|c| c.session_mut()) else { return };
         if session.version >= VERSION_MIN {
             let socket = session.data;
+            match direction {
+                Direction::Sending => algorithm.clone_into(&mut session.sends_digests),
+                Direction::Receiving => algorithm.clone_into(&mut session.receives_digests),
+            }
             out.push(Command::SetIntegrity { socket, direction, algorithm: algorithm.into() });
+        }
+    }
+
+    /// A session of the daemon before goes on with its digests.
+    pub(super) fn resume_integrity(&mut self, sends: &str, receives: &str, out: &mut Vec<Command>) {
+        for (direction, algorithm) in [(Direction::Sending, sends), (Direction::Receiving, receives)] {
+            if !algorithm.is_empty() {
+                self.set_integrity(direction, algorithm, out);
+            }
         }
     }
 }

@@ -93,8 +93,8 @@ pub(super) struct Device {
     pub(super) resize: Option<Box<Resize>>,
     /// It has grown, and the new part is to be copied as soon as both nodes have a disk and are at rest.
     pub(super) new_area_due: bool,
-    /// Since this daemon began a peer was met that had newer data, or such as nobody could compare: what a Primary before
-    /// showed its users is not all there is.
+    /// Since this daemon began, or was Primary, a peer was met that had newer data, or such as nobody could compare, or was
+    /// Primary itself: what a Primary before showed its users is not all there is.
     pub(super) overtaken: bool,
 }
 

@@ -1,5 +1,6 @@
 //! Everything that can happen to a resource, as values.
 
+use super::session_state::SessionState;
 use crate::config::{DeviceOptions, DiskOptions, NetOptions, PeerDeviceOptions, ResourceOptions};
 use crate::ids::{
     DigestId, DiskIoId, HandlerId, Minor, NodeId, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber,
@@ -331,6 +332,23 @@ pub enum AdminRequest {
         volume: VolumeNumber,
     },
     Down,
+    /// The session is to go on in another daemon: once it is at rest it is given away ([`Command::HandedOver`](super::Command::HandedOver)), and after
+    /// that the engine neither says nor hears anything. From asking on the shell reads no more of the data stream, while
+    /// it still reads the other one. Refused if there is no session (NeedConnection), if something is under way that
+    /// takes its time, and if what is under way does not come to its end in time (Timeout).
+    HandOver {
+        within_ms: u64,
+    },
+    /// The other daemon could not be started. The shell goes on reading both streams.
+    TakeBack,
+    /// Instead of `connect`: goes on with a session that another daemon handed over, on its sockets. If it is refused the
+    /// sockets are still the shell's.
+    AdoptSession {
+        peer: NodeId,
+        data: SocketId,
+        control: SocketId,
+        state: Box<SessionState>,
+    },
 }
 
 /// An opened backing disk.

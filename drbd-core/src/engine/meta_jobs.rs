@@ -223,6 +223,11 @@ impl MetaJobs {
         self.running.as_ref().is_some_and(|running| !running.unwritten.is_empty())
     }
 
+    /// Something is being written, or will be.
+    pub(super) fn is_busy(&self) -> bool {
+        self.running.is_some() || !self.queue.is_empty()
+    }
+
     /// Forgets everything; what waited is returned.
     pub(super) fn abandon(&mut self) -> Vec<Then> {
         let running = self.running.take().map(|r| r.job);

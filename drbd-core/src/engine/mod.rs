@@ -15,6 +15,7 @@ pub mod event;
 pub mod generation;
 pub mod planted;
 pub mod request_limits;
+pub mod session_state;
 pub mod state_change;
 pub mod sync_decision;
 
@@ -35,6 +36,7 @@ mod freeze;
 mod frozen_log;
 mod full_sync;
 mod generations;
+mod hand_over;
 mod handshake;
 mod invariants;
 mod meta_jobs;
@@ -82,6 +84,9 @@ impl Resource {
     /// Something happened at `now`; what is to be done is appended to `out`. Total: never fails, never blocks.
     pub fn handle(&mut self, now: Instant, event: Event, out: &mut Vec<Command>) {
         self.now = now;
+        if self.hand_over.is_given() {
+            return self.after_hand_over(event, out);
+        }
         match event {
             Event::Upper(request) => self.upper(request, out),
             Event::DiskDone { io, result, payload } => self.disk_done(io, result, payload, out),
@@ -112,10 +117,14 @@ impl Resource {
         self.order_resyncs(out);
         self.resize_tick(out);
         self.admin_tick(out);
+        self.hand_over_tick(out);
     }
 
     /// When [`Event::Timer`] is due next.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.hand_over.is_given() {
+            return None;
+        }
         let connection = self.connection.as_deref();
         let link = connection.and_then(|c| match &c.link {
             Link::Idle => None,
@@ -130,7 +139,9 @@ impl Resource {
         let ahead = connection.and_then(|c| c.peer_devices.iter().filter_map(|p| p.catch_up_at).min());
         let trouble = self.disk_trouble_deadline();
         let resize = self.resize_deadline();
-        [link, resync, verify, ahead, trouble, resize, self.admin.deadline()].into_iter().flatten().min()
+        let hand_over = self.hand_over.deadline();
+        let others = [link, resync, verify, ahead, trouble, resize, hand_over, self.admin.deadline()];
+        others.into_iter().flatten().min()
     }
 
     fn tick(&mut self, out: &mut Vec<Command>) {

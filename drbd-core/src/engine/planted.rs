@@ -56,6 +56,9 @@ pub enum Bug {
     ResumedOverPeersData,
     ResumedInOldGeneration,
     RefusedUpperIsDone,
+    OpenEpochForgotten,
+    SequenceForgotten,
+    UnreadForgotten,
 }
 
 impl Resource {

@@ -141,6 +141,18 @@ impl Resource {
         Ok(true)
     }
 
+    /// Takes up a state that was before: nothing follows from it.
+    pub(super) fn restore(&mut self, changes: &[Change], out: &mut Vec<Command>) {
+        let peer_role = self.connection.as_deref().map(|c| c.peer_role);
+        self.commit(changes);
+        self.log_changes(changes, peer_role, out);
+        for d in changes.iter().filter_map(|change| change.device) {
+            self.keep_flags(d, out);
+        }
+        self.admin.state_changed = true;
+        self.notify_changes(out);
+    }
+
     /// Makes a change that is a fact.
     pub(super) fn force(&mut self, edit: &dyn Fn(Option<usize>, &mut Snapshot), out: &mut Vec<Command>) {
         if let Err(reason) = self.change(Mode::Hard, edit, out) {
@@ -152,6 +164,9 @@ impl Resource {
     fn commit(&mut self, changes: &[Change]) {
         // Volumes that have met the peer's tell its role.
         let speaker = changes.iter().find(|c| c.new.is_replicating()).or(changes.first());
+        if speaker.is_some_and(|c| c.new.peer_role == Role::Primary) {
+            self.note_other_primary();
+        }
         if let (Some(connection), Some(change)) = (self.connection.as_deref_mut(), speaker) {
             connection.peer_role = change.new.peer_role;
         }
@@ -178,6 +193,14 @@ impl Resource {
             if let Some(d) = *device {
                 self.devices[d].disk = new.disk;
             }
+        }
+    }
+
+    /// Somebody else may write: users of this node's devices that wait for it to be Primary again have not seen that.
+    fn note_other_primary(&mut self) {
+        let shared = self.connection.as_deref().is_none_or(|c| c.options.two_primaries);
+        if self.role != Role::Primary && !shared {
+            self.devices.iter_mut().for_each(|device| device.overtaken = true);
         }
     }
 

@@ -63,6 +63,16 @@ impl Framer {
         }
     }
 
+    /// Which stream this is, if that is known.
+    pub fn stream(&self) -> Option<Stream> {
+        self.rules.stream
+    }
+
+    /// The beginning of a packet that has not arrived completely.
+    pub fn unconsumed(&self) -> &[u8] {
+        &self.partial[..self.filled]
+    }
+
     /// Which stream this is: packets of the other one are malformed from here on.
     pub fn set_stream(&mut self, stream: Stream) {
         self.rules.stream = Some(stream);

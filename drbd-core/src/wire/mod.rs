@@ -24,6 +24,7 @@ pub use frame::{Fed, Framer};
 pub use malformed::Malformed;
 
 use crate::ids::{Sector, VolumeNumber};
+use serde::{Deserialize, Serialize};
 
 /// One packet with the volume its header names (0 for packets of the whole connection).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -157,7 +158,7 @@ impl Default for SyncParam {
 }
 
 /// Queue limits in the long form of P_SIZES (feature LONG_SIZES).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct QueueLimits {
     /// Bytes.
     pub physical_block_size: u32,
@@ -178,7 +179,7 @@ pub struct QueueLimits {
 }
 
 /// P_SIZES.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Sizes {
     /// Usable capacity of the backing disk in sectors, 0 if diskless.
     pub disk: u64,
@@ -195,7 +196,7 @@ pub struct Sizes {
 }
 
 /// P_UUIDS.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Uuids {
     /// Current generation.
     pub current: u64,

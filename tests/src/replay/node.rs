@@ -360,6 +360,7 @@ impl Node {
             | Command::SetIntegrity { .. }
             | Command::SettingsAdopted { .. }
             | Command::SizeAdopted { .. }
+            | Command::HandedOver { .. }
             | Command::MeasureDisk { .. }
             | Command::Device { .. }
             | Command::CloseDisk { .. }

@@ -171,6 +171,8 @@ impl Cluster {
                 let bytes = Some(self.nodes[node].volumes[usize::from(volume.0)].image.device_bytes());
                 self.post(node, 0, Event::DiskMeasured { volume, bytes });
             }
+            // Nobody asks for it.
+            Command::HandedOver { .. } => {}
             Command::CloseDisk { volume } => self.note(Some(node), "close-disk", format_args!("{volume}")),
             Command::Reply { ticket, result } => self.replied(node, ticket, &result),
             Command::Notify(_) => {}

@@ -197,7 +197,7 @@ impl Resource {
 }
 
 /// What both nodes must have alike, as an administrator would say it.
-fn adopted(options: &NetOptions) -> OptionSet {
+pub(in crate::engine) fn adopted(options: &NetOptions) -> OptionSet {
     let mut set = OptionSet::default();
     let protocol = options.protocol.to_string();
     for (name, value) in [

@@ -91,6 +91,7 @@ impl Resource {
 
     pub(super) fn begin_demotion(&mut self, ticket: Ticket, out: &mut Vec<Command>) {
         self.fail_frozen(out);
+        self.devices.iter_mut().for_each(|device| device.overtaken = false);
         self.admin.role_jobs.push(RoleJob { ticket, disks_left: 0, demotion: true, draining: true });
         self.force(&|_, s| s.role = Role::Secondary, out);
         for d in 0..self.devices.len() {

@@ -12,9 +12,13 @@ use crate::metadata::{Format, BLOCK_BYTES};
 use crate::refusal::{Reason, Refusal};
 use crate::states::{ConnectionState, DiskState, ReplicationState, Role};
 use crate::wire::Frame;
+use digests::hmac;
 use std::collections::{BTreeMap, VecDeque};
 
+mod digests;
+mod dying;
 mod forging;
+mod handing_over;
 mod holding;
 pub(super) mod journal;
 
@@ -40,6 +44,8 @@ pub(super) struct Lab {
     pub(super) damages: Option<usize>,
     /// What becomes of packets on their way.
     pub(super) mutation: Option<Mutation>,
+    /// What the kernel keeps because nobody reads it.
+    unread: handing_over::Unread,
     /// No packet was forged: buffers are as long as they are said to be.
     pub(super) honest: bool,
 }
@@ -69,6 +75,7 @@ impl Lab {
             journal: None,
             damages: None,
             mutation: None,
+            unread: Default::default(),
             honest: true,
         };
         for (n, net) in options.into_iter().enumerate() {
@@ -82,30 +89,6 @@ impl Lab {
     pub(super) fn with_disks_of(other: &Lab, options: [NetOptions; 2]) -> Lab {
         let nodes = [0, 1].map(|n| Node::with_disk_of(&other.nodes[n], n as u8, 300));
         Lab::of(nodes, options)
-    }
-
-    /// A node loses its power, with everything its disk had not carried out, and is configured again.
-    pub(super) fn crash(&mut self, n: usize) {
-        self.lose(n, &SocketLoss::Failed("the peer is gone".into()));
-    }
-
-    /// A node's daemon is killed, and the kernel closes its sockets; what its disk was asked for and had not carried out
-    /// does not happen.
-    pub(super) fn kill(&mut self, n: usize) {
-        self.lose(n, &SocketLoss::EndOfStream);
-    }
-
-    fn lose(&mut self, n: usize, why: &SocketLoss) {
-        self.nodes[n] = self.nodes[n].crashed(n as u8, u64::from(self.next));
-        self.nodes[1 - n].forget_promises();
-        self.events.retain(|(node, event)| *node != n && !matches!(event, Event::Packet { .. }));
-        self.held_digests.retain(|(node, _)| *node != n);
-        for (socket, (node, _)) in std::mem::take(&mut self.ends) {
-            if node != n {
-                self.events.push_back((node, Event::SocketLost { socket, why: why.clone() }));
-            }
-        }
-        self.configure(n, self.options[n].clone());
     }
 
     /// Other net options for a node that was not yet asked to connect.
@@ -486,6 +469,7 @@ impl Lab {
     }
 
     fn handle(&mut self, n: usize, event: Event) {
+        let Some(event) = self.unread.take_in(n, event) else { return };
         if let Event::Packet { frame, payload, .. } = &event {
             self.nodes[n].note_received(frame);
             if *payload != PayloadId::NONE {
@@ -584,6 +568,7 @@ impl Lab {
                     None => node.running_handlers.push(handler),
                 }
             }
+            Command::HandedOver { data, control, state } => self.handed_over(n, (data, control), *state),
             Command::CloseDisk { .. } => node.disk_closed = true,
             Command::Reply { ticket, result } => {
                 let result = result.map(|_| ()).map_err(|refusal| *refusal);
@@ -697,13 +682,4 @@ impl Lab {
     pub(super) fn role(&self, n: usize) -> Role {
         self.nodes[n].engine.role
     }
-}
-
-/// Nothing secret, but the same for the same.
-fn hmac(peer: NodeId, purpose: HmacPurpose, key: &str, message: &[u8]) -> Event {
-    let sum = key
-        .bytes()
-        .chain(message.iter().copied())
-        .fold(7_u32, |sum, byte| (sum * 31 + u32::from(byte)) % 65_521);
-    Event::Hmac { peer, purpose, digest: Some(sum.to_be_bytes().into()) }
 }

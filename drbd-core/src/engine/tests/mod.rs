@@ -17,6 +17,7 @@ mod forged_places;
 mod freeze;
 mod freezing_chaos;
 mod good_data;
+mod hand_over;
 mod lab;
 mod late_metadata;
 mod mutated;

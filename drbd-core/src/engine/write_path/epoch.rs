@@ -10,6 +10,7 @@
 //! A and B a flush does not wait for this node; only the order of epochs keeps what came after it from being stable
 //! before what came before it. So there an epoch begins when the one before is stable.
 
+use crate::engine::session_state::OpenEpoch;
 use crate::ids::Instant;
 use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
 use std::collections::VecDeque;
@@ -85,6 +86,20 @@ impl ReceivedEpochs {
             #[cfg(feature = "planted-bugs")]
             early: false,
         }
+    }
+
+    /// Those of a session that the daemon before had: its disk has everything, and perhaps in its cache only.
+    pub(in super::super) fn adopted(open: OpenEpoch) -> ReceivedEpochs {
+        let mut epochs = ReceivedEpochs::new();
+        let OpenEpoch { received, writes } = open;
+        epochs.queue[0] = ReceivedEpoch { received, writes, written: received, ..ReceivedEpoch::default() };
+        epochs
+    }
+
+    /// The open epoch, if nothing is under way: every other one is stable, and all of it is on the disk.
+    pub(in super::super) fn at_rest(&self) -> Option<OpenEpoch> {
+        let open = self.queue.front().filter(|e| self.queue.len() == 1 && e.active == 0)?;
+        self.flushing.is_none().then_some(OpenEpoch { received: open.received, writes: open.writes })
     }
 
     /// Puts the planted bug in.

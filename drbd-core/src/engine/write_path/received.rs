@@ -13,6 +13,7 @@ use crate::engine::event::IoResult;
 use crate::engine::planted::Bug;
 use crate::engine::resource::{IoOwner, Resource};
 use crate::engine::senseless::{senseless, Senseless};
+use crate::engine::session_state::OpenEpoch;
 use crate::ids::{PayloadId, Sector, VolumeNumber};
 use crate::limits::{EPOCHS_MAX, PEER_REQUESTS_MAX};
 use crate::states::{ConnectionState, Protocol};
@@ -42,6 +43,17 @@ impl Received {
             turned_away: Vec::new(),
             starting: false,
         }
+    }
+
+    /// What the daemon before received in a session that goes on.
+    pub(in crate::engine) fn adopted(session: u32, open: OpenEpoch) -> Received {
+        Received { epochs: ReceivedEpochs::adopted(open), ..Received::new(session) }
+    }
+
+    /// What came since the last barrier, if everything before is stable and nothing waits.
+    pub(in crate::engine) fn open_epoch(&self) -> Option<OpenEpoch> {
+        let waits = !self.later.is_empty() || !self.turned_away.is_empty();
+        self.epochs.at_rest().filter(|_| !waits)
     }
 
     /// What was turned away for these own writes is no part of its epoch any more.

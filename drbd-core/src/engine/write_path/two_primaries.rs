@@ -37,6 +37,13 @@ pub(in crate::engine) struct HeldStream {
     pub(in crate::engine) deadline: Option<Instant>,
 }
 
+impl HeldStream {
+    /// Something waits.
+    pub(in crate::engine) fn is_waiting(&self) -> bool {
+        !self.packets.is_empty() || self.deadline.is_some()
+    }
+}
+
 /// An own write that is to be done again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::engine) struct Postponed {

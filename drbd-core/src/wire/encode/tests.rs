@@ -116,7 +116,7 @@ fn what_old_versions_have_no_word_for() {
         assert_eq!(command_and_length(packet.clone(), 100).0, new);
         assert_eq!(command_and_length(packet, 99).0, old);
     }
-    assert_eq!(bytes_of(Packet::Ignored, 101), []);
+    assert_eq!(bytes_of(Packet::Ignored, 101), Vec::<u8>::new());
 }
 
 #[test]

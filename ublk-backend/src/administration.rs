@@ -11,7 +11,7 @@ use crate::frontend::nbd_settings::SocketAccess;
 use crate::hand_over::become_program;
 use crate::journal::Journal;
 use crate::log::Logger;
-use crate::mailbox::{Brings, DataPlane, ToData};
+use crate::mailbox::{Brings, DataPlane, HandedSession, ToData};
 use crate::resync_dependencies::{resync_after, ResyncDependencies};
 use crate::run_dir::{nbd_name, ClaimError, RunDir};
 use drbd_core::config::{OptionSet, OptionSpec, Section};
@@ -20,7 +20,7 @@ use drbd_core::control::{
     ResourceStatus, VolumeConfiguration,
 };
 use drbd_core::engine::{AdminRequest, AttachRequest, Level};
-use drbd_core::ids::{Minor, NodeId, Sector, Ticket, VolumeNumber};
+use drbd_core::ids::{Minor, NodeId, Sector, SocketId, Ticket, VolumeNumber};
 use drbd_core::refusal::{Reason, Refusal};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -58,6 +58,9 @@ pub(crate) struct Administration {
     pub(crate) ended: Notify,
     /// No request of a front end is under way, as was asked for.
     pub(crate) drained: Notify,
+    /// The session that was given away for another program.
+    session: RefCell<Option<Option<Box<HandedSession>>>>,
+    session_given: Notify,
     /// Where clients connect.
     pub(crate) listener: UnixListener,
 }
@@ -90,6 +93,8 @@ impl Administration {
             next_ticket: Cell::new(1),
             ended: Notify::new(),
             drained: Notify::new(),
+            session: RefCell::default(),
+            session_given: Notify::new(),
             listener,
         }
     }
@@ -113,6 +118,30 @@ impl Administration {
         let (answer, waiting) = oneshot::channel();
         self.waiting.borrow_mut().insert(ticket, answer);
         (Ticket(ticket), waiting)
+    }
+
+    /// A session was given away, or lost.
+    pub(crate) fn handed_over(&self, session: Option<Box<HandedSession>>) {
+        self.session.replace(Some(session));
+        self.session_given.notify_one();
+    }
+
+    /// Gives the session away, once it is at rest.
+    pub(crate) async fn give_session(&self, within_ms: u64) -> Result<Option<Box<HandedSession>>, Refusal> {
+        self.ask_engine(AdminRequest::HandOver { within_ms }).await?;
+        self.session_given.notified().await;
+        Ok(self.session.take().flatten())
+    }
+
+    /// Goes on with a session that another program gave away.
+    pub(crate) async fn adopt_session(&self, session: HandedSession) -> Result<(), Refusal> {
+        let HandedSession { state, sockets } = session;
+        let peer = state.peer;
+        let none = SocketId::default();
+        let request = AdminRequest::AdoptSession { peer, data: none, control: none, state };
+        self.ask(request, Brings::Sockets(Box::new(sockets))).await?;
+        self.remember(Request::Connect { peer, tentative: false, discard_my_data: false });
+        Ok(())
     }
 
     /// Asks the engine for something that brings nothing.

@@ -14,7 +14,7 @@ use crate::frontend::tls_worker::TlsWorker;
 use crate::hand_over;
 use crate::journal::Journal;
 use crate::log::Logger;
-use crate::mailbox::{mailbox, ControlPlane, DataPlane, ToControl, ToData};
+use crate::mailbox::{mailbox, ControlPlane, DataPlane, HandedSession, ToControl, ToData};
 use crate::role_recovery::take_up;
 use crate::run_dir::RunDir;
 use drbd_core::config::{OptionSet, Section};
@@ -43,9 +43,9 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     let options = checked_options(&options, Section::Resource).map_err(|refusal| refusal.info)?;
     let run_dir = RunDir::open(&RunDir::path_for_this_user()?)?;
     let taken_up = hand_over::take_up()?;
-    let (listener, predecessor) = match taken_up {
-        Some(taken_up) => (taken_up.listener, Some(taken_up.daemon)),
-        None => (bind_control_socket(&run_dir, resource)?, None),
+    let (listener, predecessor, session) = match taken_up {
+        Some(taken_up) => (taken_up.listener, Some(taken_up.daemon), taken_up.session),
+        None => (bind_control_socket(&run_dir, resource)?, None, None),
     };
     // Before there is another thread: each has what the one had that started it.
     let memory = crate::process::serve_memory_reclaim();
@@ -101,7 +101,7 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         administration.follow_auto_promote();
         let socket = ControlSocket::new(Rc::clone(&administration));
         let mut listening = tokio::task::spawn_local(Rc::clone(&socket).listen_to_data(from_data));
-        replay(&administration, requests).await;
+        replay(&administration, requests, session).await;
         // Who asks meanwhile waits: what he would be told is not what it is in a moment.
         let taking_up = tokio::task::spawn_local(take_up(Rc::clone(&administration)));
         let _ = tokio::time::timeout(ROLE_PATIENCE, taking_up).await;
@@ -182,15 +182,35 @@ fn reach(resource: &str, settings: &NbdSettings, data: &DataPlane, logger: &Logg
     Ok(Reach { resource: resource.to_owned(), port, tls: settings.tls, worker })
 }
 
-/// Takes up what the last daemon was told. What cannot be done is logged; the rest goes on.
-async fn replay(administration: &Rc<Administration>, requests: Vec<Request>) {
+/// Takes up what the last daemon was told. What cannot be done is logged; the rest goes on. A session that it gave away
+/// goes on instead of a new connection.
+async fn replay(
+    administration: &Rc<Administration>,
+    requests: Vec<Request>,
+    session: Option<Result<HandedSession, String>>,
+) {
+    let mut session =
+        session.and_then(|session| session.inspect_err(|why| say_not_adopted(administration, why)).ok());
     for request in requests {
+        let of_session =
+            session.take_if(|s| matches!(&request, Request::Connect { peer, .. } if *peer == s.state.peer));
+        if let Some(session) = of_session {
+            match administration.adopt_session(session).await {
+                Ok(()) => continue,
+                Err(refusal) => say_not_adopted(administration, &refusal.to_string()),
+            }
+        }
         let what = serde_json::to_string(&request).unwrap_or_default();
         if let Err(refusal) = administration.carry_out(request, true).await {
             let text = format!("{what} of the journal cannot be repeated: {refusal}");
             administration.logger.say(Level::Error, "replay", &administration.resource, text);
         }
     }
+}
+
+fn say_not_adopted(administration: &Administration, why: &str) {
+    let text = format!("The last daemon's session ends, and the peer is connected to anew: {why}");
+    administration.logger.say(Level::Warning, "upgrade", &administration.resource, text);
 }
 
 fn start_data_plane(

@@ -13,15 +13,17 @@ use crate::frontend::nbd::{self, NbdServer, Reach};
 use crate::frontend::ublk_queues::UblkQueues;
 use crate::frontend::{Asker, Gate, StatusContext, StatusRun, UpperTable, Waiting};
 use crate::log::Logger;
-use crate::mailbox::{Brings, ControlPlane, ToControl, ToData};
+use crate::mailbox::{Brings, ControlPlane, HandedSession, ToControl, ToData};
 use crate::payload_pool::WriteBounds;
 use crate::peer_link::{self, PeerLinks};
 use crate::ring::{Completion, Op, Ring, Token};
 use crate::stream::Pools;
+use drbd_core::engine::session_state::SessionState;
 use drbd_core::engine::{AdminRequest, Command, Event, Level, RequestLimits, Resource, UpperResult};
-use drbd_core::ids::{Instant, PayloadId, Sector, Ticket, UpperTag, VolumeNumber};
+use drbd_core::ids::{Instant, PayloadId, Sector, SocketId, Ticket, UpperTag, VolumeNumber};
 use drbd_core::limits::PEER_REQUESTS_MAX;
 use drbd_core::refusal::{Reason, Refusal};
+use drbd_core::wire::Stream;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -79,6 +81,10 @@ impl Source {
 enum OnReply {
     /// Refused: close the disk.
     Attach(VolumeNumber),
+    /// Refused: read on what the peer says.
+    HandOver,
+    /// Refused: close the sockets.
+    Adopt([SocketId; 2]),
     /// Refused: withdraw the export.
     Export(VolumeNumber),
     /// Done: withdraw the export.
@@ -96,6 +102,14 @@ enum Holding {
     Drained,
 }
 
+/// A session that another daemon goes on with.
+#[derive(Debug)]
+struct Leaving {
+    /// Of the data stream and of the control stream.
+    sockets: [SocketId; 2],
+    state: Box<SessionState>,
+}
+
 /// The thread's state.
 #[derive(Debug)]
 pub(crate) struct DataLoop {
@@ -110,6 +124,8 @@ pub(crate) struct DataLoop {
     promotion: AwaitingPromotion,
     /// Requests of front ends are held back; who asked is told when none is under way.
     holding: Option<Holding>,
+    /// Given away, and its sockets are not at rest yet.
+    leaving: Option<Leaving>,
     control: ControlPlane,
     digests: DigestWorker,
     logger: Logger,
@@ -149,6 +165,7 @@ impl DataLoop {
             uppers: UpperTable::default(),
             promotion: AwaitingPromotion::default(),
             holding: None,
+            leaving: None,
             digests: DigestWorker::start(control.data_plane())?,
             control,
             logger,
@@ -178,6 +195,7 @@ impl DataLoop {
             self.on_time();
             self.resume_stalled(&mut stalled);
             self.look_at_holding();
+            self.look_at_leaving();
             self.links.flush(&mut self.ring);
             self.nbd.flush(&mut self.ring);
         }
@@ -300,6 +318,15 @@ impl DataLoop {
         }
     }
 
+    fn look_at_leaving(&mut self) {
+        let Some(leaving) = &self.leaving else { return };
+        let Some(taken) = self.links.take_left(leaving.sockets, &mut self.pools) else { return };
+        let state = self.leaving.take().map(|leaving| leaving.state);
+        let session =
+            taken.ok().zip(state).map(|(sockets, state)| Box::new(HandedSession { state, sockets }));
+        self.control.send(ToControl::HandedOver(session));
+    }
+
     /// Hands over requests of ublk devices as long as there is room and memory for them.
     fn drain_ublk(&mut self) {
         while self.holding.is_none() {
@@ -408,8 +435,6 @@ impl DataLoop {
                 self.control.send(ToControl::SettingsAdopted { peer, options });
                 None
             }
-            // Nobody asks for it yet.
-            Command::HandedOver { .. } => None,
             Command::SizeAdopted { volume, size } => {
                 self.control.send(ToControl::SizeAdopted { volume, size });
                 None
@@ -428,6 +453,11 @@ impl DataLoop {
             Command::CloseDisk { volume } => {
                 self.disks.close(volume);
                 self.control.send(ToControl::DiskClosed(volume));
+                None
+            }
+            Command::HandedOver { data, control, state } => {
+                self.links.let_go([data, control], ring);
+                self.leaving = Some(Leaving { sockets: [data, control], state });
                 None
             }
             Command::Reply { ticket, result } => {
@@ -557,7 +587,7 @@ impl DataLoop {
     }
 
     /// A request of an administrator, with what it brings.
-    fn ask(&mut self, ticket: Ticket, request: Box<AdminRequest>, brings: Brings) {
+    fn ask(&mut self, ticket: Ticket, mut request: Box<AdminRequest>, brings: Brings) {
         match brings {
             Brings::Nothing => {}
             Brings::Disk(volume, disk) => {
@@ -573,6 +603,16 @@ impl DataLoop {
                 self.exports.push(volume);
                 self.on_reply.push((ticket, OnReply::Export(volume)));
             }
+            Brings::Sockets(sockets) => {
+                let [data, control] = *sockets;
+                let data = self.links.adopt(data, Stream::Data, &mut self.ring, &mut self.pools);
+                let control = self.links.adopt(control, Stream::Control, &mut self.ring, &mut self.pools);
+                let sockets = [data, control].map(Option::unwrap_or_default);
+                self.on_reply.push((ticket, OnReply::Adopt(sockets)));
+                if let AdminRequest::AdoptSession { data, control, .. } = &mut *request {
+                    [*data, *control] = sockets;
+                }
+            }
         }
         match &*request {
             AdminRequest::DelMinor { volume } => self.on_reply.push((ticket, OnReply::Remove(*volume))),
@@ -586,6 +626,10 @@ impl DataLoop {
             AdminRequest::DiskOptions { volume, options } => {
                 let believed = options.discard_zeroes_if_aligned;
                 self.on_reply.push((ticket, OnReply::Discards(*volume, believed)));
+            }
+            AdminRequest::HandOver { .. } => {
+                self.links.hold_data(true);
+                self.on_reply.push((ticket, OnReply::HandOver));
             }
             AdminRequest::Attach(attach) => {
                 self.disks.believe_discards(attach.volume, attach.options.discard_zeroes_if_aligned);
@@ -613,10 +657,18 @@ impl DataLoop {
             match self.on_reply.swap_remove(at).1 {
                 OnReply::Attach(volume) if !done => self.disks.close(volume),
                 OnReply::Export(volume) if !done => self.withdraw(volume),
+                OnReply::HandOver if !done => self.links.hold_data(false),
+                OnReply::Adopt(sockets) if !done => {
+                    for socket in sockets {
+                        self.links.close(socket, self.now, &mut self.ring, &mut self.pools);
+                    }
+                }
                 OnReply::Remove(volume) if done => self.withdraw(volume),
                 OnReply::Buffers(max_buffers) if done => self.make_room(max_buffers),
                 OnReply::Discards(volume, believed) if done => self.disks.believe_discards(volume, believed),
                 OnReply::Attach(_)
+                | OnReply::HandOver
+                | OnReply::Adopt(_)
                 | OnReply::Export(_)
                 | OnReply::Remove(_)
                 | OnReply::Buffers(_)

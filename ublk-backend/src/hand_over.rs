@@ -1,15 +1,19 @@
 //! A planned upgrade: this process becomes another program, which takes up everything where it was left.
 //!
 //! Requests are held back and those under way completed; a Primary demotes itself, so that its metadata tells of no crash;
-//! then the process executes the program, which finds the control socket (whose clients wait meanwhile) behind a
-//! descriptor. A ublk device keeps its requests until the program takes it over.
+//! then the process executes the program, which finds the control socket (whose clients wait meanwhile) and the sockets
+//! of the session behind descriptors, and goes on with the session as if nothing had been. A ublk device keeps its requests
+//! until the program takes it over.
 
 use crate::administration::Administration;
 use crate::journal;
-use crate::mailbox::ToData;
+use crate::mailbox::{HandedSession, ToData};
+use crate::peer_link::LeftSocket;
 use crate::process;
+use drbd_core::engine::session_state::SessionState;
 use drbd_core::engine::{AdminRequest, Level};
 use drbd_core::refusal::{Reason, Refusal};
+use drbd_core::states::{DiskState, Role};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use serde::{Deserialize, Serialize};
 use std::ffi::CString;
@@ -17,6 +21,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 /// What is left for the next program, and what this one takes up.
@@ -27,6 +32,8 @@ const VARIABLE: &str = "UDRBD_HAND_OVER";
 const FORMATS_PATIENCE: Duration = Duration::from_secs(5);
 /// So long requests under way may take to end.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// So long the peer may take to acknowledge everything.
+const SESSION_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a program reads of what another one wrote: the answer to `udrbd formats`.
 #[derive(Serialize, Deserialize, Debug)]
@@ -50,6 +57,24 @@ struct Left {
     daemon: String,
     /// The descriptor of the listening control socket.
     listener: RawFd,
+    /// The session with the peer.
+    session: Option<LeftSession>,
+}
+
+/// A session at rest.
+#[derive(Serialize, Deserialize, Debug)]
+struct LeftSession {
+    /// As [`SessionState`] writes it.
+    state: String,
+    /// Of the data stream and of the control stream: the descriptor, and what was read of it and not looked at.
+    sockets: [(RawFd, Vec<u8>); 2],
+}
+
+impl Left {
+    fn descriptors(&self) -> Vec<RawFd> {
+        let sockets = self.session.iter().flat_map(|session| session.sockets.iter().map(|(fd, _)| *fd));
+        sockets.chain([self.listener]).collect()
+    }
 }
 
 /// What the last program left to this one.
@@ -58,14 +83,16 @@ pub(crate) struct TakenUp {
     /// Its name and version.
     pub(crate) daemon: String,
     /// The control socket, listening.
-    pub(crate) listener: std::os::unix::net::UnixListener,
+    pub(crate) listener: UnixListener,
+    /// The session, or why it cannot be gone on with.
+    pub(crate) session: Option<Result<HandedSession, String>>,
 }
 
 /// The descriptors that another program left open for this one: all others are closed first of all.
 pub(crate) fn left_open() -> Vec<RawFd> {
     let Some(fd) = std::env::var(VARIABLE).ok().and_then(|fd| fd.parse().ok()) else { return Vec::new() };
     match process::with_left_file(fd, read_left) {
-        Some(Ok(left)) => vec![fd, left.listener],
+        Some(Ok(left)) => [left.descriptors(), vec![fd]].concat(),
         // It is said later why it cannot be read.
         Some(Err(_)) => vec![fd],
         None => Vec::new(),
@@ -94,8 +121,14 @@ pub(crate) fn take_up() -> Result<Option<TakenUp>, String> {
     let Some(left) = process::with_left_file(fd, read_left) else { return Ok(None) };
     process::close_left(fd);
     let left = left.map_err(|why| format!("what another program handed over cannot be taken up: {why}."))?;
-    let listener = std::os::unix::net::UnixListener::from(process::left_descriptor(left.listener));
-    Ok(Some(TakenUp { daemon: left.daemon, listener }))
+    let listener = UnixListener::from(process::left_descriptor(left.listener));
+    let session = left.session.map(|session| {
+        let left = |(fd, unread)| LeftSocket { fd: process::left_descriptor(fd), unread };
+        let sockets = session.sockets.map(left);
+        let state = SessionState::decode(&session.state)?;
+        Ok(HandedSession { state: Box::new(state), sockets })
+    });
+    Ok(Some(TakenUp { daemon: left.daemon, listener, session }))
 }
 
 /// Becomes that program. It only returns if that was refused, and everything is as before.
@@ -106,6 +139,7 @@ pub(crate) async fn become_program(
     let program =
         CString::new(program).map_err(|_| refused("the program's path has a zero in it".to_owned()))?;
     judge(&formats_of(&program).await?)?;
+    would_be_primary_again(administration).await?;
     let begun = std::time::Instant::now();
     administration.data.send(ToData::Hold(true));
     let drained = tokio::time::timeout(DRAIN_PATIENCE, administration.drained.notified()).await;
@@ -120,16 +154,38 @@ pub(crate) async fn become_program(
         administration.data.send(ToData::Hold(false));
         return Err(refusal);
     }
+    let session = match administration.give_session(SESSION_PATIENCE.as_millis() as u64).await {
+        Ok(session) => session,
+        Err(refusal) => {
+            let text = format!("The next program has to connect again: {refusal}");
+            administration.logger.say(Level::Info, "upgrade", &administration.resource, text);
+            None
+        }
+    };
     let said = format!("Becoming {} after {:?} of draining.", program.to_string_lossy(), begun.elapsed());
     administration.logger.say(Level::Info, "upgrade", &administration.resource, said);
     administration.logger.finish();
-    let why = match leave(administration.listener.as_raw_fd()) {
+    let why = match leave(administration.listener.as_raw_fd(), session.as_deref()) {
         Ok(left) => execute(&program, left.as_raw_fd()),
         Err(e) => e,
     };
     // Demoted and drained, and without its program: the parent process starts the next one as after a crash.
     eprintln!("{}: {} cannot be executed: {why}.", administration.resource, program.to_string_lossy());
     std::process::abort();
+}
+
+/// A Primary that the next program could not make one again (decision 0036) does not step down.
+async fn would_be_primary_again(administration: &Administration) -> Result<(), Refusal> {
+    let status = administration.status().await?;
+    let poor = |disk| !matches!(disk, DiskState::UpToDate | DiskState::Consistent);
+    match status.devices.iter().find(|device| poor(device.disk)) {
+        Some(device) if status.resource.role == Role::Primary => Err(refused(format!(
+            "the disk of volume {} is {}: a Primary steps down for a moment, and has to have good data of its own to be one \
+             again",
+            device.volume, device.disk
+        ))),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Nothing that a crash would have to be remembered for.
@@ -174,11 +230,15 @@ fn judge(next: &Formats) -> Result<(), Refusal> {
 }
 
 /// Leaves what the next program needs.
-fn leave(listener: RawFd) -> std::io::Result<OwnedFd> {
-    let left = Left { format: FORMAT, daemon: crate::VERSION.to_owned(), listener };
+fn leave(listener: RawFd, session: Option<&HandedSession>) -> std::io::Result<OwnedFd> {
+    let session = session.map(|session| LeftSession {
+        state: session.state.encode(),
+        sockets: session.sockets.each_ref().map(|socket| (socket.fd.as_raw_fd(), socket.unread.clone())),
+    });
+    let left = Left { format: FORMAT, daemon: crate::VERSION.to_owned(), listener, session };
     let mut file = File::from(memfd_create(c"udrbd-hand-over", MFdFlags::empty())?);
     file.write_all(&serde_json::to_vec(&left)?)?;
-    process::keep_open(listener)?;
+    left.descriptors().into_iter().try_for_each(process::keep_open)?;
     Ok(OwnedFd::from(file))
 }
 
@@ -211,7 +271,7 @@ mod tests {
     #[test]
     fn what_is_left_is_read_again_and_another_format_named() {
         let mut file = File::from(memfd_create(c"test", MFdFlags::empty()).unwrap());
-        let left = Left { format: FORMAT, daemon: "udrbd 0.0".to_owned(), listener: 7 };
+        let left = Left { format: FORMAT, daemon: "udrbd 0.0".to_owned(), listener: 7, session: None };
         file.write_all(&serde_json::to_vec(&left).unwrap()).unwrap();
         assert_eq!(read_left(&mut file).unwrap().listener, 7);
         let other = Left { format: FORMAT + 1, ..left };

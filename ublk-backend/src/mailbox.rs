@@ -4,8 +4,10 @@
 use crate::disk::OpenDisk;
 use crate::frontend::tls_worker::Handover;
 use crate::frontend::ublk_queues::OpenDevice;
+use crate::peer_link::LeftSocket;
 use drbd_core::config::OptionSet;
 use drbd_core::control::{Done, GenerationStatus, HelperObject, Kind, Notification, ResourceStatus};
+use drbd_core::engine::session_state::SessionState;
 use drbd_core::engine::{AdminRequest, HandlerCall};
 use drbd_core::ids::{DigestId, HandlerId, Minor, NodeId, Sector, Ticket, VolumeNumber};
 use drbd_core::refusal::Refusal;
@@ -28,6 +30,8 @@ pub(crate) enum Brings {
     Disk(VolumeNumber, Box<OpenDisk>),
     /// The socket of a new volume.
     Export(VolumeNumber, UnixListener),
+    /// The sockets of a session to adopt: of the data stream and of the control stream.
+    Sockets(Box<[LeftSocket; 2]>),
 }
 
 /// To the data plane.
@@ -176,10 +180,21 @@ pub(crate) enum ToControl {
     KernelLeft(VolumeNumber),
     /// Requests are held back, and none is under way any more.
     Drained,
+    /// A session was given away, with its sockets; `None`: they were lost on the way.
+    HandedOver(Option<Box<HandedSession>>),
     /// A write waits for the promotion. To be answered with [`ToData::Promoted`].
     Promote,
     /// The data plane ended by itself.
     Failed(String),
+}
+
+/// A session on its way from one daemon to the next.
+#[derive(Debug)]
+pub(crate) struct HandedSession {
+    /// What the peer remembers of it.
+    pub(crate) state: Box<SessionState>,
+    /// Of the data stream and of the control stream.
+    pub(crate) sockets: [LeftSocket; 2],
 }
 
 #[derive(Debug)]

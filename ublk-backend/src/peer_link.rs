@@ -25,7 +25,7 @@ mod leaving;
 mod patience;
 
 pub(crate) use connecting::{Dial, Listener};
-pub(crate) use leaving::Left;
+pub(crate) use leaving::LeftSocket;
 use patience::Patience;
 
 /// Sockets at a time; more are refused.

@@ -100,16 +100,6 @@ impl Framer {
         &self.digest[..self.rules.integrity]
     }
 
-    /// Which stream this is, where that is known.
-    pub fn stream(&self) -> Option<Stream> {
-        self.rules.stream
-    }
-
-    /// What was taken of a packet that is not complete.
-    pub fn unfinished(&self) -> &[u8] {
-        &self.partial[..self.filled]
-    }
-
     /// How many bytes more are needed to make progress; 0 while the framer waits to be told something (see above).
     pub fn wanted(&self) -> usize {
         if self.awaits != Awaits::Bytes || self.broken.is_some() {

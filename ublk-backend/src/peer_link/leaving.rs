@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 
 /// A socket with what was read of it and is still to be looked at.
 #[derive(Debug)]
-pub(crate) struct Left {
+pub(crate) struct LeftSocket {
     /// The socket.
     pub(crate) fd: OwnedFd,
     /// Those bytes.
@@ -45,7 +45,7 @@ impl PeerLinks {
         &mut self,
         sockets: [SocketId; 2],
         pools: &mut Pools,
-    ) -> Option<Result<[Left; 2], ()>> {
+    ) -> Option<Result<[LeftSocket; 2], ()>> {
         for id in sockets {
             match self.find(id) {
                 None => return Some(Err(())),
@@ -55,8 +55,8 @@ impl PeerLinks {
         }
         let [data, control] = sockets.map(|id| {
             let link = self.links[(id.0 & 0xff) as usize].take()?;
-            let unread = [link.framer.unfinished(), link.stream.pending()].concat();
-            Some(Left { fd: link.stream.into_descriptor(pools), unread })
+            let unread = [link.framer.unconsumed(), link.stream.pending()].concat();
+            Some(LeftSocket { fd: link.stream.into_descriptor(pools), unread })
         });
         Some(data.zip(control).map(|(data, control)| [data, control]).ok_or(()))
     }
@@ -64,7 +64,7 @@ impl PeerLinks {
     /// Takes over what another daemon let go.
     pub(crate) fn adopt(
         &mut self,
-        left: Left,
+        left: LeftSocket,
         stream: Stream,
         ring: &mut Ring,
         pools: &mut Pools,

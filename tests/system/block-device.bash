@@ -182,12 +182,15 @@ expect "each pause was shorter than $pause_max_s s" shorter_than "$pause_max_s" 
 
 at "$upgrades planned upgrades under load"
 pauses=()
+connections() { grep -c 'conn( .* -> Connected' "$work/bravo/run/r0.log"; }
+before=$(connections)
 for ((n = 0; n < upgrades; n++)); do
 	sleep 1
 	upgrade $((n % 2 ? 0 : 9))
 done
 echo "  pauses: ${pauses[*]} s"
 expect "each pause was shorter than $upgrade_max_s s" shorter_than "$upgrade_max_s" "${pauses[@]}"
+expect "the peer's connection was the same all the time" [ "$(connections)" = "$before" ]
 expect "the load ran all the time" running
 load end
 expect "no error reached it" no_error

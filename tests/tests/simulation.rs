@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
 /// Seeds of one CI run, by kind: 5,000.
-const SEEDS: [u64; KINDS.len()] = [1700, 400, 500, 500, 400, 500, 200, 100, 300, 400];
+const SEEDS: [u64; KINDS.len()] = [1500, 400, 500, 400, 400, 500, 200, 100, 300, 400, 300];
 
 /// So many seeds of its kind find a planted bug.
 const FOUND_WITHIN: u64 = 2000;

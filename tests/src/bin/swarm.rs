@@ -35,6 +35,7 @@ struct Sum {
     splits: u64,
     resolved: u64,
     resumed: [u64; 3],
+    handed: [u64; 3],
     failed: Vec<(u64, Report)>,
 }
 
@@ -66,6 +67,8 @@ fn main() -> ExitCode {
         sum.splits,
         sum.resolved
     );
+    let [given, adopted, undisturbed] = sum.handed;
+    println!("handed over: {given}, adopted {adopted}, undisturbed {undisturbed}");
     let [connected, alone, refused] = sum.resumed;
     println!("Primary again: {connected} connected, {alone} alone; {refused} not");
     let faults: Vec<String> =
@@ -147,6 +150,7 @@ fn worker(arguments: &Arguments, next: &AtomicU64, sum: &Mutex<Sum>) {
         sum.flushes += report.flushes;
         sum.splits += report.splits;
         sum.resolved += report.resolved;
+        sum.handed.iter_mut().zip(report.handed).for_each(|(total, count)| *total += count);
         sum.resumed.iter_mut().zip(report.resumed).for_each(|(total, count)| *total += count);
         if let Some(failure) = &report.failure {
             let text = failure.text.replace('\n', " ");

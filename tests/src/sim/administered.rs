@@ -18,6 +18,7 @@
 use super::changes;
 use super::clock::{Time, MS, SECOND};
 use super::cluster::{Cluster, Happening};
+use super::hand_over;
 use super::node::Step;
 use super::prng::Prng;
 use super::setup::Setup;
@@ -38,7 +39,7 @@ const FOR_LONG: Time = 60 * SECOND;
 
 /// It is a seed of this kind, or of one that has all this, too.
 pub(crate) fn is_wanted(seed: u64) -> bool {
-    SEEDS.contains(&seed) || changes::is_administered(seed)
+    SEEDS.contains(&seed) || changes::is_administered(seed) || hand_over::is_administered(seed)
 }
 
 /// What an administrator does to a volume of a node.

@@ -9,6 +9,7 @@ use super::clock::{Clock, Time, MS, SECOND};
 use super::disk::{Disk, Tag};
 use super::faults::{self, Fault, Kind};
 use super::growth::{self, Growth};
+use super::hand_over::{self, HandOver};
 use super::image::Image;
 use super::network::Network;
 use super::node::{Node, VolumeDisks};
@@ -62,6 +63,8 @@ pub(crate) enum Happening {
     Change(Change),
     /// A daemon is killed under a device in use, in another kind of run.
     Recovery(Recovery),
+    /// A daemon makes way for the next one, in another kind of run.
+    HandOver(HandOver),
     /// A device grows, in another kind of run.
     Growth(Growth),
     /// The operator looks after everything.
@@ -117,6 +120,8 @@ pub(crate) struct Cluster {
     pub(crate) rot: Option<Rot>,
     /// What is special at the moment, in a kind of run.
     pub(crate) changing: Changing,
+    /// When something last happened that is reason for a connection to end, and how often.
+    pub(crate) disturbed: (Time, u64),
     /// What the nodes ask each other.
     pub(crate) agreement: Agreement,
     pub(crate) report: Report,
@@ -162,7 +167,8 @@ impl Cluster {
         let nodes =
             images.into_iter().enumerate().map(|(n, images)| make_node(&setup, n, images, &sizes)).collect();
         let network = Network::new(setup.nodes.len(), &mut dice);
-        let faults = faults::plan(&mut Prng::new(seed, 2), setup.heal_at, limits.kinds);
+        let kinds = if hand_over::is_calm(seed) { 0 } else { limits.kinds };
+        let faults = faults::plan(&mut Prng::new(seed, 2), setup.heal_at, kinds);
         let mut cluster = Cluster {
             seed,
             limits,
@@ -195,6 +201,7 @@ impl Cluster {
             done: false,
             rot: None,
             changing: Changing::default(),
+            disturbed: (0, 0),
             agreement: Agreement::default(),
             report: Report::default(),
             setup,
@@ -220,6 +227,7 @@ impl Cluster {
         self.plan_changes();
         self.plan_growth();
         self.plan_recovery();
+        self.plan_hand_overs();
         self.clock.at(SECOND, Happening::Tend);
         self.clock.at(self.setup.heal_at, Happening::Heal);
     }
@@ -249,6 +257,7 @@ impl Cluster {
     }
 
     fn happen(&mut self, happening: Happening) {
+        self.note_disturbance(&happening);
         match happening {
             Happening::Timer { node, run, at } => self.timer(node, run, at),
             Happening::Disk { node, run, number } => self.disk_done(node, run, number),
@@ -282,6 +291,7 @@ impl Cluster {
             Happening::Change(change) => self.change(change),
             Happening::Growth(growth) => self.growth(growth),
             Happening::Recovery(recovery) => self.recovery(recovery),
+            Happening::HandOver(hand_over) => self.hand_over(hand_over),
             Happening::Tend => self.tend(),
             Happening::Heal => self.heal(),
         }

@@ -3,6 +3,7 @@
 use super::clock::{MS, SECOND};
 use super::cluster::{Cluster, Happening};
 use super::faults::{Fault, Kind};
+use super::hand_over;
 use super::network::{End, PartyState};
 use super::node::{Daemon, Step};
 use drbd_core::engine::SocketLoss;
@@ -167,7 +168,8 @@ impl Cluster {
         self.note(Some(node), "ends", format_args!("daemon, crash {crash}"));
         self.nodes[node].died_primary |= primary;
         self.nodes[node].recovers = crash;
-        if !crash {
+        // Killed while it made way, only the one that is gone could have known who was Primary meanwhile.
+        if !crash || hand_over::is_wanted(self.seed) {
             self.forget_held(node);
         }
         for asked in daemon.asked.values() {

@@ -6,9 +6,9 @@
 //!
 //! Code map: `cluster` is the world and its loop, `setup` what a seed makes of it, `shell` carries out what an engine
 //! commands (as the daemon does), `node`, `disk`, `image` and `network` are what it is carried out on,
-//! `application` and `workload` the user of the device, `operator` the administrator, `injection` the bringer of faults, `watch` asks the
-//! checkers. `trouble`, `administered`, `two_primaries`, `upkeep`, `changes`, `growth`, `thin` and `recovery` are other kinds of
-//! runs. `planted` lists the bugs put in on purpose, `shrink`
+//! `application` and `workload` the user of the device, `startup` and `operator` the administrator, `injection` the bringer of faults, `watch` asks the
+//! checkers. `trouble`, `administered`, `two_primaries`, `upkeep`, `changes`, `growth`, `thin`, `recovery` and `hand_over` are
+//! other kinds of runs. `planted` lists the bugs put in on purpose, `shrink`
 //! makes a failing run smaller.
 
 pub mod administered;
@@ -20,6 +20,7 @@ mod cluster;
 mod disk;
 mod faults;
 pub mod growth;
+pub mod hand_over;
 mod image;
 mod injection;
 mod integrity;
@@ -33,6 +34,7 @@ pub mod recovery;
 mod setup;
 mod shell;
 mod shrink;
+mod startup;
 pub mod thin;
 mod trace;
 pub mod trouble;
@@ -112,6 +114,8 @@ pub struct Report {
     pub splits: u64,
     /// Times a policy decided against a node.
     pub resolved: u64,
+    /// Sessions handed over, and adopted by the next daemon; and of those the ones that nothing disturbed.
+    pub handed: [u64; 3],
     /// Killed daemons whose successors became Primary again: connected, alone; and those that did not.
     pub resumed: [u64; 3],
     /// Virtual nanoseconds.
@@ -133,7 +137,7 @@ thread_local! {
 }
 
 /// The kinds of runs: name and first seed.
-pub const KINDS: [(&str, u64); 10] = [
+pub const KINDS: [(&str, u64); 11] = [
     ("one-primary", 0),
     ("trouble", trouble::FIRST_SEED),
     ("two-primaries", two_primaries::FIRST_SEED),
@@ -144,6 +148,7 @@ pub const KINDS: [(&str, u64); 10] = [
     ("growth", growth::FIRST_SEED),
     ("thin", thin::FIRST_SEED),
     ("recovery", recovery::FIRST_SEED),
+    ("hand-over", hand_over::FIRST_SEED),
 ];
 
 /// Runs one seed.

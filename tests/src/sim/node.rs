@@ -2,6 +2,7 @@
 
 use super::clock::NodeClock;
 use super::disk::{Disk, Tag};
+use super::hand_over::Handing;
 use super::image::Image;
 use super::network::Piece;
 use super::payload::Payloads;
@@ -139,6 +140,8 @@ pub(crate) struct Daemon {
     pub(crate) resumed: bool,
     /// Requests were frozen all the time the last event was handled.
     pub(crate) frozen: bool,
+    /// It makes way for the next daemon, or is the next one.
+    pub(crate) handing: Handing,
     /// What the operator still has to do.
     pub(crate) script: VecDeque<Step>,
 }
@@ -179,6 +182,7 @@ impl Daemon {
             aside: BTreeSet::new(),
             resumed: false,
             frozen: false,
+            handing: Handing::default(),
             script: VecDeque::new(),
         }
     }
@@ -219,6 +223,10 @@ pub(crate) enum Step {
         /// `--force`.
         force: bool,
     },
+    /// What a daemon asks that is to make way for the next one, if that could not be started, and what the next one asks.
+    HandOver,
+    TakeBack,
+    Adopt,
     /// What a daemon asks that begins where one died as Primary.
     ResumePrimary,
     /// The application ends.

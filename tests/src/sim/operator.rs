@@ -1,70 +1,27 @@
-//! The administrator, who brings nodes up, switches roles and resolves splits, and the bringer of faults.
+//! The administrator, who switches roles and resolves splits, and the bringer of faults.
 
 use super::checkers::liveness::FIND_TOGETHER;
 use super::checkers::Claims;
 use super::clock::{MS, SECOND};
 use super::cluster::{Cluster, Happening};
-use super::node::{Daemon, Step};
+use super::node::Step;
 use drbd_core::config::{DeviceOptions, DiskOptions, OptionSet};
 use drbd_core::control::Done;
 use drbd_core::engine::Event;
-use drbd_core::engine::{AdminRequest, AttachRequest, DiskLimits, Resource};
+use drbd_core::engine::{AdminRequest, AttachRequest, DiskLimits};
 use drbd_core::ids::{Minor, NodeId, Ticket, VolumeNumber};
 use drbd_core::refusal::Refusal;
 use drbd_core::states::{ConnectionState, DiskState, ReplicationState};
 use std::net::{Ipv4Addr, SocketAddr};
 
 impl Cluster {
-    // ---- bringing up ----
-
-    /// A daemon, and if need be its node, starts, and the operator brings the resource up.
-    pub(crate) fn start(&mut self, node: usize) {
-        self.nodes[node].starting = false;
-        if self.nodes[node].daemon.is_some() {
-            return;
-        }
-        let recovers = self.nodes[node].recovers;
-        self.note(Some(node), "start", format_args!("recovery {recovers}"));
-        if !self.nodes[node].power {
-            self.nodes[node].power = true;
-            self.forget_silent(node);
-        }
-        self.nodes[node].run += 1;
-        let options = self.setup.resource_options();
-        let seed = self.seed ^ (node as u64) << 56 ^ u64::from(self.nodes[node].run) << 40;
-        let mut resource = Resource::new("r0", NodeId(node as u8), options, seed);
-        resource.cap_protocol(self.setup.nodes[node].protocol_max);
-        if let Some(bug) = self.limits.bug {
-            super::planted::plant(&mut resource, bug);
-        }
-        let mut daemon = Daemon::new(resource);
-        let recovery = std::mem::take(&mut self.nodes[node].recovers);
-        let volumes = self.sizes.len();
-        daemon.script.extend((0..volumes).map(Step::NewMinor));
-        daemon.script.extend([Step::NewPeer, Step::NewPath]);
-        daemon.script.extend((0..volumes).map(Step::PeerDeviceOptions));
-        for volume in 0..volumes {
-            if self.nodes[node].wants_attached[volume] {
-                daemon.script.push_back(Step::Attach { volume, recovery });
-            }
-        }
-        if self.nodes[node].wants_connected {
-            daemon.script.push_back(Step::Connect { discard: false });
-        }
-        if self.nodes[node].held.is_some() {
-            daemon.script.push_back(Step::ResumePrimary);
-        }
-        self.agreement.is_over(node);
-        self.nodes[node].daemon = Some(daemon);
-        self.tell_foreign(node);
-        self.advance(node);
-    }
+    // ---- scripts ----
 
     /// The operator goes on with the script of a node.
     pub(crate) fn advance(&mut self, node: usize) {
         while self.failure.is_none() {
             let Some(daemon) = &mut self.nodes[node].daemon else { return };
-            if daemon.waiting.is_some() {
+            if daemon.waiting.is_some() || daemon.handing.is_leaving() {
                 return;
             }
             let Some(step) = daemon.script.front().copied() else { return };
@@ -138,6 +95,7 @@ impl Cluster {
                 AdminRequest::Detach { volume: number(volume), force, diskless: false }
             }
             Step::Down => AdminRequest::Down,
+            Step::HandOver | Step::TakeBack | Step::Adopt => return self.hand_over_request(node, step),
             Step::StopApplication | Step::CreateMetadata => return None,
         })
     }
@@ -253,6 +211,7 @@ impl Cluster {
             }
             return self.resumption_answered(node, result.as_ref().err().map(|refusal| &**refusal));
         }
+        self.hand_over_answered(node, step, result.as_ref().err().map(|refusal| &**refusal));
         if result.is_err() {
             return;
         }

@@ -3,7 +3,7 @@
 //! nothing but the tests of this crate asks for. Every one must be found within 2,000 seeds, but for the one
 //! that is [`HARMLESS`].
 
-use super::{administered, changes, growth, recovery, thin, two_primaries, upkeep};
+use super::{administered, changes, growth, hand_over, recovery, thin, two_primaries, upkeep};
 use drbd_core::engine::planted::Bug as CoreBug;
 use drbd_core::engine::Resource;
 
@@ -206,6 +206,21 @@ pub const BUGS_OF_RECOVERY: [Row; 3] = [
     (CoreBug::RefusedUpperIsDone, "resumption", "a Secondary calls requests done that it does not carry out"),
 ];
 
+/// Those of [handing a session over](hand_over), found by seeds of that kind.
+pub const BUGS_OF_HAND_OVER: [Row; 3] = [
+    (
+        CoreBug::OpenEpochForgotten,
+        "hand-over",
+        "the next daemon does not know what came of the peer since its last barrier",
+    ),
+    (CoreBug::SequenceForgotten, "hand-over", "packets of the next daemon are numbered from the beginning"),
+    (
+        CoreBug::UnreadForgotten,
+        "hand-over",
+        "what had arrived and was not yet read is lost with the old daemon",
+    ),
+];
+
 /// A bug that is found.
 #[derive(Clone, Copy, Debug)]
 pub struct Planted {
@@ -221,7 +236,7 @@ pub struct Planted {
 
 /// All that are found.
 pub fn all() -> Vec<Planted> {
-    let kinds: [(&[Row], u64); 8] = [
+    let kinds: [(&[Row], u64); 9] = [
         (&BUGS, 0),
         (&BUGS_OF_TWO, two_primaries::FIRST_SEED),
         (&BUGS_OF_TROUBLE, administered::FIRST_SEED),
@@ -230,6 +245,7 @@ pub fn all() -> Vec<Planted> {
         (&BUGS_OF_GROWTH, growth::FIRST_SEED),
         (&BUGS_OF_THIN, thin::FIRST_SEED),
         (&BUGS_OF_RECOVERY, recovery::FIRST_SEED),
+        (&BUGS_OF_HAND_OVER, hand_over::FIRST_SEED),
     ];
     let bugs = kinds.into_iter().flat_map(|(bugs, first)| bugs.iter().map(move |bug| (*bug, first)));
     bugs.map(|((bug, place, what), first_seed)| Planted { bug, place, what, first_seed }).collect()

@@ -69,6 +69,13 @@ pub(crate) struct Held {
     met: bool,
 }
 
+impl Held {
+    /// Nothing was under way, and the other node has nothing of its own.
+    pub(crate) fn nothing() -> Held {
+        Held::default()
+    }
+}
+
 impl Recovery {
     fn draw(dice: &mut Prng) -> Recovery {
         let other = dice.pick(&[Other::Waits, Other::Waits, Other::TakesOver, Other::TakesOverForAWhile]);
@@ -152,7 +159,7 @@ impl Cluster {
         !(known(others.current) || known(others.bitmap) || others.history.into_iter().any(known))
     }
 
-    fn generations(&self, node: usize, volume: usize) -> Option<GenerationSet> {
+    pub(crate) fn generations(&self, node: usize, volume: usize) -> Option<GenerationSet> {
         let disks = &self.nodes[node].volumes[volume];
         let block = disks.image.load(disks.meta_area()).ok()?.super_block;
         let record = if block.format == Format::V08 { 0 } else { 1 - node };

@@ -171,8 +171,7 @@ impl Cluster {
                 let bytes = Some(self.nodes[node].volumes[usize::from(volume.0)].image.device_bytes());
                 self.post(node, 0, Event::DiskMeasured { volume, bytes });
             }
-            // Nobody asks for it.
-            Command::HandedOver { .. } => {}
+            Command::HandedOver { data, control, state } => self.handed_over(node, (data, control), &state),
             Command::CloseDisk { volume } => self.note(Some(node), "close-disk", format_args!("{volume}")),
             Command::Reply { ticket, result } => self.replied(node, ticket, &result),
             Command::Notify(_) => {}
@@ -432,6 +431,9 @@ impl Cluster {
         while self.failure.is_none() {
             let Some(daemon) = self.nodes[node].daemon.as_mut() else { return };
             let Some(endpoint) = daemon.sockets.get_mut(&socket) else { return };
+            if !daemon.handing.reads(endpoint) {
+                return;
+            }
             match next_frame(endpoint) {
                 Ok(None) => return,
                 Ok(Some((_, Some(tags)))) if !endpoint.is_intact(&tags) => {
@@ -462,7 +464,7 @@ impl Cluster {
         }
     }
 
-    fn close(&mut self, node: usize, socket: SocketId) {
+    pub(crate) fn close(&mut self, node: usize, socket: SocketId) {
         self.note(Some(node), "close", format_args!("{socket}"));
         let Some(endpoint) = self.daemon(node).sockets.remove(&socket.0) else { return };
         self.agreement.is_over(node);

@@ -9,6 +9,7 @@
 
 use super::clock::SECOND;
 use super::cluster::Cluster;
+use super::hand_over;
 use super::node::Step;
 use super::prng::Prng;
 use super::setup::Setup;
@@ -29,7 +30,7 @@ const PATIENCE: u64 = 100 * SECOND;
 
 /// It is a seed of this kind.
 pub(crate) fn is_wanted(seed: u64) -> bool {
-    SEEDS.contains(&seed)
+    SEEDS.contains(&seed) || hand_over::has_two_primaries(seed)
 }
 
 impl Setup {

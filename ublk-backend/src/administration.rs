@@ -40,6 +40,15 @@ pub(crate) enum Answer {
     Generation(Option<Box<GenerationStatus>>),
 }
 
+/// What clients connect to.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    /// The control socket, listening.
+    pub(crate) control: UnixListener,
+    /// Who may open those of the volumes.
+    pub(crate) access: SocketAccess,
+}
+
 /// The control plane's memory.
 #[derive(Debug)]
 pub(crate) struct Administration {
@@ -49,7 +58,7 @@ pub(crate) struct Administration {
     pub(crate) logger: Logger,
     pub(crate) facts: RefCell<Configuration>,
     pub(crate) devices: BlockDevices,
-    sockets: SocketAccess,
+    pub(crate) sockets: Sockets,
     journal: RefCell<Journal>,
     dependencies: ResyncDependencies,
     waiting: RefCell<BTreeMap<u32, oneshot::Sender<Answer>>>,
@@ -61,8 +70,6 @@ pub(crate) struct Administration {
     /// The session that was given away for another program.
     session: RefCell<Option<Option<Box<HandedSession>>>>,
     session_given: Notify,
-    /// Where clients connect.
-    pub(crate) listener: UnixListener,
 }
 
 impl Administration {
@@ -74,8 +81,7 @@ impl Administration {
         logger: Logger,
         journal: Journal,
         devices: BlockDevices,
-        listener: UnixListener,
-        sockets: SocketAccess,
+        sockets: Sockets,
     ) -> Administration {
         let run_dir = Rc::new(run_dir);
         let dependencies = ResyncDependencies::new(Rc::clone(&run_dir), data.clone());
@@ -95,7 +101,6 @@ impl Administration {
             drained: Notify::new(),
             session: RefCell::default(),
             session_given: Notify::new(),
-            listener,
         }
     }
 
@@ -425,7 +430,7 @@ impl Administration {
         let name = nbd_name(&self.resource, volume);
         let path = self.run_dir.file(&name);
         let bound = self.run_dir.bind(&name).and_then(|listener| {
-            self.sockets.apply(&path)?;
+            self.sockets.access.apply(&path)?;
             Ok(listener)
         });
         let listener = bound.map_err(|e| {

@@ -1,6 +1,6 @@
 //! Putting the daemon together: run directory, log, data thread, journal, control socket; and taking it apart again.
 
-use crate::administration::{checked_options, Administration};
+use crate::administration::{checked_options, Administration, Sockets};
 use crate::block_devices::BlockDevices;
 use crate::control_socket::ControlSocket;
 use crate::digest;
@@ -92,10 +92,10 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     );
     let (volumes, connections) = (Vec::new(), Vec::new());
     let facts = Configuration { resource: resource.to_owned(), node_id: node, options, volumes, connections };
-    let kept = listener.try_clone().map_err(|e| file_failed("control socket", &e))?;
+    let control_socket = listener.try_clone().map_err(|e| file_failed("control socket", &e))?;
+    let sockets = Sockets { control: control_socket, access: settings.socket };
     let (to_data, log) = (data.clone(), logger.clone());
-    let administration =
-        Administration::new(facts, run_dir, to_data, log, journal, devices, kept, settings.socket);
+    let administration = Administration::new(facts, run_dir, to_data, log, journal, devices, sockets);
     let control = async {
         let administration = Rc::new(administration);
         administration.follow_auto_promote();

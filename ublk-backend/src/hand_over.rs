@@ -165,7 +165,7 @@ pub(crate) async fn become_program(
     let said = format!("Becoming {} after {:?} of draining.", program.to_string_lossy(), begun.elapsed());
     administration.logger.say(Level::Info, "upgrade", &administration.resource, said);
     administration.logger.finish();
-    let why = match leave(administration.listener.as_raw_fd(), session.as_deref()) {
+    let why = match leave(administration.sockets.control.as_raw_fd(), session.as_deref()) {
         Ok(left) => execute(&program, left.as_raw_fd()),
         Err(e) => e,
     };

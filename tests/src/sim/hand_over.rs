@@ -1,5 +1,5 @@
 //! Another kind of run: daemons make way for the next one in the middle of everything, and hand it their session
-//! (decision 0040). Its seeds begin at [`FIRST_SEED`], so that it takes no dice from the others. Of four, one is without
+//! (decision 0037). Its seeds begin at [`FIRST_SEED`], so that it takes no dice from the others. Of four, one is without
 //! faults, one is [administered](super::administered), and one has [two Primaries](super::two_primaries).
 //!
 //! A daemon does what the real one does: its users wait, it becomes Secondary if it was Primary, reads no more of its data

@@ -6,6 +6,7 @@ use crate::commands::{Argument, Verb};
 use crate::fault::{Fault, EXIT_TROUBLE};
 use crate::lock::MinorLock;
 use crate::rundir::{run_dir_path, RunDir};
+use crate::spawn;
 use drbd_core::control::{Done, Request};
 use drbd_core::ids::NodeId;
 use drbd_core::refusal::{Reason, Refusal};
@@ -50,7 +51,12 @@ fn daemon_of(line: &CommandLine, run_dir: Option<&RunDir>) -> Result<Option<Clie
         Some(resource) => match Client::connect_patiently(run_dir, &resource) {
             Ok(client) => return Ok(Some(client)),
             Err(NoClient::Trouble(fault)) => return Err(fault),
-            Err(NoClient::NotConfigured(info)) => info,
+            Err(NoClient::NotConfigured(info)) => {
+                if line.command.verb == Verb::Down {
+                    release_left(&resource, &info);
+                }
+                info
+            }
         },
     };
     if is_content_with_nothing(line.command.verb, run_dir) {
@@ -79,12 +85,22 @@ fn is_anything_configured(run_dir: Option<&RunDir>) -> bool {
         .any(|name| !matches!(Client::connect(run_dir, name), Err(NoClient::NotConfigured(_))))
 }
 
+/// `info` says that a daemon died and none came in its place: what waits in its block devices would wait for ever.
+fn release_left(resource: &str, info: &str) {
+    if !info.is_empty() {
+        spawn::release(resource);
+    }
+}
+
 fn down_all(run_dir: Option<&RunDir>) -> Result<(), Fault> {
     let mut faults: Option<Fault> = None;
     for resource in run_dir.map(RunDir::resources).unwrap_or_default() {
         let ended = match Client::connect_patiently(run_dir, &resource) {
             Ok(mut client) => client.ask(&resource, Request::Down).map(|done| say(&resource, &done)),
-            Err(NoClient::NotConfigured(_)) => Ok(()),
+            Err(NoClient::NotConfigured(info)) => {
+                release_left(&resource, &info);
+                Ok(())
+            }
             Err(NoClient::Trouble(fault)) => Err(fault),
         };
         if let Err(fault) = ended {

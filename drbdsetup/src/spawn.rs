@@ -91,6 +91,13 @@ fn find_daemon() -> Result<PathBuf, Fault> {
     })
 }
 
+/// Has the daemon's binary let go of what a daemon that is gone for good left in the kernel. Where it cannot, that stays.
+pub fn release(resource: &str) {
+    if let Ok(binary) = find_daemon() {
+        let _ = Command::new(binary).args(["release", resource]).stdin(Stdio::null()).status();
+    }
+}
+
 /// The daemon's stderr outlives us, so it is a file in the run directory rather than a pipe.
 fn open_log(run_dir: &RunDir, resource: &str) -> Result<(File, String, u64), Fault> {
     let name = format!("{resource}.log");

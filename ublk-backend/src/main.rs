@@ -74,7 +74,7 @@ fn command_line() -> Command {
     let formats = Command::new("formats").about("Say what this program reads of what other versions wrote");
     let supervise = Command::new("supervise")
         .about("Run the daemon and start it again when it dies")
-        .arg(resource)
+        .arg(resource.clone())
         .arg(node)
         .arg(options)
         .arg(
@@ -83,6 +83,9 @@ fn command_line() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Keep it down when it dies (as UDRBD_RESTART=no)"),
         );
+    let release = Command::new("release")
+        .about("Let go of the block devices that a daemon left which nobody starts again")
+        .arg(resource);
     Command::new("udrbd")
         .version(env!("CARGO_PKG_VERSION"))
         .about("The daemon of one replicated resource; drbdsetup new-resource starts it")
@@ -91,6 +94,7 @@ fn command_line() -> Command {
         .subcommand(supervise)
         .subcommand(upgrade)
         .subcommand(formats)
+        .subcommand(release)
 }
 
 fn main() -> ExitCode {
@@ -106,6 +110,10 @@ fn main() -> ExitCode {
         Some(("supervise", matches)) => supervise_resource(matches),
         Some(("upgrade", matches)) => upgrade_resource(text(matches, "resource")),
         Some(("formats", _)) => say_formats(),
+        Some(("release", matches)) => {
+            release_unserved(text(matches, "resource"));
+            ExitCode::SUCCESS
+        }
         Some((_, matches)) => run_resource(matches),
         None => ExitCode::from(EXIT_TROUBLE),
     }
@@ -165,12 +173,16 @@ fn supervise_resource(matches: &ArgMatches) -> ExitCode {
         }
     };
     let code = supervise::supervise(resource, &arguments, restart, &log);
-    // Nobody serves them any more, unless an administrator was quicker than we.
+    release_unserved(resource);
+    code
+}
+
+/// Nobody serves a resource's devices any more, unless an administrator was quicker than we.
+fn release_unserved(resource: &str) {
     let path = run_dir::RunDir::path_for_this_user();
     if let Ok(run_dir) = path.and_then(|path| run_dir::RunDir::open(&path)) {
         if !run_dir.is_alive(resource) {
             release_left(resource, &run_dir.file("."));
         }
     }
-    code
 }

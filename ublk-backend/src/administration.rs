@@ -26,6 +26,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::sync::{oneshot, Notify};
 
 mod for_engine;
@@ -66,6 +67,8 @@ pub(crate) struct Administration {
     next_ticket: Cell<u32>,
     /// The resource is gone: the process ends.
     pub(crate) ended: Notify,
+    /// This process is about to be another program: nothing is changed any more.
+    pub(crate) becoming: Cell<bool>,
     /// No request of a front end is under way, as was asked for.
     pub(crate) drained: Notify,
     /// The session that was given away for another program.
@@ -99,6 +102,7 @@ impl Administration {
             waiting: RefCell::default(),
             next_ticket: Cell::new(1),
             ended: Notify::new(),
+            becoming: Cell::new(false),
             drained: Notify::new(),
             session: RefCell::default(),
             session_given: Notify::new(),
@@ -132,11 +136,11 @@ impl Administration {
         self.session_given.notify_one();
     }
 
-    /// Gives the session away, once it is at rest.
-    pub(crate) async fn give_session(&self, within_ms: u64) -> Result<Option<Box<HandedSession>>, Refusal> {
-        self.ask_engine(AdminRequest::HandOver { within_ms }).await?;
-        self.session_given.notified().await;
-        Ok(self.session.take().flatten())
+    /// Gives the session away, once it is at rest. `None`: its sockets did not come to rest in that time, or were lost.
+    pub(crate) async fn give_session(&self, within: Duration) -> Result<Option<Box<HandedSession>>, Refusal> {
+        self.ask_engine(AdminRequest::HandOver { within_ms: within.as_millis() as u64 }).await?;
+        let given = tokio::time::timeout(within, self.session_given.notified()).await;
+        Ok(given.ok().and_then(|()| self.session.take().flatten()))
     }
 
     /// Goes on with a session that another program gave away.
@@ -203,6 +207,10 @@ impl Administration {
         let request = checked(request)?;
         if let Some(answer) = self.query(&request).await {
             return answer;
+        }
+        if self.becoming.get() {
+            let info = "the daemon is becoming another program; ask that one in a moment";
+            return Err(Refusal::because(Reason::InTransientState, info));
         }
         let facts = self.facts.borrow().clone();
         self.devices.before(&request, &facts).await?;

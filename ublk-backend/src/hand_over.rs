@@ -16,7 +16,7 @@ use drbd_core::refusal::{Reason, Refusal};
 use drbd_core::states::{DiskState, Role};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use serde::{Deserialize, Serialize};
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -141,6 +141,7 @@ pub(crate) async fn become_program(
     judge(&formats_of(&program).await?)?;
     would_be_primary_again(administration).await?;
     let begun = std::time::Instant::now();
+    administration.becoming.set(true);
     administration.data.send(ToData::Hold(true));
     let drained = tokio::time::timeout(DRAIN_PATIENCE, administration.drained.notified()).await;
     let outcome = match drained {
@@ -152,9 +153,10 @@ pub(crate) async fn become_program(
     if let Err(refusal) = outcome {
         administration.devices.hold(false);
         administration.data.send(ToData::Hold(false));
+        administration.becoming.set(false);
         return Err(refusal);
     }
-    let session = match administration.give_session(SESSION_PATIENCE.as_millis() as u64).await {
+    let session = match administration.give_session(SESSION_PATIENCE).await {
         Ok(session) => session,
         Err(refusal) => {
             let text = format!("The next program has to connect again: {refusal}");
@@ -244,13 +246,18 @@ fn leave(listener: RawFd, session: Option<&HandedSession>) -> std::io::Result<Ow
 
 /// The error, if there is one.
 fn execute(program: &CString, left: RawFd) -> std::io::Error {
-    std::env::set_var(VARIABLE, left.to_string());
+    // Other threads may look at the environment: it is handed over, not changed.
+    let variable = |(name, value): (OsString, OsString)| {
+        CString::new([name.into_vec(), b"=".to_vec(), value.into_vec()].concat()).unwrap_or_default()
+    };
+    let left = (OsString::from(VARIABLE), OsString::from(left.to_string()));
+    let environment: Vec<CString> = std::env::vars_os().chain([left]).map(variable).collect();
     let arguments = std::env::args_os().map(|a| CString::new(a.into_vec()).unwrap_or_default());
     let mut arguments: Vec<CString> = arguments.collect();
     if !arguments.iter().any(|a| a.as_c_str() == c"--recover") {
         arguments.push(c"--recover".to_owned());
     }
-    let Err(why) = nix::unistd::execv(program, &arguments);
+    let Err(why) = nix::unistd::execve(program, &arguments, &environment);
     why.into()
 }
 

@@ -278,7 +278,7 @@ impl Resource {
             AdminRequest::HandOver { within_ms } => return self.ask_hand_over(ticket, within_ms, out),
             AdminRequest::TakeBack => Ok(done(false)),
             AdminRequest::AdoptSession { peer, data, control, state } => {
-                self.adopt_session((peer, data, control), *state, out)
+                self.adopt_session((peer, data, control), &state, out)
             }
         };
         self.reply(ticket, result, out);

@@ -314,7 +314,7 @@ impl Resource {
     pub(super) fn adopt_session(
         &mut self,
         (peer, data, control): (NodeId, SocketId, SocketId),
-        state: SessionState,
+        state: &SessionState,
         out: &mut Vec<Command>,
     ) -> Result<Done, Refusal> {
         // Whatever becomes of the session: users may wait for this node to be Primary again.
@@ -323,7 +323,7 @@ impl Resource {
                 self.devices[d].overtaken = true;
             }
         }
-        if let Some(why) = self.does_not_fit(peer, &state) {
+        if let Some(why) = self.does_not_fit(peer, state) {
             return Err(Refusal::because(Reason::InvalidRequest, why));
         }
         let now = self.now;
@@ -451,7 +451,7 @@ impl Resource {
         if !as_good {
             return Some(format!("has a disk that is {}, and was {}", device.disk, volume.disk));
         }
-        let Some(backing) = device.backing.as_deref() else { return None };
+        let backing = device.backing.as_deref()?;
         let generation = self.generations(d).map(|set| [set.current, set.bitmap]);
         let bits = self.out_of_sync_bits(d);
         if device.size != volume.size {

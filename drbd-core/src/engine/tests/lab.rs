@@ -568,7 +568,7 @@ impl Lab {
                     None => node.running_handlers.push(handler),
                 }
             }
-            Command::HandedOver { data, control, state } => self.handed_over(n, (data, control), *state),
+            Command::HandedOver { data, control, state } => self.handed_over(n, (data, control), &state),
             Command::CloseDisk { .. } => node.disk_closed = true,
             Command::Reply { ticket, result } => {
                 let result = result.map(|_| ()).map_err(|refusal| *refusal);

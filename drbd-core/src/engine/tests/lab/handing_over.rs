@@ -65,7 +65,7 @@ impl Lab {
         Ok(handed)
     }
 
-    pub(super) fn handed_over(&mut self, n: usize, sockets: (SocketId, SocketId), state: SessionState) {
+    pub(super) fn handed_over(&mut self, n: usize, sockets: (SocketId, SocketId), state: &SessionState) {
         self.unread.sockets.extend([sockets.0, sockets.1]);
         let state = SessionState::decode(&state.encode()).expect("what was just written");
         assert!(self.unread.given.replace((n, Handed { sockets, state })).is_none());

@@ -236,8 +236,10 @@ impl Cluster {
         let open = self.network.blocked(0, 1).max(self.network.blocked(1, 0)) <= now;
         let well = self.nodes.iter().flat_map(|n| &n.volumes).all(|volume| {
             [Some(&volume.data), volume.meta.as_ref()].into_iter().flatten().all(|disk| {
-                let busy_until = disk.stalled_until.max(disk.full_until).max(disk.meta_full_until);
-                disk.errors_per_mille == 0 && busy_until + CALM <= now
+                // Space is looked for every three seconds.
+                let full_until = disk.full_until.max(disk.meta_full_until) + 4 * SECOND;
+                let busy_until = full_until.max(disk.stalled_until + CALM);
+                disk.errors_per_mille == 0 && busy_until <= now
             })
         });
         let calm = at + CALM <= now && in_sync && peer_stays && !suspended && open && well;

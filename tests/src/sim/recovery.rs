@@ -190,7 +190,10 @@ impl Cluster {
         }
         // A peer without its disk cannot tell.
         let told = |c: Claims| c.replication != ReplicationState::Off && c.peer_disk.has_data();
-        let met = (0..self.sizes.len()).any(|v| self.claims(node, v).is_some_and(told));
+        // One of them may not have noticed yet that they parted.
+        let knows = |c: Claims| c.replication != ReplicationState::Off;
+        let met = (0..self.sizes.len())
+            .any(|v| self.claims(node, v).is_some_and(told) && self.claims(1 - node, v).is_some_and(knows));
         if let Some(held) = &mut self.nodes[node].held {
             held.met = met;
         }

@@ -21,7 +21,7 @@ use drbd_core::config::FencingPolicy;
 use drbd_core::engine::generation::{GenerationSet, ROLE_BIT};
 use drbd_core::engine::Event;
 use drbd_core::metadata::Format;
-use drbd_core::refusal::Refusal;
+use drbd_core::refusal::{Reason, Refusal};
 use drbd_core::states::{DiskState, ReplicationState};
 use std::ops::Range;
 
@@ -209,7 +209,9 @@ impl Cluster {
             self.fail("recovery", text);
             return;
         }
-        if let Some(refusal) = refusal.filter(|_| !self.may_be_refused(node, held.other_ahead)) {
+        // Somebody may want it Secondary.
+        let unasked = refusal.filter(|refusal| refusal.reason != Reason::Interrupted);
+        if let Some(refusal) = unasked.filter(|_| !self.may_be_refused(node, held.other_ahead)) {
             let state = self.describe_claims();
             self.fail(
                 "recovery",

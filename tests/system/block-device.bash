@@ -111,13 +111,16 @@ kill_daemon() {
 
 shorter_than() { awk 'BEGIN { for (i = 2; i < ARGC; i++) if (ARGV[i] > ARGV[1]) exit 1 }' "$@"; }
 
-# upgrade N: to version 0.1.N, and what that was for who writes.
+served_after() { alpha "grep -c 'serves node 0 after udrbd' /run/drbd/r0.log || true"; }
+
+# upgrade: to a program just installed, and what that was for who writes.
 upgrade() {
-	local line
-	line=$(alpha "install -m 755 /share/udrbd-$1 /usr/local/sbin/udrbd.new && mv /usr/local/sbin/udrbd.new /usr/local/sbin/udrbd
-		udrbd upgrade r0 > /share/upgrade.said 2>&1 || cat /share/upgrade.said; wc -l < /share/pulse" | tail -1)
+	local line before
+	before=$(served_after)
+	line=$(alpha "install -m 755 /share/target/release/udrbd /usr/local/sbin/udrbd.new && mv /usr/local/sbin/udrbd.new /usr/local/sbin/udrbd
+		udrbd upgrade r0 > /share/upgrade.said 2>&1 || true; wc -l < /share/pulse" | tail -1)
 	cat "$share/upgrade.said"
-	grep -q -- "-> udrbd 0.1.$1 in" "$share/upgrade.said" || die "no upgrade to 0.1.$1"
+	[ "$(served_after)" = $((before + 1)) ] || die "no upgrade"
 	wait_for 40 "writes go on after an upgrade" goes_on "$line"
 	pauses+=("$(pause_of $((line > 50 ? line - 50 : 1)))")
 	wait_for 40 "in sync after an upgrade" is_in_sync
@@ -126,9 +129,6 @@ upgrade() {
 
 mkdir -p "$share"
 cp "$work/pulse.py" "$share/"
-# The same program under the name of another version.
-cp "$programs/udrbd" "$share/udrbd-0"
-sed 's/udrbd 0\.1\.0/udrbd 0.1.9/g' "$programs/udrbd" > "$share/udrbd-9"
 truncate -s $((large + (1 << 20))) "$work/alpha.img" "$work/bravo.img"
 cat > "$share/r0.res" << END
 global { usage-count no; }
@@ -186,7 +186,7 @@ connections() { grep -c 'conn( .* -> Connected' "$work/bravo/run/r0.log"; }
 before=$(connections)
 for ((n = 0; n < upgrades; n++)); do
 	sleep 1
-	upgrade $((n % 2 ? 0 : 9))
+	upgrade
 done
 echo "  pauses: ${pauses[*]} s"
 expect "each pause was shorter than $upgrade_max_s s" shorter_than "$upgrade_max_s" "${pauses[@]}"

@@ -23,13 +23,15 @@ use drbd_core::engine::{Level, Resource};
 use drbd_core::ids::NodeId;
 use drbd_core::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{signal, SignalKind};
 
+/// So long a daemon that ends may keep its port: a little longer than its sockets linger.
+const PORT_PATIENCE: Duration = Duration::from_millis(2500);
 /// So long clients wait for the role of a daemon that died to be taken up again. A handler may ask us something then.
 const ROLE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -162,7 +164,7 @@ fn block_devices(
 /// The port and TLS of the NBD server.
 fn reach(resource: &str, settings: &NbdSettings, data: &DataPlane, logger: &Logger) -> Result<Reach, String> {
     let port = settings.listen.map(|address| {
-        let listening = TcpListener::bind(address)
+        let listening = bind_soon(address)
             .and_then(|port| port.set_nonblocking(true).map(|()| port))
             .map_err(|e| format!("the NBD server cannot listen at {address} (UDRBD_NBD_LISTEN): {e}."))?;
         let text = format!("The NBD server listens at {address}.");
@@ -180,6 +182,19 @@ fn reach(resource: &str, settings: &NbdSettings, data: &DataPlane, logger: &Logg
         logger.say(Level::Warning, "nbd-open", resource, text);
     }
     Ok(Reach { resource: resource.to_owned(), port, tls: settings.tls, worker })
+}
+
+/// A daemon that was taken down a moment ago may still be saying good-bye to its peer, and have the port.
+fn bind_soon(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let until = Instant::now() + PORT_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// Takes up what the last daemon was told. What cannot be done is logged; the rest goes on. A session that it gave away

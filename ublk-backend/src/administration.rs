@@ -69,11 +69,8 @@ pub(crate) struct Administration {
     pub(crate) ended: Notify,
     /// This process is about to be another program: nothing is changed any more.
     pub(crate) becoming: Cell<bool>,
-    /// No request of a front end is under way, as was asked for.
-    pub(crate) drained: Notify,
-    /// The session that was given away for another program.
-    session: RefCell<Option<Option<Box<HandedSession>>>>,
-    session_given: Notify,
+    /// Who waits for the session that is given away for another program.
+    session_taker: RefCell<Option<oneshot::Sender<Option<Box<HandedSession>>>>>,
 }
 
 impl Administration {
@@ -103,9 +100,7 @@ impl Administration {
             next_ticket: Cell::new(1),
             ended: Notify::new(),
             becoming: Cell::new(false),
-            drained: Notify::new(),
-            session: RefCell::default(),
-            session_given: Notify::new(),
+            session_taker: RefCell::default(),
         }
     }
 
@@ -132,15 +127,18 @@ impl Administration {
 
     /// A session was given away, or lost.
     pub(crate) fn handed_over(&self, session: Option<Box<HandedSession>>) {
-        self.session.replace(Some(session));
-        self.session_given.notify_one();
+        if let Some(taker) = self.session_taker.take() {
+            let _ = taker.send(session);
+        }
     }
 
     /// Gives the session away, once it is at rest. `None`: its sockets did not come to rest in that time, or were lost.
     pub(crate) async fn give_session(&self, within: Duration) -> Result<Option<Box<HandedSession>>, Refusal> {
+        let (taker, given) = oneshot::channel();
+        self.session_taker.replace(Some(taker));
         self.ask_engine(AdminRequest::HandOver { within_ms: within.as_millis() as u64 }).await?;
-        let given = tokio::time::timeout(within, self.session_given.notified()).await;
-        Ok(given.ok().and_then(|()| self.session.take().flatten()))
+        let given = tokio::time::timeout(within, given).await;
+        Ok(given.ok().and_then(Result::ok).flatten())
     }
 
     /// Goes on with a session that another program gave away.

@@ -107,7 +107,6 @@ impl ControlSocket {
                 }
                 ToControl::KernelLeft(volume) => self.administration.devices.left(volume),
                 ToControl::HandedOver(session) => self.administration.handed_over(session),
-                ToControl::Drained => self.administration.drained.notify_one(),
                 ToControl::Promote => {
                     tokio::task::spawn_local(auto_promotion::promote(Rc::clone(&self.administration)));
                 }

@@ -97,9 +97,10 @@ enum OnReply {
 }
 
 /// How far holding requests back is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 enum Holding {
-    Draining,
+    /// Who asked is told when nothing is under way.
+    Draining(tokio::sync::oneshot::Sender<()>),
     Drained,
 }
 
@@ -123,7 +124,7 @@ pub(crate) struct DataLoop {
     ublk: UblkQueues,
     uppers: UpperTable,
     promotion: AwaitingPromotion,
-    /// Requests of front ends are held back; who asked is told when none is under way.
+    /// Requests of front ends are held back.
     holding: Option<Holding>,
     /// Given away, and its sockets are not at rest yet.
     leaving: Option<Leaving>,
@@ -475,7 +476,7 @@ impl DataLoop {
                 ToData::ServeKernel { volume, socket } => {
                     self.nbd.serve_kernel(volume, socket, &mut self.ring, &mut self.pools);
                 }
-                ToData::Hold(held) => self.hold(held),
+                ToData::Hold(tell) => self.hold(tell),
                 ToData::AutoPromote(on) => self.promotion.wanted = on,
                 ToData::Promoted(done) => self.settle_promotion(done),
                 ToData::ServeUblk(device) => self.ublk.serve(*device, &mut self.ring),

@@ -142,17 +142,17 @@ pub(crate) async fn become_program(
     would_be_primary_again(administration).await?;
     let begun = std::time::Instant::now();
     administration.becoming.set(true);
-    administration.data.send(ToData::Hold(true));
-    let drained = tokio::time::timeout(DRAIN_PATIENCE, administration.drained.notified()).await;
-    let outcome = match drained {
-        Err(_) => {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    administration.data.send(ToData::Hold(Some(tell)));
+    let outcome = match tokio::time::timeout(DRAIN_PATIENCE, told).await {
+        Err(_) | Ok(Err(_)) => {
             Err(refused(format!("requests under way did not end within {} s", DRAIN_PATIENCE.as_secs())))
         }
-        Ok(()) => step_down(administration).await,
+        Ok(Ok(())) => step_down(administration).await,
     };
     if let Err(refusal) = outcome {
         administration.devices.hold(false);
-        administration.data.send(ToData::Hold(false));
+        administration.data.send(ToData::Hold(None));
         administration.becoming.set(false);
         return Err(refusal);
     }

@@ -17,6 +17,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 
 /// Notifications under way to the control plane; when it falls further behind, subscribers start afresh.
 const NOTIFICATIONS_MAX: usize = 16 << 10;
@@ -104,8 +105,8 @@ pub(crate) enum ToData {
     },
     /// Serve a ublk device.
     ServeUblk(Box<OpenDevice>),
-    /// Whether requests of front ends are held back. When those under way have ended: [`ToControl::Drained`].
-    Hold(bool),
+    /// Hold requests of front ends back; answered when those under way have ended. `None`: not any more.
+    Hold(Option<oneshot::Sender<()>>),
     /// Whether a write to a Secondary's block device asks for the promotion.
     AutoPromote(bool),
     /// A promotion that a write asked for was carried out, or not.
@@ -178,8 +179,6 @@ pub(crate) enum ToControl {
     },
     /// This host's kernel has no connection to a volume any more.
     KernelLeft(VolumeNumber),
-    /// Requests are held back, and none is under way any more.
-    Drained,
     /// A session was given away, with its sockets; `None`: they were lost on the way.
     HandedOver(Option<Box<HandedSession>>),
     /// A write waits for the promotion. To be answered with [`ToData::Promoted`].

@@ -116,6 +116,7 @@ impl PeerLinks {
         if unread.is_empty() {
             stream.arm(ring, None);
         } else if !stream.preload(unread) {
+            stream.close(pools);
             return None;
         }
         // Numbers are never reused: the upper bits count, the lower eight are the slot.

@@ -8,6 +8,7 @@ use crate::frontend::{nbd, Asker, Gate, StatusContext, StatusRun, Waiting};
 use crate::mailbox::ToControl;
 use drbd_core::engine::{Event, RequestLimits, Resource, UpperResult};
 use drbd_core::ids::{PayloadId, Sector, UpperTag, VolumeNumber};
+use tokio::sync::oneshot::Sender;
 
 impl DataLoop {
     /// Hands over requests until the session has no complete one left.
@@ -26,16 +27,18 @@ impl DataLoop {
 
     /// Holds requests of front ends back, or not any more. Clients of sockets are sent away: what they have open would keep
     /// this node from stepping down.
-    pub(super) fn hold(&mut self, held: bool) {
-        self.holding = held.then_some(Holding::Draining);
-        self.nbd.hold(held, &mut self.pools);
+    pub(super) fn hold(&mut self, tell: Option<Sender<()>>) {
+        self.nbd.hold(tell.is_some(), &mut self.pools);
+        self.holding = tell.map(Holding::Draining);
     }
 
     pub(super) fn look_at_holding(&mut self) {
         let at_rest = self.uppers.is_empty() && self.promotion.is_empty() && self.nbd.has_no_clients();
-        if self.holding == Some(Holding::Draining) && at_rest {
+        if let Some(Holding::Draining(tell)) =
+            self.holding.take_if(|h| at_rest && matches!(h, Holding::Draining(_)))
+        {
             self.holding = Some(Holding::Drained);
-            self.control.send(ToControl::Drained);
+            let _ = tell.send(());
         }
     }
 

@@ -402,8 +402,8 @@ impl Keeper {
             return Ok(false);
         }
         self.claim = None;
-        self.driver.remove()?;
-        if let Err(why) = self.make(size) {
+        if let Err(why) = self.driver.remove().and_then(|()| self.make(size)) {
+            // The old one was made read-only, and is not to be trusted with a user any more.
             self.forget();
             return Err(why);
         }

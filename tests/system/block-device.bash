@@ -226,7 +226,6 @@ alpha "kill \$(cat /run/holder)"
 bytes=$(device_bytes)
 
 at "a Primary elsewhere"
-# Another parent process: one restarts its daemon five times within a minute.
 quietly alpha "drbdadm secondary r0 && drbdadm down r0 && drbdadm up r0"
 wait_for 40 "in sync" is_in_sync
 quietly alpha "drbdadm primary r0"
@@ -261,7 +260,14 @@ quietly bravo primary r0
 expect "beside a Primary a write fails" in_guest 1 "error" "dd if=/dev/zero of=/dev/drbd0 bs=4k count=1 oflag=direct"
 expect "and the log says why" alpha "grep 'auto-promote cannot' /run/drbd/r0.log"
 quietly bravo secondary r0
+kill_daemon() { alpha "was=\$(cat /run/drbd/r0.pid); kill -KILL \$was; until [ \"\$(cat /run/drbd/r0.pid)\" != \$was ]; do sleep 0.1; done"; }
+quietly kill_daemon
+wait_for 20 "in sync" is_in_sync
+expect "a Secondary's daemon that is killed comes back as one" alpha "[ \$(drbdadm role r0) = Secondary ]"
 expect "else it promotes" alpha "dd if=/dev/zero of=/dev/drbd0 bs=4k count=1 oflag=direct && [ \$(drbdadm role r0) = Primary ]"
+quietly kill_daemon
+wait_for 20 "in sync" is_in_sync
+expect "and a Primary's comes back as Primary" alpha "[ \$(drbdadm role r0) = Primary ]"
 quietly alpha "drbdadm secondary r0 && drbdsetup resource-options r0 --auto-promote=no"
 
 at "the service ends"

@@ -305,6 +305,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (17_592_216_048_646, "what one node grew by alone was clean to it, and marked for ever at the other"),
     (17_592_228_051_204, "a disk was told to hold more before that was kept, and forgot it with the power"),
     (17_592_228_053_477, "what lost its bitmap as its metadata moved over itself was marked for ever"),
+    (70_368_854_180_306, "a frozen Primary without disk sent older requests over what its peer wrote as Primary meanwhile"),
+    (549_875_814_464, "what a full disk took while frozen and out of touch its peer never got"),
 ];
 
 #[test]

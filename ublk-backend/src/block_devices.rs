@@ -7,6 +7,7 @@ use crate::frontend::choice::Kernel;
 use crate::frontend::device_identity::{DeviceOf, Place};
 use crate::log::Logger;
 use crate::mailbox::DataPlane;
+use crate::role_mark::RoleMark;
 use drbd_core::control::{Configuration, Request};
 use drbd_core::engine::Level;
 use drbd_core::ids::{Minor, Sector, VolumeNumber};
@@ -34,6 +35,9 @@ pub(crate) struct BlockDevices {
     auto_promote: Cell<bool>,
     /// Devices are not told anything for the moment.
     held: Cell<bool>,
+    role: RoleMark,
+    /// The role that the last daemon had is to be taken up yet: should this one die before, it is still the next one's.
+    role_open: Cell<bool>,
 }
 
 impl BlockDevices {
@@ -43,6 +47,7 @@ impl BlockDevices {
         kernel: Option<(Kernel, Place)>,
         data: DataPlane,
         logger: Logger,
+        role: RoleMark,
     ) -> BlockDevices {
         BlockDevices {
             resource: resource.to_owned(),
@@ -53,6 +58,8 @@ impl BlockDevices {
             shapes: RefCell::default(),
             auto_promote: Cell::new(false),
             held: Cell::new(false),
+            role,
+            role_open: Cell::new(true),
         }
     }
 
@@ -84,14 +91,23 @@ impl BlockDevices {
     pub(crate) fn device(&self, volume: VolumeNumber, size: Sector, writable: bool) {
         self.shapes.borrow_mut().insert(volume, (size, writable));
         if !self.held.get() {
+            self.keep_role();
             self.with(volume, |device| device.become_(size, writable || self.auto_promote.get()));
         }
+    }
+
+    fn keep_role(&self) {
+        if self.role_open.get() {
+            return;
+        }
+        self.role.set(self.shapes.borrow().values().any(|&(_, writable)| writable));
     }
 
     /// Keeps from the devices what changes, until it is told them at once.
     pub(crate) fn hold(&self, held: bool) {
         self.held.set(held);
         if !held {
+            self.keep_role();
             for (volume, &(size, writable)) in self.shapes.borrow().iter() {
                 self.with(*volume, |device| device.become_(size, writable || self.auto_promote.get()));
             }
@@ -136,13 +152,10 @@ impl BlockDevices {
         self.devices.borrow().get(&volume).and_then(BlockDevice::waiting_size)
     }
 
-    /// Requests wait in a device that a daemon left behind as Primary.
-    pub(crate) fn was_primary(&self) -> bool {
-        self.devices.borrow().values().any(|device| device.was_primary)
-    }
-
     /// What waits goes on, in whatever role this node is now.
     pub(crate) fn resume(&self) {
+        self.role_open.set(false);
+        self.keep_role();
         self.devices.borrow().values().for_each(BlockDevice::resume);
     }
 
@@ -204,6 +217,7 @@ impl BlockDevices {
 
     async fn detach(&self, volume: VolumeNumber) {
         self.shapes.borrow_mut().remove(&volume);
+        self.keep_role();
         let device = self.devices.borrow_mut().remove(&volume);
         if let Some(device) = device {
             if answer_to(device.detach()).await.is_none() {

@@ -15,6 +15,7 @@ use crate::hand_over;
 use crate::journal::Journal;
 use crate::log::Logger;
 use crate::mailbox::{mailbox, ControlPlane, DataPlane, HandedSession, ToControl, ToData};
+use crate::role_mark::RoleMark;
 use crate::role_recovery::take_up;
 use crate::run_dir::RunDir;
 use drbd_core::config::{OptionSet, Section};
@@ -71,7 +72,10 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     if let Some(version) = newest_protocol()? {
         engine.cap_protocol(version);
     }
-    let devices = block_devices(resource, &run_dir, &data, &logger)?;
+    let role = RoleMark::at(run_dir.file(&format!("{resource}.primary")));
+    let was_primary = recover && role.is_set();
+    role.set(was_primary);
+    let devices = block_devices(resource, &run_dir, role, &data, &logger)?;
     let settings = NbdSettings::of(resource)?;
     let reach = match reach(resource, &settings, &data, &logger) {
         // A daemon that died comes back without what it cannot have now: the peer and this host's users wait for it.
@@ -103,9 +107,13 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         administration.follow_auto_promote();
         let socket = ControlSocket::new(Rc::clone(&administration));
         let mut listening = tokio::task::spawn_local(Rc::clone(&socket).listen_to_data(from_data));
+        if was_primary {
+            // Who comes meanwhile waits until it is known whether this node is Primary again.
+            administration.data.send(ToData::Hold(Some(tokio::sync::oneshot::channel().0)));
+        }
         replay(&administration, requests, session).await;
         // Who asks meanwhile waits: what he would be told is not what it is in a moment.
-        let taking_up = tokio::task::spawn_local(take_up(Rc::clone(&administration)));
+        let taking_up = tokio::task::spawn_local(take_up(Rc::clone(&administration), was_primary));
         let _ = tokio::time::timeout(ROLE_PATIENCE, taking_up).await;
         let listener =
             tokio::net::UnixListener::from_std(listener).map_err(|e| format!("control socket: {e}."))?;
@@ -145,6 +153,7 @@ fn bind_control_socket(run_dir: &RunDir, resource: &str) -> Result<UnixListener,
 fn block_devices(
     resource: &str,
     run_dir: &RunDir,
+    role: RoleMark,
     data: &DataPlane,
     logger: &Logger,
 ) -> Result<BlockDevices, String> {
@@ -158,7 +167,7 @@ fn block_devices(
             None
         }
     };
-    Ok(BlockDevices::new(resource, kernel, data.clone(), logger.clone()))
+    Ok(BlockDevices::new(resource, kernel, data.clone(), logger.clone(), role))
 }
 
 /// The port and TLS of the NBD server.

@@ -28,6 +28,7 @@ mod peer_link;
 mod process;
 mod resync_dependencies;
 mod ring;
+mod role_mark;
 mod role_recovery;
 mod run_dir;
 mod stream;

@@ -6,6 +6,7 @@ use super::command::{Command, Level};
 use super::device::Backing;
 use super::device_size::{device_size, SizeInput};
 use super::event::AttachRequest;
+use super::generation::ROLE_BIT;
 use super::meta_jobs::{Blocks, Job, MetaJobs, Then};
 use super::planted::Bug;
 use super::resource::Resource;
@@ -99,6 +100,8 @@ impl Resource {
             return Err(Refusal::because(Reason::MetadataInvalid, info));
         }
         let was_primary = block.flags & device_flag::PRIMARY_IND != 0;
+        // What a Primary wrote itself is of a generation that says so.
+        let served_a_lost_primary = was_primary && block.current_uuid & ROLE_BIT == 0;
         // Unlike in 8.4 a frozen Primary that takes back the very disk it waited for counts as crashed, too: what its log
         // names is marked, and nobody would copy or clear that at equal generations.
         let crashed = block.flags & device_flag::CRASHED_PRIMARY != 0 || was_primary;
@@ -141,6 +144,7 @@ impl Resource {
             replayed_bits: replayed.1,
             generations_pending: 0,
             logged_for_peer: false,
+            peer_may_resend: served_a_lost_primary,
             demotion_unwritten: false,
             old_blocks_known: false,
             outrun: false,

@@ -29,6 +29,7 @@ const RULES: &[Rule] = &[
     call_primary_on_inconsistent_degraded,
     resume_log_on_connect,
     greet_attached_peer,
+    remember_a_lost_primary_without_disk,
     new_generation_when_contact_to_data_is_lost,
     new_generation_when_a_resync_may_have_ended,
     new_generation_when_diskless_peer_takes_over,
@@ -82,7 +83,8 @@ impl Resource {
         let writes_for_peer =
             !snapshot.peer_disk.has_data() && snapshot.peer_role == Role::Primary && !generation_due;
         backing.logged_for_peer |= writes_for_peer;
-        let log_counts = demoting || backing.demotion_unwritten || backing.logged_for_peer;
+        let log_counts =
+            demoting || backing.demotion_unwritten || backing.logged_for_peer || backing.peer_may_resend;
         let primary = snapshot.role == Role::Primary || log_counts;
         let mut flags = backing.super_block.flags & (device_flag::AL_DISABLED | device_flag::HAVE_QUORUM);
         set(&mut flags, device_flag::CONSISTENT, snapshot.disk.rank() > DiskState::Inconsistent.rank());
@@ -428,6 +430,24 @@ fn new_generation_when_contact_to_data_is_lost(
         } else {
             r.devices[d].generation_due = Some(GenerationDue::AtFirstRequest);
         }
+    }
+}
+
+/// See [`Backing::peer_may_resend`](super::device::Backing): it froze what it had not heard the end of.
+fn remember_a_lost_primary_without_disk(
+    r: &mut Resource,
+    d: usize,
+    old: &Snapshot,
+    new: &Snapshot,
+    _: &mut Vec<Command>,
+) {
+    let without = old.peer_role == Role::Primary && !old.peer_disk.has_data();
+    let used_here = old.is_replicating() && without && old.disk == DiskState::UpToDate;
+    let Some(backing) = r.devices[d].backing.as_deref_mut() else { return };
+    if new.is_replicating() {
+        backing.peer_may_resend = false;
+    } else if used_here {
+        backing.peer_may_resend = true;
     }
 }
 

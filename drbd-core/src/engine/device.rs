@@ -149,6 +149,9 @@ pub(super) struct Backing {
     pub(super) generations_pending: u32,
     /// Writes for a Primary without disk were logged here, and not all of their bits are on stable storage yet.
     pub(super) logged_for_peer: bool,
+    /// A Primary that used this copy for want of its own was lost: as long as this generation is current it may come back
+    /// and send here again what it froze. Kept as PRIMARY_IND.
+    pub(super) peer_may_resend: bool,
     /// A demotion has its bits yet to write: what goes out before them must still say that the log counts.
     pub(super) demotion_unwritten: bool,
     /// Where the data is older than the peer's, a bit is set: an Inconsistent disk may be read where none is.

@@ -148,6 +148,14 @@ impl Resource {
             self.admin.state_changed = true;
             return;
         };
+        if self.devices[d].generation_owed {
+            if self.suspended.fencing || self.suspended.quorum {
+                return;
+            }
+            // Out of touch what is tried is written here alone: the peer gets it by a resync.
+            self.devices[d].generation_owed = false;
+            self.begin_apart_at_once(d, out);
+        }
         let key = self.devices[d].held_completions.remove(at);
         self.requests[key].held = false;
         self.freeze.probe = Some(key);

@@ -88,11 +88,13 @@ impl GenerationSet {
     /// The data is about to be written without the peer; `random` names the new generation if there has to be one.
     /// Returns whether there is, to be written to disk before the data changes.
     ///
-    /// There has to be one as long as the bitmap counts from nothing, and where a resync from here may have ended without
-    /// this node knowing: then the peer has the current generation. The bitmap goes on counting from the resync in case
-    /// it did not end. 8.4 begins none in the second case, and the peer, once written, seems to be the only one that was.
-    pub fn begin_apart(&mut self, random: u64, primary: bool) -> bool {
-        let begins = self.bitmap == 0 || self.is_resync_from_here_open();
+    /// There has to be one as long as the bitmap counts from nothing; where a resync from here may have ended without
+    /// this node knowing: then the peer has the current generation; and where it is `known_elsewhere`: a Primary without
+    /// disk would take data written here meanwhile for that which it used, and send older requests over it. The bitmap
+    /// goes on counting in these two cases, in which 8.4 begins none: its peer, once written, seems to be the only one
+    /// that was.
+    pub fn begin_apart(&mut self, known_elsewhere: bool, random: u64, primary: bool) -> bool {
+        let begins = self.bitmap == 0 || known_elsewhere || self.is_resync_from_here_open();
         if self.bitmap == 0 {
             self.begin_new(random, primary);
         } else if begins {

@@ -43,6 +43,7 @@ impl Resource {
         // A disk that is being attached is not what the users see.
         if device.disk.has_data() && backing.super_block.current_uuid & !ROLE_BIT != set.current & !ROLE_BIT {
             device.exposed_uuid = set.current;
+            backing.peer_may_resend = false;
         }
         match record {
             Some(record) => set.store(&mut backing.super_block, record),
@@ -78,7 +79,8 @@ impl Resource {
     pub(super) fn begin_apart_at_once(&mut self, d: usize, out: &mut Vec<Command>) {
         let Some(mut set) = self.generations(d) else { return };
         let random = self.random.uuid();
-        if set.begin_apart(random, self.role == Role::Primary) {
+        let known_elsewhere = self.devices[d].backing.as_deref().is_some_and(|b| b.peer_may_resend);
+        if set.begin_apart(known_elsewhere, random, self.role == Role::Primary) {
             self.keep_new_generation(d, &set, out);
         }
     }

@@ -352,6 +352,7 @@ impl Cluster {
         let busy = daemon.waiting.is_some() || !daemon.script.is_empty();
         self.tend_suspension(node);
         self.tend_held_resyncs(node);
+        self.tend_waiting_resumption(node);
         if busy {
             self.advance(node);
             return;

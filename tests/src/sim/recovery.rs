@@ -15,14 +15,15 @@
 use super::checkers::Claims;
 use super::clock::{Time, MS, SECOND};
 use super::cluster::{Cluster, Happening};
-use super::node::{Asked, Step};
+use super::node::{Asked, Daemon, Step};
 use super::prng::Prng;
 use drbd_core::config::FencingPolicy;
 use drbd_core::engine::generation::{GenerationSet, ROLE_BIT};
-use drbd_core::engine::Event;
+use drbd_core::engine::{AdminRequest, Event};
+use drbd_core::ids::NodeId;
 use drbd_core::metadata::Format;
 use drbd_core::refusal::{Reason, Refusal};
-use drbd_core::states::{DiskState, ReplicationState};
+use drbd_core::states::{ConnectionState, DiskState, ReplicationState};
 use std::ops::Range;
 
 /// Seeds from here on are of this kind.
@@ -142,6 +143,16 @@ impl Cluster {
         }
     }
 
+    /// A resumption that waits for the peer: somebody connects to it.
+    pub(crate) fn tend_waiting_resumption(&mut self, node: usize) {
+        let waits = |d: &Daemon| matches!(d.waiting, Some((_, Step::ResumePrimary))) && d.aside.is_empty();
+        let alone = self.claims(node, 0).is_some_and(|c| c.connection == ConnectionState::StandAlone);
+        if alone && self.healed_at.is_some() && self.nodes[node].daemon.as_ref().is_some_and(waits) {
+            let (peer, tentative, discard_my_data) = (NodeId(1 - node as u8), false, false);
+            self.ask_beside(node, AdminRequest::Connect { peer, tentative, discard_my_data });
+        }
+    }
+
     /// The host is gone, or somebody takes the device away: what the kernel kept is nobody's any more.
     pub(crate) fn forget_held(&mut self, node: usize) {
         for asked in self.nodes[node].held.take().map(|held| held.asked).unwrap_or_default() {
@@ -243,9 +254,11 @@ impl Cluster {
         // Of an old dialect.
         let status = self.nodes[node].daemon.as_ref().map(|d| d.resource.status());
         let mut connections = status.iter().flat_map(|s| &s.connections);
-        let unknown =
-            connections.any(|c| c.connection.last_error.contains("cannot tell whose data is newer"));
-        other_ahead || apart || poor || others || fencing || unknown
+        let apart_for_good = ["cannot tell whose data is newer", "Unrelated data"];
+        let unknown = connections.any(|c| apart_for_good.iter().any(|t| c.connection.last_error.contains(t)));
+        // Of a promotion whose disk failed before it was answered, and came back.
+        let newer = (0..self.sizes.len()).any(|v| self.has_unknown_data(1 - node, v));
+        other_ahead || apart || poor || others || fencing || unknown || newer
     }
 
     /// A request that the kernel kept, for an engine that never heard of it.

@@ -28,7 +28,7 @@ impl DataLoop {
     /// Holds requests of front ends back, or not any more. Clients of sockets are sent away: what they have open would keep
     /// this node from stepping down.
     pub(super) fn hold(&mut self, tell: Option<Sender<()>>) {
-        self.nbd.hold(tell.is_some(), &mut self.pools);
+        self.nbd.hold(tell.is_some(), &mut self.ring, &mut self.pools);
         self.holding = tell.map(Holding::Draining);
     }
 

@@ -3,7 +3,7 @@
 //!
 //! A thread of its own keeps it: what it asks of the kernel may wait for requests that only the data plane can finish,
 //! which therefore never asks. Nothing is remembered outside of the kernel: after a crash the device is found by the
-//! identifier it was given, and whether this node was Primary by whether it may be written.
+//! identifier it was given.
 
 use super::block_driver::{BlockDriver, BlockLimits, DeviceName, Resized};
 use super::choice::Kernel;
@@ -60,8 +60,6 @@ enum Ask {
 #[derive(Debug)]
 pub(crate) struct BlockDevice {
     asks: Sender<Ask>,
-    /// It is the last daemon's, and could be written: this node was Primary.
-    pub(crate) was_primary: bool,
     waiting_size: WaitingSize,
 }
 
@@ -81,9 +79,8 @@ impl BlockDevice {
         let (asks, asked) = channel();
         let body = move || match Keeper::start(kernel, of, data, logger) {
             Ok(mut keeper) => {
-                let was_primary = keeper.held && keeper.writable;
                 let waiting_size = Arc::clone(&keeper.waiting_size);
-                let _ = tell.send(Ok(BlockDevice { asks, was_primary, waiting_size }));
+                let _ = tell.send(Ok(BlockDevice { asks, waiting_size }));
                 keeper.run(&asked);
             }
             Err(sentence) => {

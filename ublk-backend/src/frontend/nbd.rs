@@ -86,6 +86,8 @@ pub(crate) struct NbdServer {
     answer: Vec<u8>,
     /// Nothing new is taken for the moment.
     held: bool,
+    /// Where somebody knocked meanwhile.
+    knocked: Vec<u32>,
     /// Connections that have not opened anything yet, oldest first, and until when they may.
     unopened: VecDeque<(u32, Instant)>,
 }
@@ -93,19 +95,16 @@ pub(crate) struct NbdServer {
 impl NbdServer {
     /// Nothing is served yet; whoever comes by the port is told so.
     pub(crate) fn new(reach: Reach, ring: &mut Ring) -> NbdServer {
-        if let Some(port) = &reach.port {
-            let token = Source::NbdListen.token(PORT_SLOT);
-            ring.queue(token, port.as_raw_fd(), Op::Ready { write: false });
-        }
-        NbdServer { reach, ..NbdServer::default() }
+        let mut server = NbdServer { reach, ..NbdServer::default() };
+        server.listen(PORT_SLOT, ring);
+        server
     }
 
     /// Serves a volume on a listening socket.
     pub(crate) fn export(&mut self, volume: VolumeNumber, listener: UnixListener, ring: &mut Ring) {
         let slot = free_slot(&mut self.exports);
-        let token = Source::NbdListen.token(slot as u32);
-        ring.queue(token, listener.as_raw_fd(), Op::Ready { write: false });
         self.exports[slot] = Some(Export { volume, listener, size: Sector(0), closing: false });
+        self.listen(slot as u32, ring);
     }
 
     /// Serves the kernel at the other end of a socket, for whom there is neither greeting nor negotiation.
@@ -128,9 +127,14 @@ impl NbdServer {
         self.sessions.get(slot as usize).is_some_and(|s| s.as_ref().is_some_and(|s| s.kernel))
     }
 
-    /// Takes nothing new: clients are sent away, and the kernel waits.
-    pub(crate) fn hold(&mut self, held: bool, pools: &mut Pools) {
+    /// Takes nothing new: clients are sent away, and the kernel and whoever comes wait.
+    pub(crate) fn hold(&mut self, held: bool, ring: &mut Ring, pools: &mut Pools) {
         self.held = held;
+        if !held {
+            for slot in std::mem::take(&mut self.knocked) {
+                self.listen(slot, ring);
+            }
+        }
         for slot in 0..self.sessions.len() {
             match &self.sessions[slot] {
                 Some(session) if session.kernel => self.stalled.push(slot as u32),
@@ -163,6 +167,14 @@ impl NbdServer {
                 ring.cancel(Source::NbdListen.token(slot as u32));
             }
         }
+        self.knocked.retain(|&slot| {
+            let waits =
+                self.exports.get(slot as usize).is_none_or(|e| e.as_ref().is_some_and(|e| !e.closing));
+            if !waits {
+                self.exports[slot as usize] = None;
+            }
+            waits
+        });
         for slot in 0..self.sessions.len() {
             let of_it = |s: &Session| s.volume == volume && (s.opened || s.door != Door::Port) && !s.kernel;
             if self.sessions[slot].as_ref().is_some_and(of_it) {
@@ -173,21 +185,37 @@ impl NbdServer {
 
     /// Someone connects.
     pub(crate) fn on_listener(&mut self, slot: u32, now: Instant, ring: &mut Ring, pools: &mut Pools) {
-        if slot == PORT_SLOT {
-            return self.on_port(now, ring, pools);
+        let export = self.exports.get_mut(slot as usize);
+        if let Some(export) = export {
+            export.take_if(|export| export.closing);
         }
-        let Some(export) = self.exports[slot as usize].as_ref() else { return };
-        if export.closing {
-            self.exports[slot as usize] = None;
+        if self.held {
+            self.knocked.push(slot);
             return;
         }
+        if slot == PORT_SLOT {
+            self.on_port(now, ring, pools);
+        } else {
+            self.on_socket(slot, now, ring, pools);
+        }
+        self.listen(slot, ring);
+    }
+
+    fn listen(&mut self, slot: u32, ring: &mut Ring) {
+        let fd = match self.exports.get(slot as usize) {
+            _ if slot == PORT_SLOT => self.reach.port.as_ref().map(TcpListener::as_raw_fd),
+            Some(Some(export)) => Some(export.listener.as_raw_fd()),
+            Some(None) | None => None,
+        };
+        if let Some(fd) = fd {
+            ring.queue(Source::NbdListen.token(slot), fd, Op::Ready { write: false });
+        }
+    }
+
+    fn on_socket(&mut self, slot: u32, now: Instant, ring: &mut Ring, pools: &mut Pools) {
+        let Some(export) = self.exports[slot as usize].as_ref() else { return };
         let volume = export.volume;
-        let accepted = export.listener.accept();
-        let token = Source::NbdListen.token(slot);
-        ring.queue(token, export.listener.as_raw_fd(), Op::Ready { write: false });
-        if let Ok((stream, _)) =
-            accepted.map_err(drop).and_then(|accepted| if self.held { Err(()) } else { Ok(accepted) })
-        {
+        if let Ok((stream, _)) = export.listener.accept() {
             if stream.set_nonblocking(true).is_ok() {
                 self.greet(Door::Socket(volume), stream.into(), now, ring, pools);
             }
@@ -196,9 +224,7 @@ impl NbdServer {
 
     fn on_port(&mut self, now: Instant, ring: &mut Ring, pools: &mut Pools) {
         let Some(port) = &self.reach.port else { return };
-        let accepted = port.accept();
-        ring.queue(Source::NbdListen.token(PORT_SLOT), port.as_raw_fd(), Op::Ready { write: false });
-        if let Ok((stream, _)) = accepted {
+        if let Ok((stream, _)) = port.accept() {
             if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_ok() {
                 notice_death(&stream);
                 self.greet(Door::Port, stream.into(), now, ring, pools);

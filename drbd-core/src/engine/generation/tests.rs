@@ -246,11 +246,11 @@ fn a_source_that_missed_the_end_is_not_taken_for_unwritten() {
         target.begin_resync_as_target(name, false);
         let unfinished = peer_set([name, 0, 0xc30, 0xc20], false);
         target.finish_resync_as_target(&announced, false);
-        assert!(source.begin_apart(0xf00, false), "the target may have 0xa10");
-        assert!(!source.begin_apart(0xf10, false), "once is enough");
+        assert!(source.begin_apart(false, 0xf00, false), "the target may have 0xa10");
+        assert!(!source.begin_apart(false, 0xf10, false), "once is enough");
         let comparison = source.compare(&unfinished, &context);
         assert_eq!((comparison.strategy, comparison.rule), (Strategy::SourceBitmap, 70));
-        assert!(target.begin_apart(0xe00, false));
+        assert!(target.begin_apart(false, 0xe00, false));
         let written = peer_set([target.current, target.bitmap, target.history[0], target.history[1]], false);
         let strategy = source.compare(&written, &context).strategy;
         assert!(matches!(strategy, Strategy::SplitBrain | Strategy::SplitBrainDisconnect), "{strategy:?}");

@@ -62,7 +62,7 @@ impl Node {
         }
         self.disk = DiskState::UpToDate;
         self.set.mark_role(was_primary);
-        self.set.begin_apart((u64::from(block) + 1) << 8, true);
+        self.set.begin_apart(false, (u64::from(block) + 1) << 8, true);
         self.data.insert(block);
         self.out_of_sync.insert(block);
     }

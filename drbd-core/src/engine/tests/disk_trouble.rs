@@ -420,6 +420,32 @@ fn a_full_disk_waits_until_the_peer_has_a_good_copy_again() {
 }
 
 #[test]
+fn what_a_full_disk_took_while_frozen_and_apart_the_peer_gets() {
+    let mut lab = running_with(&[]);
+    // A volume that has no data at all keeps everything frozen.
+    lab.new_minor(0, 1);
+    lab.new_minor(1, 1);
+    lab.cut();
+    lab.write(0, 1, 1);
+    lab.fail(0, |op| op.is_write().then_some(ENOSPC));
+    let waiting = lab.write(0, 3, 3);
+    lab.mend();
+    lab.wait("the peer has caught up", |lab| lab.disk(1) == DiskState::UpToDate && lab.is_replicating(0));
+    // Contact is lost while frozen: no new generation. The write that waits is tried again meanwhile.
+    lab.cut();
+    lab.fail_no_more(0);
+    lab.pass_ms(10_000);
+    assert_eq!((lab.result(0, waiting), lab.nodes[0].disk.get(&3)), (None, Some(&3)));
+    lab.mend();
+    lab.wait("a connection", |lab| lab.is_replicating(0) && lab.is_replicating(1));
+    lab.ask(0, AdminRequest::ResumeIo { volume: VOLUME }).expect("always legal");
+    lab.wait("the write", |lab| lab.is_done(0, waiting));
+    lab.wait("in sync", |lab| lab.is_in_sync());
+    assert!(lab.out_of_sync(0).is_empty());
+    lab.check_alike();
+}
+
+#[test]
 fn a_full_primary_may_be_given_up() {
     let mut lab = running_with(&[]);
     lab.cut();

@@ -410,6 +410,42 @@ fn a_diskless_primary_waits_for_its_peer() {
 }
 
 #[test]
+fn what_a_diskless_primary_froze_is_not_sent_over_what_its_peer_wrote_since() {
+    for (restarted, format) in
+        [(false, Format::V08), (true, Format::V08), (false, Format::V09), (true, Format::V09)]
+    {
+        let mut lab = Lab::with([net(&[]), net(&[])], format);
+        lab.connect();
+        lab.primary(0, true).expect("forced");
+        lab.wait("in sync", |lab| lab.is_in_sync());
+        lab.resource_options(0, &[("on-no-data-accessible", "suspend-io")]);
+        lab.detach(0).expect("the peer has good data");
+        let before = lab.write(0, 1, 1);
+        assert!(lab.is_done(0, before));
+        lab.hold(1, Pending::is_write);
+        let frozen = lab.write(0, 2, 2);
+        lab.cut();
+        lab.let_go(1);
+        lab.run();
+        if restarted {
+            lab.crash(1);
+            lab.attach(1).expect("its own disk");
+        }
+        lab.primary(1, true).expect("forced");
+        let newer = lab.write(1, 2, 3);
+        assert!(lab.is_done(1, newer));
+        lab.secondary(1).expect("nobody uses it");
+        lab.mend();
+        if restarted {
+            lab.begin_connect(1);
+        }
+        lab.pass_ms(20_000);
+        assert_eq!(lab.result(0, frozen), None, "restarted {restarted}, {format:?}");
+        assert_eq!(lab.nodes[1].disk[&2], 3, "restarted {restarted}, {format:?}");
+    }
+}
+
+#[test]
 fn the_last_disk_fails_and_comes_back() {
     let mut lab = suspending();
     lab.cut();

@@ -65,8 +65,8 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     abort_on_panic(resource, &logger);
     write_pid(&run_dir, resource);
     let (data, control, from_data) = mailbox().map_err(|e| file_failed("eventfd", &e))?;
-    if let Err(sentence) = memory {
-        logger.say(Level::Info, "memlock", resource, sentence);
+    for sentence in memory {
+        logger.say(Level::Info, "memory", resource, sentence);
     }
     let mut engine = Resource::new(resource, node, (&options).into(), digest::seed());
     if let Some(version) = newest_protocol()? {

@@ -156,10 +156,15 @@ impl DataLoop {
             logger.say(Level::Warning, "no-io-uring", name, text);
         }
         let nbd = NbdServer::new(reach, &mut ring);
+        let mut pools = Pools::new()?;
+        if let Err(why) = pools.pin(&mut ring) {
+            let text = format!("Buffers are pinned for every transfer, not once ({why}); that is slower.");
+            logger.say(Level::Info, "memory", name, text);
+        }
         Ok(DataLoop {
             engine,
             ring,
-            pools: Pools::new()?,
+            pools,
             links: PeerLinks::default(),
             disks: Disks::new(DiscardWorker::start(control.data_plane())?),
             nbd,

@@ -1,7 +1,7 @@
 //! Page-aligned, reference-counted buffers for everything the kernel reads or writes on our behalf.
 //!
 //! A buddy allocator over one anonymous mapping: orders 0 (4 KiB) to 8 (1 MiB), a [`PayloadId`] is the number of the
-//! first page. The mapping is never unmapped, so a [`Span`] is valid memory for the life of the process whatever
+//! first page. The beginning of the pool, which the ring may have pinned, is used before the rest. The mapping is never unmapped, so a [`Span`] is valid memory for the life of the process whatever
 //! becomes of its buffer; what a reference count protects is the meaning of the bytes, not the safety of the access.
 //! The pool is bounded. Who asks tells its [`Share`]: front ends are the first to go without, packets of peers the
 //! last, because only their arrival frees what the others hold.
@@ -128,7 +128,9 @@ struct Page {
 pub(crate) struct PayloadPool {
     base: NonNull<u8>,
     pages: Vec<Page>,
-    free: [u32; ORDERS],
+    /// First free blocks, of the beginning and of the rest.
+    free: [[u32; ORDERS]; 2],
+    beginning_pages: usize,
     free_pages: usize,
     /// Pages that belong to the pool by now; the mapping is larger.
     total_pages: usize,
@@ -147,7 +149,8 @@ impl PayloadPool {
         let mut pool = PayloadPool {
             base: map_pages(capacity)?,
             pages: vec![page; capacity / PAGE_BYTES],
-            free: [NIL; ORDERS],
+            free: [[NIL; ORDERS]; 2],
+            beginning_pages: 0,
             free_pages: 0,
             total_pages: 0,
             writes: WriteBounds { pages: 0, writes: 0 },
@@ -186,8 +189,8 @@ impl PayloadPool {
         if self.free_pages < reserve + (1 << order) || (write && !self.may_write(1 << order)) {
             return None;
         }
-        let found = (order..ORDERS).find(|&o| self.free[o] != NIL)?;
-        let first = self.free[found];
+        let of = |free: &[u32; ORDERS]| (order..ORDERS).find(|&o| free[o] != NIL).map(|o| (free[o], o));
+        let (first, found) = self.free.iter().find_map(of)?;
         self.unlink(first, found);
         for smaller in (order..found).rev() {
             self.push_free(first + (1 << smaller), smaller);
@@ -268,6 +271,18 @@ impl PayloadPool {
         Span { at, bytes: PAGE_BYTES << page.order }
     }
 
+    /// From here on the first `bytes` of the pool are used before the rest, and that is their memory. For a pool nothing was
+    /// taken of yet; at most what it has.
+    pub(crate) fn prefer_beginning(&mut self, bytes: usize) -> Span {
+        let step = BUFFER_BYTES_MAX / PAGE_BYTES;
+        let pages = (bytes / PAGE_BYTES).min(self.total_pages) / step * step;
+        let moved = (0..pages.max(self.beginning_pages)).step_by(step);
+        moved.clone().for_each(|first| self.unlink(first as u32, ORDER_MAX));
+        self.beginning_pages = pages;
+        moved.for_each(|first| self.push_free(first as u32, ORDER_MAX));
+        Span { at: self.base, bytes: pages * PAGE_BYTES }
+    }
+
     /// Bytes that writes of peers hold.
     pub(crate) fn write_bytes(&self) -> usize {
         self.writes.pages * PAGE_BYTES
@@ -301,19 +316,20 @@ impl PayloadPool {
     }
 
     fn push_free(&mut self, first: u32, order: usize) {
-        let next = self.free[order];
+        let list = usize::from(first as usize >= self.beginning_pages);
+        let next = self.free[list][order];
         self.pages[first as usize] =
             Page { refs: 0, previous: NIL, next, order: order as u8, used: Use::Free, write: false };
         if next != NIL {
             self.pages[next as usize].previous = first;
         }
-        self.free[order] = first;
+        self.free[list][order] = first;
     }
 
     fn unlink(&mut self, first: u32, order: usize) {
         let Page { previous, next, .. } = self.pages[first as usize];
         if previous == NIL {
-            self.free[order] = next;
+            self.free[usize::from(first as usize >= self.beginning_pages)][order] = next;
         } else {
             self.pages[previous as usize].next = next;
         }

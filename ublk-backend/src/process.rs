@@ -60,21 +60,35 @@ pub(crate) fn left_descriptor(fd: RawFd) -> OwnedFd {
 }
 
 /// Keeps memory from being swapped out, and allocations from waiting for writes that only this process can finish.
-/// A sentence says what could not be had.
-pub(crate) fn serve_memory_reclaim() -> Result<(), String> {
-    // SAFETY: changes a flag of this process only. Where it is not permitted, nothing happens.
-    unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
+/// Sentences say what could not be had.
+pub(crate) fn serve_memory_reclaim() -> Vec<String> {
+    let text = "No swap and no file system that this host cannot do without may be on the device";
+    let locked = lock_memory().err().map(|why| format!("Memory is not locked ({why}). {text}."));
+    let flusher = flush_without_waiting().err().map(|why| {
+        format!("Allocations may wait for writes that only this process can finish (PR_SET_IO_FLUSHER: {why}). {text}.")
+    });
+    locked.into_iter().chain(flusher).collect()
+}
+
+fn flush_without_waiting() -> std::io::Result<()> {
+    // SAFETY: changes a flag of this process only.
+    match unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// The error is part of a sentence.
+fn lock_memory() -> Result<(), &'static str> {
     let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
     let unlimited = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK)
         .is_ok_and(|(soft, _)| soft == nix::sys::resource::RLIM_INFINITY);
     // A limit that holds today would make a later allocation fail.
     if !unlimited && !nix::unistd::geteuid().is_root() {
-        return Err(
-            "Memory is not locked: this user may not. The device must not be used for swap.".to_owned()
-        );
+        return Err("this user may not");
     }
     mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault)
-        .map_err(|e| format!("Memory is not locked ({}). The device must not be used for swap.", e.desc()))
+        .map_err(nix::errno::Errno::desc)
 }
 
 /// Numbers of capget(2) and capset(2), missing in the libc crate.

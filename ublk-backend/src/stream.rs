@@ -350,6 +350,18 @@ impl Pools {
         })
     }
 
+    /// Has the kernel pin the bulk that is used first, as much as it may. The error says why there is none.
+    pub(crate) fn pin(&mut self, ring: &mut Ring) -> std::io::Result<()> {
+        let mut outcome = Ok(());
+        for bytes in PINNED_BYTES {
+            outcome = ring.pin(self.payloads.prefer_beginning(bytes));
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
     /// A buffer for bulk.
     pub(crate) fn take(&mut self, bytes: usize, share: Share) -> Option<PayloadId> {
         self.payloads.take(bytes, share)
@@ -358,6 +370,9 @@ impl Pools {
 
 /// Bulk to begin with: enough for 32 requests of 1 MiB from front ends and peers at once.
 const PAYLOAD_BYTES: usize = 128 << 20;
+/// Bulk that is resident for good, where that is permitted: what is under way with a deep queue; and within the 8 MiB that
+/// an ordinary user may lock.
+const PINNED_BYTES: [usize; 2] = [32 << 20, 4 << 20];
 /// Bulk with the largest `max-buffers`.
 const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 const HEADS_BYTES: usize = 4 << 20;

@@ -129,8 +129,9 @@ impl Cluster {
         let peer = 1 - node;
         let asked = std::mem::take(&mut self.daemon(node).asked).into_values().collect();
         self.end_daemon(node, true);
-        let other_promoted = self.claims(peer, 0).is_some_and(|c| c.primary);
-        let other_ahead = other_promoted || (0..self.sizes.len()).any(|v| self.has_unknown_data(peer, v));
+        let other_promoted = self.is_primary_apart(peer);
+        let primary = self.claims(peer, 0).is_some_and(|c| c.primary);
+        let other_ahead = primary || (0..self.sizes.len()).any(|v| self.has_unknown_data(peer, v));
         self.nodes[node].held = Some(Held { asked, other_ahead, other_promoted, met: false });
         self.nodes[node].starting = true;
         self.clock.after(lasts, Happening::Start { node });
@@ -160,6 +161,12 @@ impl Cluster {
                 self.write_given_up(asked.wish.volume, write);
             }
         }
+    }
+
+    /// It may have called writes done: one that has not noticed yet that it is alone has not begun a generation.
+    fn is_primary_apart(&self, node: usize) -> bool {
+        let primary = self.claims(node, 0).is_some_and(|c| c.primary);
+        primary && (0..self.sizes.len()).any(|v| self.has_unknown_data(node, v))
     }
 
     /// A node's disk is of a generation that the other's has not heard of.
@@ -195,7 +202,9 @@ impl Cluster {
 
     /// Looks whether the nodes have met.
     pub(crate) fn note_meeting(&mut self, node: usize) {
-        let Some(held) = &self.nodes[node].held else { return };
+        let apart = self.nodes[node].held.is_some() && self.is_primary_apart(1 - node);
+        let Some(held) = &mut self.nodes[node].held else { return };
+        held.other_promoted |= apart;
         if held.met || !held.other_promoted {
             return;
         }

@@ -113,3 +113,25 @@ fn random_use_keeps_the_books() {
     }
     assert_eq!(pool.free_bytes(), 8 * MIB);
 }
+
+#[test]
+fn the_beginning_is_used_first() {
+    let mut pool = PayloadPool::new(4 * MIB, 6 * MIB).unwrap();
+    assert_eq!(pool.prefer_beginning(9 * MIB).len(), 4 * MIB, "what there is");
+    let beginning = pool.prefer_beginning(2 * MIB + 4096);
+    assert_eq!(beginning.len(), 2 * MIB, "whole blocks");
+    let within = |pool: &PayloadPool, payload| {
+        let at = pool.span(payload).as_ptr() as usize;
+        (beginning.as_ptr() as usize..beginning.as_ptr() as usize + beginning.len()).contains(&at)
+    };
+    pool.grow_to(6 * MIB);
+    let taken: Vec<_> = (0..6).map(|_| pool.take(MIB, Share::Peer).unwrap()).collect();
+    assert_eq!(
+        taken.iter().map(|&p| within(&pool, p)).collect::<Vec<_>>(),
+        [true, true, false, false, false, false]
+    );
+    assert!(pool.take(4096, Share::Peer).is_none());
+    taken.iter().rev().for_each(|&payload| pool.release(payload));
+    let small = pool.take(4096, Share::Peer).unwrap();
+    assert!(within(&pool, small), "a large block of the beginning is divided before the rest is touched");
+}

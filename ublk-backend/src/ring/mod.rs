@@ -98,6 +98,14 @@ impl Ring {
         threads::Threads::new().map(Ring::Threads)
     }
 
+    /// Has the kernel pin memory that files are read into and written from, where it may.
+    pub(crate) fn pin(&mut self, span: Span) -> std::io::Result<()> {
+        match self {
+            Ring::Uring(ring) => ring.pin(span),
+            Ring::Threads(_) => Ok(()),
+        }
+    }
+
     /// Queues an operation.
     pub(crate) fn queue(&mut self, token: Token, fd: RawFd, op: Op<'_>) {
         match self {

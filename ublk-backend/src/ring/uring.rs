@@ -26,6 +26,8 @@ pub(crate) struct Uring {
     #[allow(clippy::vec_box)] // they must not move when the table grows
     messages: Vec<Box<Message>>,
     free: Vec<u16>,
+    /// Addresses of memory that the kernel has pinned: the beginning and the end.
+    pinned: (usize, usize),
 }
 
 impl std::fmt::Debug for Uring {
@@ -46,7 +48,22 @@ impl Uring {
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             return Err(std::io::Error::other("this kernel's io_uring is too old"));
         }
-        Ok(Uring { ring, messages: Vec::new(), free: Vec::new() })
+        Ok(Uring { ring, messages: Vec::new(), free: Vec::new(), pinned: (0, 0) })
+    }
+
+    /// Has the kernel pin memory once, not for every read and write of a file.
+    pub(crate) fn pin(&mut self, span: Span) -> std::io::Result<()> {
+        let stretch = libc::iovec { iov_base: span.as_ptr().cast(), iov_len: span.len() };
+        // SAFETY: spans stay mapped for the life of the process.
+        unsafe { self.ring.submitter().register_buffers(&[stretch]) }?;
+        let begin = span.as_ptr() as usize;
+        self.pinned = (begin, begin + span.len());
+        Ok(())
+    }
+
+    fn is_pinned(&self, span: &Span) -> bool {
+        let begin = span.as_ptr() as usize;
+        begin >= self.pinned.0 && begin + span.len() <= self.pinned.1
     }
 
     /// `apart`: carried out by a worker of the kernel from the beginning.
@@ -54,6 +71,15 @@ impl Uring {
         debug_assert!(token.0 >> MESSAGE_SHIFT == 0, "tokens have 48 bits");
         let fd = Fd(fd);
         let entry = match op {
+            Op::Read { span, offset_bytes } if self.is_pinned(&span) => {
+                opcode::ReadFixed::new(fd, span.as_ptr(), span.len() as u32, 0).offset(offset_bytes).build()
+            }
+            Op::Write { span, offset_bytes, stable } if self.is_pinned(&span) => {
+                opcode::WriteFixed::new(fd, span.as_ptr(), span.len() as u32, 0)
+                    .offset(offset_bytes)
+                    .rw_flags(if stable { libc::RWF_DSYNC } else { 0 })
+                    .build()
+            }
             Op::Read { span, offset_bytes } => {
                 opcode::Read::new(fd, span.as_ptr(), span.len() as u32).offset(offset_bytes).build()
             }

@@ -319,7 +319,7 @@ impl Administration {
     ) -> Result<Done, Refusal> {
         let name = nbd_name(&self.resource, volume);
         let path = self.run_dir.file(&name);
-        let bound = self.run_dir.bind(&name).and_then(|listener| {
+        let bound = self.run_dir.bind_anew(&name).and_then(|listener| {
             self.sockets.access.apply(&path)?;
             Ok(listener)
         });

@@ -27,6 +27,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 mod front_ends;
+mod pinned_memory;
 
 /// What an operation of the ring belongs to; the other half of a token is a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,15 +157,10 @@ impl DataLoop {
             logger.say(Level::Warning, "no-io-uring", name, text);
         }
         let nbd = NbdServer::new(reach, &mut ring);
-        let mut pools = Pools::new()?;
-        if let Err(why) = pools.pin(&mut ring) {
-            let text = format!("Buffers are pinned for every transfer, not once ({why}); that is slower.");
-            logger.say(Level::Info, "memory", name, text);
-        }
         Ok(DataLoop {
             engine,
             ring,
-            pools,
+            pools: Pools::new()?,
             links: PeerLinks::default(),
             disks: Disks::new(DiscardWorker::start(control.data_plane())?),
             nbd,
@@ -228,7 +224,9 @@ impl DataLoop {
 
     fn on_time(&mut self) {
         if self.links.next_deadline().is_some_and(|d| d <= self.now) {
-            self.links.on_time(self.now, &mut self.ring, &mut self.pools);
+            if let Some(event) = self.links.on_time(self.now, &mut self.ring, &mut self.pools) {
+                self.deliver(event);
+            }
         }
         self.nbd.on_time(self.now, &mut self.pools);
         if self.engine.next_deadline().is_some_and(|d| d <= self.now) {
@@ -379,7 +377,7 @@ impl DataLoop {
                 self.links.cancel_dial(peer, ring);
                 None
             }
-            Command::Listen { peer, link } => self.links.listen(peer, &link, ring),
+            Command::Listen { peer, link } => self.links.listen(peer, &link, self.now, ring),
             Command::Unlisten { peer } => {
                 self.links.unlisten(peer, ring);
                 None
@@ -482,6 +480,8 @@ impl DataLoop {
                     self.nbd.serve_kernel(volume, socket, &mut self.ring, &mut self.pools);
                 }
                 ToData::Hold(tell) => self.hold(tell),
+                ToData::Populate => self.populate(),
+                ToData::Pin => self.pin(),
                 ToData::AutoPromote(on) => self.promotion.wanted = on,
                 ToData::Promoted(done) => self.settle_promotion(done),
                 ToData::ServeUblk(device) => self.ublk.serve(*device, &mut self.ring),

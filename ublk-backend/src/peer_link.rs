@@ -22,10 +22,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 mod connecting;
 mod integrity;
 mod leaving;
+mod listening;
 mod patience;
 
 pub(crate) use connecting::{Dial, Listener};
 pub(crate) use leaving::LeftSocket;
+use listening::Unbound;
 use patience::Patience;
 
 /// Sockets at a time; more are refused.
@@ -85,6 +87,7 @@ pub(crate) struct PeerLinks {
     stalled: Vec<u32>,
     scratch: Vec<u8>,
     listeners: Vec<Option<Listener>>,
+    unbound: Vec<Unbound>,
     dials: Vec<Option<Dial>>,
 }
 
@@ -449,64 +452,6 @@ fn failed(error: i32) -> SocketLoss {
 }
 
 impl PeerLinks {
-    /// Begins to listen for a peer.
-    pub(crate) fn listen(&mut self, peer: NodeId, link: &LinkConfig, ring: &mut Ring) -> Option<Event> {
-        self.unlisten(peer, ring);
-        let shared = self.listeners.iter_mut().flatten().find(|l| l.local == link.local && !l.closing);
-        if let Some(listener) = shared {
-            listener.peers.push((peer, link.remote.ip()));
-            return None;
-        }
-        match Listener::open(peer, link) {
-            Err(why) => Some(Event::ListenFailed { peer, why: why.into() }),
-            Ok(listener) => {
-                let slot = free_slot(&mut self.listeners);
-                let token = Source::PeerListen.token(slot as u32);
-                ring.queue(token, listener.fd.as_raw_fd(), Op::Ready { write: false });
-                self.listeners[slot] = Some(listener);
-                None
-            }
-        }
-    }
-
-    /// Stops to listen for a peer.
-    pub(crate) fn unlisten(&mut self, peer: NodeId, ring: &mut Ring) {
-        for (slot, entry) in self.listeners.iter_mut().enumerate() {
-            let Some(listener) = entry else { continue };
-            let before = listener.peers.len();
-            listener.peers.retain(|(p, _)| *p != peer);
-            if listener.peers.is_empty() && before > 0 {
-                // Refuses connections from now on, and frees the port at once.
-                let _ = nix::sys::socket::shutdown(listener.fd.as_raw_fd(), nix::sys::socket::Shutdown::Both);
-                listener.closing = true;
-                ring.cancel(Source::PeerListen.token(slot as u32));
-            }
-        }
-    }
-
-    /// Someone connects to a listener: the event, or a sentence for the log.
-    pub(crate) fn on_listener(
-        &mut self,
-        slot: u32,
-        ring: &mut Ring,
-        pools: &mut Pools,
-    ) -> Result<Option<Event>, String> {
-        let Some(listener) = self.listeners[slot as usize].as_mut() else { return Ok(None) };
-        if listener.closing {
-            self.listeners[slot as usize] = None;
-            return Ok(None);
-        }
-        let accepted = listener.accept();
-        ring.queue(Source::PeerListen.token(slot), listener.fd.as_raw_fd(), Op::Ready { write: false });
-        match accepted? {
-            None => Ok(None),
-            Some((peer, fd)) => match self.add(fd, ring, pools) {
-                Some(socket) => Ok(Some(Event::Accepted { peer, socket })),
-                None => Err("A connection was refused: too many sockets are open.".to_owned()),
-            },
-        }
-    }
-
     /// Begins to connect to a peer.
     pub(crate) fn dial(
         &mut self,
@@ -560,11 +505,12 @@ impl PeerLinks {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let dials = self.dials.iter().flatten().filter(|d| !d.cancelled).map(|d| d.deadline);
         let open = self.links.iter().flatten().filter(|l| !l.stream.is_closing());
-        dials.chain(open.filter_map(|l| l.linger_until)).min()
+        let unbound = self.unbound.iter().map(|unbound| unbound.again_at);
+        dials.chain(open.filter_map(|l| l.linger_until)).chain(unbound).min()
     }
 
-    /// Gives up dials and lingering sockets that took too long.
-    pub(crate) fn on_time(&mut self, now: Instant, ring: &mut Ring, pools: &mut Pools) {
+    /// Gives up dials and lingering sockets that took too long, and tries again to listen where a port was in use.
+    pub(crate) fn on_time(&mut self, now: Instant, ring: &mut Ring, pools: &mut Pools) -> Option<Event> {
         for slot in 0..self.links.len() {
             let due = self.links[slot].as_ref().and_then(|l| l.linger_until).is_some_and(|at| at <= now);
             if due {
@@ -579,6 +525,7 @@ impl PeerLinks {
                 }
             }
         }
+        self.listen_again(now, ring)
     }
 }
 

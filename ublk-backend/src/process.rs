@@ -78,13 +78,27 @@ fn flush_without_waiting() -> std::io::Result<()> {
     }
 }
 
+/// The calling thread runs when nobody else wants to.
+pub(crate) fn give_way() {
+    // SAFETY: changes how the calling thread is scheduled; with 0 that is the one meant.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+}
+
+/// How many bytes this process may lock.
+pub(crate) fn lockable_bytes() -> u64 {
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK);
+    match limit {
+        _ if nix::unistd::geteuid().is_root() => u64::MAX,
+        Ok((soft, _)) => soft,
+        Err(_) => 0,
+    }
+}
+
 /// The error is part of a sentence.
 fn lock_memory() -> Result<(), &'static str> {
     let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
-    let unlimited = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_MEMLOCK)
-        .is_ok_and(|(soft, _)| soft == nix::sys::resource::RLIM_INFINITY);
     // A limit that holds today would make a later allocation fail.
-    if !unlimited && !nix::unistd::geteuid().is_root() {
+    if lockable_bytes() != u64::MAX {
         return Err("this user may not");
     }
     mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault)

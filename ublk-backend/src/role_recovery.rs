@@ -20,4 +20,5 @@ pub(crate) async fn take_up(administration: Rc<Administration>, was_primary: boo
         administration.data.send(ToData::Hold(None));
     }
     administration.devices.resume();
+    administration.data.send(ToData::Populate);
 }

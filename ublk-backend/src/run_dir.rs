@@ -109,6 +109,15 @@ impl RunDir {
         Ok(listener)
     }
 
+    /// The same for a socket of a resource whose control socket is held already: whoever has it is a dead daemon, of which the
+    /// kernel takes the ring apart yet.
+    pub(crate) fn bind_anew(&self, name: &str) -> std::io::Result<UnixListener> {
+        match std::fs::remove_file(self.by_descriptor(name)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            Ok(()) | Err(_) => self.bind(name),
+        }
+    }
+
     /// Whether a daemon of that resource answers.
     pub(crate) fn is_alive(&self, resource: &str) -> bool {
         UnixStream::connect(self.control_socket(resource)).is_ok()
@@ -208,6 +217,7 @@ mod tests {
         drop(run_dir.bind("r0.sock").unwrap());
         let _alive = run_dir.bind("r0.sock").unwrap();
         assert!(run_dir.bind("r0.sock").is_err());
+        let _new = run_dir.bind_anew("r0.sock").unwrap();
         std::fs::remove_dir_all(path).unwrap();
     }
 }

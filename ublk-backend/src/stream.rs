@@ -2,6 +2,7 @@
 //! payload buffer, and a send queue whose head bytes and payloads leave together in one vectored send.
 
 use crate::payload_pool::{PayloadPool, Share, Span};
+use crate::process::lockable_bytes;
 use crate::ring::{Op, Ring, Token, SEND_SPANS_MAX};
 use drbd_core::ids::PayloadId;
 use std::collections::VecDeque;
@@ -21,6 +22,8 @@ pub(crate) struct Pools {
     pub(crate) payloads: PayloadPool,
     /// Receive buffers and heads of packets.
     pub(crate) heads: PayloadPool,
+    /// The memory of the payloads that is used first.
+    pub(crate) pinned: Span,
 }
 
 /// A stretch of bytes to send.
@@ -344,22 +347,10 @@ fn release(pools: &mut Pools, segment: &Segment) {
 impl Pools {
     /// Pools of the usual sizes.
     pub(crate) fn new() -> std::io::Result<Pools> {
-        Ok(Pools {
-            payloads: PayloadPool::new(PAYLOAD_BYTES, PAYLOAD_BYTES_MAX)?,
-            heads: PayloadPool::new(HEADS_BYTES, HEADS_BYTES_MAX)?,
-        })
-    }
-
-    /// Has the kernel pin the bulk that is used first, as much as it may. The error says why there is none.
-    pub(crate) fn pin(&mut self, ring: &mut Ring) -> std::io::Result<()> {
-        let mut outcome = Ok(());
-        for bytes in PINNED_BYTES {
-            outcome = ring.pin(self.payloads.prefer_beginning(bytes));
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        outcome
+        let mut payloads = PayloadPool::new(PAYLOAD_BYTES, PAYLOAD_BYTES_MAX)?;
+        let pinned = PINNED_BYTES.min(usize::try_from(lockable_bytes()).unwrap_or(usize::MAX) / 2);
+        let pinned = payloads.prefer_beginning(pinned);
+        Ok(Pools { payloads, heads: PayloadPool::new(HEADS_BYTES, HEADS_BYTES_MAX)?, pinned })
     }
 
     /// A buffer for bulk.
@@ -370,9 +361,9 @@ impl Pools {
 
 /// Bulk to begin with: enough for 32 requests of 1 MiB from front ends and peers at once.
 const PAYLOAD_BYTES: usize = 128 << 20;
-/// Bulk that is resident for good, where that is permitted: what is under way with a deep queue; and within the 8 MiB that
-/// an ordinary user may lock.
-const PINNED_BYTES: [usize; 2] = [32 << 20, 4 << 20];
+/// Bulk that is resident for good, where that may be: what is under way with a deep queue. An ordinary user has half of what
+/// he may lock, which is all of his processes together.
+const PINNED_BYTES: usize = 32 << 20;
 /// Bulk with the largest `max-buffers`.
 const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 const HEADS_BYTES: usize = 4 << 20;

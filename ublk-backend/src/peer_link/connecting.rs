@@ -20,19 +20,29 @@ pub(crate) struct Listener {
     pub(super) closing: bool,
 }
 
+/// Why there is none.
+#[derive(Debug)]
+pub(super) struct NoListener {
+    /// Somebody else listens there.
+    pub(super) in_use: bool,
+    pub(super) sentence: String,
+}
+
 impl Listener {
-    pub(super) fn open(peer: NodeId, link: &LinkConfig) -> Result<Listener, String> {
+    pub(super) fn open(peer: NodeId, link: &LinkConfig) -> Result<Listener, NoListener> {
         let local = link.local;
-        let fd = open_socket(link).map_err(|e| format!("cannot make a socket: {}", e.desc()))?;
-        bind(fd.as_raw_fd(), &SockaddrStorage::from(local)).map_err(|e| match e {
-            Errno::EADDRINUSE => format!("Cannot listen on {local}: the port is in use by another program."),
-            Errno::EADDRNOTAVAIL => {
-                format!("Cannot listen on {local}: this host does not have that address.")
-            }
-            _ => format!("Cannot listen on {local}: {}.", e.desc()),
-        })?;
-        listen(&fd, Backlog::new(16).unwrap_or(Backlog::MAXCONN))
-            .map_err(|e| format!("Cannot listen on {local}: {}.", e.desc()))?;
+        let refused = |e: Errno| {
+            let why = match e {
+                Errno::EADDRINUSE => "the port is in use by another program",
+                Errno::EADDRNOTAVAIL => "this host does not have that address",
+                e => e.desc(),
+            };
+            let sentence = format!("Cannot listen on {local}: {why}.");
+            NoListener { in_use: e == Errno::EADDRINUSE, sentence }
+        };
+        let fd = open_socket(link).map_err(refused)?;
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(local)).map_err(refused)?;
+        listen(&fd, Backlog::new(16).unwrap_or(Backlog::MAXCONN)).map_err(refused)?;
         Ok(Listener {
             fd: TcpListener::from(fd),
             local,

@@ -103,7 +103,7 @@ fn free_port() -> SocketAddr {
 fn connected(threads: bool) -> (End, SocketId, End, SocketId) {
     let (here, there) = (free_port(), free_port());
     let (mut a, mut b) = (End::new(threads), End::new(threads));
-    assert!(b.links.listen(PEER, &config(there, here), &mut b.ring).is_none());
+    assert!(b.links.listen(PEER, &config(there, here), Instant(1), &mut b.ring).is_none());
     assert!(a.links.dial(PEER, &config(here, there), Instant(1), &mut a.ring).is_none());
     until(&mut a, &mut b, |a, b| !a.events.is_empty() && !b.events.is_empty());
     let Some(Event::Dialled { socket: ours, .. }) = a.events.pop() else { panic!("dialled first") };
@@ -337,20 +337,34 @@ fn dials_fail_with_a_sentence_and_in_time() {
 }
 
 #[test]
-fn a_port_in_use_is_told() {
+fn a_port_in_use_is_waited_for_and_then_told() {
     let mut end = End::new(false);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let local = taken.local_addr().unwrap();
-    let event = end.links.listen(PEER, &config(local, free_port()), &mut end.ring);
+    let config = config(local, free_port());
+    let at = |ms| Instant(1).plus_ms(ms);
+    assert!(end.links.listen(PEER, &config, at(0), &mut end.ring).is_none());
+    assert_eq!(end.links.next_deadline(), Some(at(50)));
+    assert!(end.links.on_time(at(50), &mut end.ring, &mut end.pools).is_none());
+    let event = end.links.on_time(at(2500), &mut end.ring, &mut end.pools);
     let Some(Event::ListenFailed { why, .. }) = event else { panic!() };
     assert!(why.contains("in use"), "{why}");
+    assert_eq!(end.links.next_deadline(), None);
+
+    assert!(end.links.listen(PEER, &config, at(3000), &mut end.ring).is_none());
     drop(taken);
-    assert!(end.links.listen(PEER, &config(local, free_port()), &mut end.ring).is_none());
+    assert!(end.links.on_time(at(3050), &mut end.ring, &mut end.pools).is_none());
+    assert_eq!(end.links.next_deadline(), None, "it is free, and listened on");
     end.links.unlisten(PEER, &mut end.ring);
     for _ in 0..3 {
         end.turn();
     }
-    assert!(end.links.listen(PEER, &config(local, free_port()), &mut end.ring).is_none(), "the port is free");
+    assert!(end.links.listen(PEER, &config, at(4000), &mut end.ring).is_none());
+    assert_eq!(end.links.next_deadline(), None, "the port is free");
+
+    let foreign = LinkConfig { local: "203.0.113.7:1".parse().unwrap(), ..config };
+    let event = end.links.listen(PEER, &foreign, at(5000), &mut end.ring);
+    assert!(matches!(event, Some(Event::ListenFailed { .. })), "that is not waited for");
 }
 
 #[test]

@@ -58,6 +58,7 @@ mod session;
 mod slab;
 mod state;
 mod status;
+mod super_block_flags;
 mod thaw;
 mod thin_resync;
 mod verify;

@@ -26,10 +26,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, Notify};
 
 mod for_engine;
+
+/// So long a disk may be held that a daemon had which was killed: by what it had under way there.
+const DISK_PATIENCE: Duration = Duration::from_secs(30);
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 /// What the data plane answers.
 #[derive(Debug)]
@@ -367,7 +371,15 @@ impl Administration {
         // Reading the bitmap takes its time; everyone else is served meanwhile.
         let last_known = recovery.then(|| disk::last_known_bytes(minor, backing)).flatten();
         let open = move || disk::open(&names.0, &names.1, &names.2, last_known);
-        let opened = tokio::task::spawn_blocking(open).await.map_err(|_| going_down())??;
+        let until = Instant::now() + if recovery { DISK_PATIENCE } else { Duration::ZERO };
+        let opened = loop {
+            match tokio::task::spawn_blocking(open.clone()).await.map_err(|_| going_down())? {
+                Err(refusal) if is_claimed(refusal.reason) && Instant::now() < until => {
+                    tokio::time::sleep(BETWEEN_TRIES).await;
+                }
+                opened => break opened?,
+            }
+        };
         let limits = BlockLimits {
             logical_block_bytes: opened.limits.logical_block_size,
             physical_block_bytes: opened.limits.physical_block_size,
@@ -558,6 +570,10 @@ impl Administration {
             | Request::Subscribe => {}
         }
     }
+}
+
+fn is_claimed(reason: Reason) -> bool {
+    matches!(reason, Reason::DiskClaimed | Reason::MetaDiskClaimed)
 }
 
 fn going_down() -> Refusal {

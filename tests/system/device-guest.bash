@@ -24,6 +24,7 @@ keep() {
 	done
 	[ -n "${KEEP:-}" ] || return 0
 	mkdir -p "$KEEP"
+	cp "$guests/alpha/messages" "$KEEP/"
 	alpha dmesg > "$KEEP/alpha.dmesg"
 	alpha "cat /run/drbd/r0.log" > "$KEEP/alpha.log"
 	cp "$work"/bravo/run/r0.log "$KEEP/bravo.log"

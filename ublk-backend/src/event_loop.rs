@@ -27,7 +27,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 mod front_ends;
-mod pinned_memory;
 
 /// What an operation of the ring belongs to; the other half of a token is a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,11 +155,16 @@ impl DataLoop {
             let text = format!("io_uring is not available ({why}); a few threads do its work, more slowly.");
             logger.say(Level::Warning, "no-io-uring", name, text);
         }
+        let pools = Pools::new()?;
+        if let Err(why) = ring.let_pin(pools.pinned) {
+            let text = format!("Buffers are pinned for every transfer, not once ({why}); that is slower.");
+            logger.say(Level::Info, "memory", name, text);
+        }
         let nbd = NbdServer::new(reach, &mut ring);
         Ok(DataLoop {
             engine,
             ring,
-            pools: Pools::new()?,
+            pools,
             links: PeerLinks::default(),
             disks: Disks::new(DiscardWorker::start(control.data_plane())?),
             nbd,
@@ -480,8 +484,6 @@ impl DataLoop {
                     self.nbd.serve_kernel(volume, socket, &mut self.ring, &mut self.pools);
                 }
                 ToData::Hold(tell) => self.hold(tell),
-                ToData::Populate => self.populate(),
-                ToData::Pin => self.pin(),
                 ToData::AutoPromote(on) => self.promotion.wanted = on,
                 ToData::Promoted(done) => self.settle_promotion(done),
                 ToData::ServeUblk(device) => self.ublk.serve(*device, &mut self.ring),

@@ -38,7 +38,14 @@ async fn execute(administration: &Administration, call: &HandlerCall) -> i32 {
     let environment = environment(&administration.facts.borrow(), call);
     command.arg(call.name).arg(&administration.resource).env_clear().envs(environment);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    match command.status().await {
+    let ended = match command.spawn() {
+        Ok(mut child) => {
+            child.id().into_iter().for_each(crate::process::end_in_shortage);
+            child.wait().await
+        }
+        Err(e) => Err(e),
+    };
+    match ended {
         // As a shell says it when a signal ended the handler.
         Ok(status) => status.code().unwrap_or(128),
         Err(e) => {

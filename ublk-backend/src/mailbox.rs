@@ -107,10 +107,6 @@ pub(crate) enum ToData {
     ServeUblk(Box<OpenDevice>),
     /// Hold requests of front ends back; answered when those under way have ended. `None`: not any more.
     Hold(Option<oneshot::Sender<()>>),
-    /// Have the memory that is used most made resident: nobody waits for anything that is more urgent.
-    Populate,
-    /// It is resident: have the kernel pin it.
-    Pin,
     /// Whether a write to a Secondary's block device asks for the promotion.
     AutoPromote(bool),
     /// A promotion that a write asked for was carried out, or not.

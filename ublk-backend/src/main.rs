@@ -173,6 +173,8 @@ fn supervise_resource(matches: &ArgMatches) -> ExitCode {
             None => eprintln!("{resource}: {sentence}"),
         }
     };
+    // What it may not do its child says.
+    let _ = process::outlive_shortage();
     let code = supervise::supervise(resource, &arguments, restart, &log);
     release_unserved(resource);
     code

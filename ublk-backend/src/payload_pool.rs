@@ -1,8 +1,9 @@
 //! Page-aligned, reference-counted buffers for everything the kernel reads or writes on our behalf.
 //!
 //! A buddy allocator over one anonymous mapping: orders 0 (4 KiB) to 8 (1 MiB), a [`PayloadId`] is the number of the
-//! first page. The beginning of the pool, which the ring may have pinned, is used before the rest. The mapping is never unmapped, so a [`Span`] is valid memory for the life of the process whatever
-//! becomes of its buffer; what a reference count protects is the meaning of the bytes, not the safety of the access.
+//! first page. The beginning of the pool, which the ring may have pinned, is used before the rest. The mapping is never
+//! unmapped, so a [`Span`] is valid memory for the life of the process whatever becomes of its buffer; what a reference
+//! count protects is the meaning of the bytes, not the safety of the access.
 //! The pool is bounded. Who asks tells its [`Share`]: front ends are the first to go without, packets of peers the
 //! last, because only their arrival frees what the others hold.
 
@@ -93,12 +94,6 @@ impl Span {
         assert!(source.len() <= self.bytes, "what is put into a span fits");
         // SAFETY: fits, as just checked; `source` may be pool memory, hence no assumption that they do not overlap.
         unsafe { std::ptr::copy(source.as_ptr(), self.at.as_ptr(), source.len()) }
-    }
-
-    /// Has the kernel find the memory now, not when it is touched first. Where it does not know how, nothing happens.
-    pub(crate) fn populate(&self) {
-        // SAFETY: valid memory of that length, whose bytes stay what they are.
-        unsafe { libc::madvise(self.at.as_ptr().cast(), self.bytes, libc::MADV_POPULATE_WRITE) };
     }
 
     /// Fills with zeroes.

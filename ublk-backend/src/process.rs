@@ -67,7 +67,26 @@ pub(crate) fn serve_memory_reclaim() -> Vec<String> {
     let flusher = flush_without_waiting().err().map(|why| {
         format!("Allocations may wait for writes that only this process can finish (PR_SET_IO_FLUSHER: {why}). {text}.")
     });
-    locked.into_iter().chain(flusher).collect()
+    let spared = outlive_shortage().err().map(|why| {
+        format!("The kernel may end this process when it has no memory left ({OOM_SCORE}: {why}).")
+    });
+    locked.into_iter().chain(flusher).chain(spared).collect()
+}
+
+/// How readily the kernel ends this process and its children when it has no memory left.
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// Has the kernel end any other process first: this one's memory is bounded, and its successor would need as much. Not
+/// "never" (-1000): where there is no other, as in a container, a restart is better than waiting for memory without end.
+pub(crate) fn outlive_shortage() -> std::io::Result<()> {
+    std::fs::write(OOM_SCORE, "-999")
+}
+
+/// A program that this process started is ended as any other is. Told by us, once it runs: to let it say so itself, this
+/// process with its pinned memory would have to be forked.
+pub(crate) fn end_in_shortage(child: u32) {
+    // What the kernel refuses stays as it is.
+    let _ = std::fs::write(OOM_SCORE.replace("self", &child.to_string()), "0");
 }
 
 fn flush_without_waiting() -> std::io::Result<()> {
@@ -76,12 +95,6 @@ fn flush_without_waiting() -> std::io::Result<()> {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
     }
-}
-
-/// The calling thread runs when nobody else wants to.
-pub(crate) fn give_way() {
-    // SAFETY: changes how the calling thread is scheduled; with 0 that is the one meant.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
 }
 
 /// How many bytes this process may lock.

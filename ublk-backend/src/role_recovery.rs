@@ -20,5 +20,4 @@ pub(crate) async fn take_up(administration: Rc<Administration>, was_primary: boo
         administration.data.send(ToData::Hold(None));
     }
     administration.devices.resume();
-    administration.data.send(ToData::Populate);
 }

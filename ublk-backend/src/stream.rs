@@ -22,7 +22,7 @@ pub(crate) struct Pools {
     pub(crate) payloads: PayloadPool,
     /// Receive buffers and heads of packets.
     pub(crate) heads: PayloadPool,
-    /// The memory of the payloads that is used first.
+    /// The memory of the payloads that is used first, and may be pinned.
     pub(crate) pinned: Span,
 }
 
@@ -361,8 +361,8 @@ impl Pools {
 
 /// Bulk to begin with: enough for 32 requests of 1 MiB from front ends and peers at once.
 const PAYLOAD_BYTES: usize = 128 << 20;
-/// Bulk that is resident for good, where that may be: what is under way with a deep queue. An ordinary user has half of what
-/// he may lock, which is all of his processes together.
+/// Bulk that is pinned once it was used, where that may be: what is under way with a deep queue. An ordinary user has half
+/// of what he may lock, which is all of his processes together.
 const PINNED_BYTES: usize = 32 << 20;
 /// Bulk with the largest `max-buffers`.
 const PAYLOAD_BYTES_MAX: usize = 1 << 30;

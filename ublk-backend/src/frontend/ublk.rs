@@ -146,11 +146,18 @@ impl Ublk {
         (info.owner == known.owner && info.state != DeviceState::Dead).then_some(info)
     }
 
+    fn is_quiesced(&mut self, id: u32) -> bool {
+        self.control.info(id).is_ok_and(|info| info.state == DeviceState::Quiesced)
+    }
+
     /// Tells the driver that there is a new server, once it has noticed that the old one is gone.
     fn begin_recovery(&mut self, id: u32) -> Result<(), String> {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.control.begin_recovery(id) {
+                // A server before this one began, and died before it had taken a queue: some kernels (6.12) do not let it
+                // begin again, nor need it be.
+                Err(Errno::EINVAL) if self.is_quiesced(id) => return Ok(()),
                 Err(Errno::EBUSY) if Instant::now() < until => std::thread::sleep(BETWEEN_TRIES),
                 outcome => return outcome.map_err(|e| explain("it cannot be taken over", e)),
             }
@@ -228,15 +235,17 @@ impl BlockDriver for Ublk {
     }
 }
 
-/// The node may appear a moment after the device.
+/// The node may appear a moment after the device, and is in use until a dead daemon is cleared away.
 fn open_soon(path: &Path) -> std::io::Result<File> {
     let until = Instant::now() + PATIENCE;
     loop {
         match OpenOptions::new().read(true).write(true).open(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && Instant::now() < until => {
-                std::thread::sleep(BETWEEN_TRIES);
-            }
+            Err(e) if may_pass(&e) && Instant::now() < until => std::thread::sleep(BETWEEN_TRIES),
             opened => return opened,
         }
     }
+}
+
+fn may_pass(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ResourceBusy)
 }

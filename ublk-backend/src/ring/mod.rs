@@ -3,6 +3,7 @@
 //! Everything the kernel reads or writes lies in [`Span`]s, which stay mapped for ever. The owner of a descriptor keeps
 //! it open until every operation on it has completed; shutting a socket down or [`Ring::cancel`] makes them complete.
 
+mod pinned_memory;
 mod threads;
 mod uring;
 
@@ -98,10 +99,10 @@ impl Ring {
         threads::Threads::new().map(Ring::Threads)
     }
 
-    /// Has the kernel pin memory that files are read into and written from, where it may.
-    pub(crate) fn pin(&mut self, span: Span) -> std::io::Result<()> {
+    /// The kernel may pin that memory, which files are read into and written from, as it is used.
+    pub(crate) fn let_pin(&mut self, span: Span) -> std::io::Result<()> {
         match self {
-            Ring::Uring(ring) => ring.pin(span),
+            Ring::Uring(ring) => ring.let_pin(span),
             Ring::Threads(_) => Ok(()),
         }
     }

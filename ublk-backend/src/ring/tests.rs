@@ -121,3 +121,40 @@ fn errors_are_numbers() {
         assert_eq!(finish(ring, 1)[0].result, -libc::EBADF);
     });
 }
+
+#[test]
+fn what_may_be_pinned_is_transferred_as_the_rest_is() {
+    let mut pool = PayloadPool::new(4 << 20, 4 << 20).unwrap();
+    let beginning = pool.prefer_beginning(2 << 20);
+    let Ok(mut ring) = uring::Uring::new(16).map(|ring| Ring::Uring(Box::new(ring))) else { return };
+    if ring.let_pin(beginning).is_err() {
+        return;
+    }
+    let file = temp_file("pinned");
+    // Both pieces of the beginning, and memory behind it; a part of a buffer as well as all of it.
+    let spans: Vec<Span> = (0..4).map(|_| span(&mut pool, 1 << 20)).collect();
+    for (n, span) in (0u8..).zip(&spans) {
+        span.put(&vec![n + 1; span.len()]);
+        let op = Op::Write { span: span.part(4096, 8192), offset_bytes: u64::from(n) * 8192, stable: false };
+        ring.queue(Token(u64::from(n)), file.as_raw_fd(), op);
+    }
+    assert!(finish(&mut ring, 4).iter().all(|c| c.result == 8192));
+    spans.iter().for_each(Span::clear);
+    for (n, span) in (0u64..).zip(&spans) {
+        ring.queue(
+            Token(n),
+            file.as_raw_fd(),
+            Op::Read { span: span.part(4096, 8192), offset_bytes: n * 8192 },
+        );
+    }
+    assert!(finish(&mut ring, 4).iter().all(|c| c.result == 8192));
+    for (n, span) in (0u8..).zip(&spans) {
+        let expected = [(0, 4096), (n + 1, 8192), (0, (1 << 20) - 12288)];
+        let mut rest = span.bytes();
+        for (byte, bytes) in expected {
+            let (begin, end) = rest.split_at(bytes);
+            assert!(begin.iter().all(|&b| b == byte), "buffer {n}, from {}", (1 << 20) - rest.len());
+            rest = end;
+        }
+    }
+}

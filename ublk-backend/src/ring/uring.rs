@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::pinned_memory::PinnedMemory;
 use super::{Completion, Op, Token, SEND_SPANS_MAX};
 use crate::payload_pool::Span;
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
@@ -26,8 +27,7 @@ pub(crate) struct Uring {
     #[allow(clippy::vec_box)] // they must not move when the table grows
     messages: Vec<Box<Message>>,
     free: Vec<u16>,
-    /// Addresses of memory that the kernel has pinned: the beginning and the end.
-    pinned: (usize, usize),
+    pinned: PinnedMemory,
 }
 
 impl std::fmt::Debug for Uring {
@@ -48,22 +48,13 @@ impl Uring {
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             return Err(std::io::Error::other("this kernel's io_uring is too old"));
         }
-        Ok(Uring { ring, messages: Vec::new(), free: Vec::new(), pinned: (0, 0) })
+        Ok(Uring { ring, messages: Vec::new(), free: Vec::new(), pinned: PinnedMemory::default() })
     }
 
-    /// Has the kernel pin memory once, not for every read and write of a file.
-    pub(crate) fn pin(&mut self, span: Span) -> std::io::Result<()> {
-        let stretch = libc::iovec { iov_base: span.as_ptr().cast(), iov_len: span.len() };
-        // SAFETY: spans stay mapped for the life of the process.
-        unsafe { self.ring.submitter().register_buffers(&[stretch]) }?;
-        let begin = span.as_ptr() as usize;
-        self.pinned = (begin, begin + span.len());
+    /// The kernel may pin that memory once, not for every read and write of a file.
+    pub(crate) fn let_pin(&mut self, span: Span) -> std::io::Result<()> {
+        self.pinned = PinnedMemory::of(span, &self.ring.submitter())?;
         Ok(())
-    }
-
-    fn is_pinned(&self, span: &Span) -> bool {
-        let begin = span.as_ptr() as usize;
-        begin >= self.pinned.0 && begin + span.len() <= self.pinned.1
     }
 
     /// `apart`: carried out by a worker of the kernel from the beginning.
@@ -71,23 +62,23 @@ impl Uring {
         debug_assert!(token.0 >> MESSAGE_SHIFT == 0, "tokens have 48 bits");
         let fd = Fd(fd);
         let entry = match op {
-            Op::Read { span, offset_bytes } if self.is_pinned(&span) => {
-                opcode::ReadFixed::new(fd, span.as_ptr(), span.len() as u32, 0).offset(offset_bytes).build()
-            }
-            Op::Write { span, offset_bytes, stable } if self.is_pinned(&span) => {
-                opcode::WriteFixed::new(fd, span.as_ptr(), span.len() as u32, 0)
-                    .offset(offset_bytes)
-                    .rw_flags(if stable { libc::RWF_DSYNC } else { 0 })
-                    .build()
-            }
             Op::Read { span, offset_bytes } => {
-                opcode::Read::new(fd, span.as_ptr(), span.len() as u32).offset(offset_bytes).build()
+                let (at, bytes) = (span.as_ptr(), span.len() as u32);
+                match self.pinned.piece_of(&span, &self.ring.submitter()) {
+                    Some(piece) => opcode::ReadFixed::new(fd, at, bytes, piece).offset(offset_bytes).build(),
+                    None => opcode::Read::new(fd, at, bytes).offset(offset_bytes).build(),
+                }
             }
             Op::Write { span, offset_bytes, stable } => {
-                opcode::Write::new(fd, span.as_ptr(), span.len() as u32)
-                    .offset(offset_bytes)
-                    .rw_flags(if stable { libc::RWF_DSYNC } else { 0 })
-                    .build()
+                let (at, bytes) = (span.as_ptr(), span.len() as u32);
+                let flags = if stable { libc::RWF_DSYNC } else { 0 };
+                match self.pinned.piece_of(&span, &self.ring.submitter()) {
+                    Some(piece) => opcode::WriteFixed::new(fd, at, bytes, piece)
+                        .offset(offset_bytes)
+                        .rw_flags(flags)
+                        .build(),
+                    None => opcode::Write::new(fd, at, bytes).offset(offset_bytes).rw_flags(flags).build(),
+                }
             }
             Op::Sync => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
             Op::Allocate { how, offset_bytes, bytes } => {

@@ -19,6 +19,8 @@ const ORDER_MAX: usize = 8;
 const ORDERS: usize = ORDER_MAX + 1;
 /// Bytes of the largest buffer.
 pub(crate) const BUFFER_BYTES_MAX: usize = PAGE_BYTES << ORDER_MAX;
+/// Bytes of a huge page, to which the memory is aligned.
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 const NIL: u32 = u32::MAX;
 
 /// Who asks for a buffer.
@@ -272,8 +274,9 @@ impl PayloadPool {
         Span { at, bytes: PAGE_BYTES << page.order }
     }
 
-    /// From here on the first `bytes` of the pool are used before the rest, and that is their memory. For a pool nothing was
-    /// taken of yet; at most what it has.
+    /// From here on the first `bytes` of the pool are used before the rest, and that is their memory: in huge pages if there
+    /// are any, because a disk's transfer has a limited number of pieces, often 128, and 1 MiB is 256 scattered pages. For a
+    /// pool nothing was taken of yet; at most what it has.
     pub(crate) fn prefer_beginning(&mut self, bytes: usize) -> Span {
         let step = BUFFER_BYTES_MAX / PAGE_BYTES;
         let pages = (bytes / PAGE_BYTES).min(self.total_pages) / step * step;
@@ -281,7 +284,10 @@ impl PayloadPool {
         moved.clone().for_each(|first| self.unlink(first as u32, ORDER_MAX));
         self.beginning_pages = pages;
         moved.for_each(|first| self.push_free(first as u32, ORDER_MAX));
-        Span { at: self.base, bytes: pages * PAGE_BYTES }
+        let beginning = Span { at: self.base, bytes: pages * PAGE_BYTES };
+        // SAFETY: changes how the kernel backs memory of that length, not what it holds. It may refuse.
+        unsafe { libc::madvise(beginning.as_ptr().cast(), beginning.len(), libc::MADV_HUGEPAGE) };
+        beginning
     }
 
     /// Bytes that writes of peers hold.
@@ -351,7 +357,7 @@ fn map_pages(bytes: usize) -> std::io::Result<NonNull<u8>> {
     let at = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
-            bytes + BUFFER_BYTES_MAX,
+            bytes + HUGE_PAGE_BYTES,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
             -1,
@@ -361,9 +367,9 @@ fn map_pages(bytes: usize) -> std::io::Result<NonNull<u8>> {
     if at == libc::MAP_FAILED {
         return Err(std::io::Error::last_os_error());
     }
-    // Aligned to the largest buffer, so that every buffer is aligned to its own size.
-    let aligned = (at as usize).next_multiple_of(BUFFER_BYTES_MAX) - at as usize;
-    // SAFETY: the mapping is larger by one buffer than what is used of it.
+    // Every buffer is aligned to its own size by that.
+    let aligned = (at as usize).next_multiple_of(HUGE_PAGE_BYTES) - at as usize;
+    // SAFETY: the mapping is larger by that much than what is used of it.
     NonNull::new(unsafe { at.cast::<u8>().add(aligned) }).ok_or_else(std::io::Error::last_os_error)
 }
 

@@ -3,11 +3,11 @@
 
 #![allow(unsafe_code)]
 
-use crate::payload_pool::{Span, BUFFER_BYTES_MAX};
+use crate::payload_pool::{Span, HUGE_PAGE_BYTES};
 use io_uring::Submitter;
 
-/// Buffers of that size, which none crosses the border of.
-const PIECE_BYTES: usize = BUFFER_BYTES_MAX;
+/// No buffer crosses the border of a piece.
+const PIECE_BYTES: usize = HUGE_PAGE_BYTES;
 
 /// Memory that may be pinned, and what of it is.
 #[derive(Debug, Default)]

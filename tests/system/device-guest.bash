@@ -22,6 +22,7 @@ keep() {
 	for pid in $(ip netns pids "$guest_netns"); do
 		if grep -sq '^udrbd' "/proc/$pid/comm"; then kill -KILL "$pid" 2> /dev/null || true; fi
 	done
+	if ((failed > 0)); then alpha "drbdsetup status -v r0; tail -n 60 /run/drbd/r0.log; dmesg | tail -n 20" || true; fi
 	[ -n "${KEEP:-}" ] || return 0
 	mkdir -p "$KEEP"
 	cp "$guests/alpha/messages" "$KEEP/"

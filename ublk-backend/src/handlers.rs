@@ -73,7 +73,12 @@ fn environment(facts: &Configuration, call: &HandlerCall) -> Vec<(String, String
     let mut put = |name: &str, value: String| set.push((name.to_owned(), value));
     put("HOME", "/".to_owned());
     put("TERM", "linux".to_owned());
-    put("PATH", "/sbin:/usr/sbin:/bin:/usr/bin".to_owned());
+    // Handlers call drbdsetup: ours, though there may be the one of drbd-utils as well.
+    let own = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_str()?.to_owned()));
+    put(
+        "PATH",
+        own.into_iter().chain(["/sbin:/usr/sbin:/bin:/usr/bin".to_owned()]).collect::<Vec<_>>().join(":"),
+    );
     for name in PASSED_ON {
         if let Ok(value) = std::env::var(name) {
             put(name, value);

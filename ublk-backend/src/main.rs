@@ -20,6 +20,7 @@ mod event_loop;
 mod frontend;
 mod hand_over;
 mod handlers;
+mod integration;
 mod journal;
 mod log;
 mod mailbox;
@@ -38,6 +39,7 @@ mod upgrade;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use drbd_core::engine::Level;
 use frontend::block_device::release_left;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What this program is, in logs, journals and answers.
@@ -87,6 +89,22 @@ fn command_line() -> Command {
     let release = Command::new("release")
         .about("Let go of the block devices that a daemon left which nobody starts again")
         .arg(resource);
+    let integrate = Command::new("integrate")
+        .about("Have Pacemaker's agent ocf:linbit:drbd do without the module drbd on this host; again after this program moved")
+        .arg(
+            Arg::new("remove")
+                .long("remove")
+                .action(ArgAction::SetTrue)
+                .help("Take away what this command installed"),
+        )
+        .arg(
+            Arg::new("root")
+                .long("root")
+                .value_name("DIR")
+                .default_value("/")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("Below that directory, as packages and images need it"),
+        );
     Command::new("udrbd")
         .version(env!("CARGO_PKG_VERSION"))
         .about("The daemon of one replicated resource; drbdsetup new-resource starts it")
@@ -96,6 +114,7 @@ fn command_line() -> Command {
         .subcommand(upgrade)
         .subcommand(formats)
         .subcommand(release)
+        .subcommand(integrate)
 }
 
 fn main() -> ExitCode {
@@ -111,6 +130,7 @@ fn main() -> ExitCode {
         Some(("supervise", matches)) => supervise_resource(matches),
         Some(("upgrade", matches)) => upgrade_resource(text(matches, "resource")),
         Some(("formats", _)) => say_formats(),
+        Some(("integrate", matches)) => integrate(matches),
         Some(("release", matches)) => {
             release_unserved(text(matches, "resource"));
             ExitCode::SUCCESS
@@ -148,6 +168,27 @@ fn upgrade_resource(resource: &str) -> ExitCode {
             ExitCode::from(EXIT_TROUBLE)
         }
     }
+}
+
+fn integrate(matches: &ArgMatches) -> ExitCode {
+    let root = matches.get_one::<PathBuf>("root").map_or(Path::new("/"), PathBuf::as_path);
+    let done = match (matches.get_flag("remove"), std::env::current_exe()) {
+        (true, _) => integration::remove(root),
+        (false, Ok(udrbd)) => integration::install(root, &udrbd),
+        (false, Err(e)) => Err(format!("This program's own path cannot be found: {e}.")),
+    };
+    match done {
+        Ok(lines) if lines.is_empty() => println!("Nothing is installed."),
+        Ok(lines) => {
+            lines.iter().for_each(|line| println!("{line}"));
+            println!("Pacemaker learns of it by: systemctl daemon-reload; systemctl restart pacemaker");
+        }
+        Err(sentence) => {
+            eprintln!("udrbd integrate: {sentence}");
+            return ExitCode::from(EXIT_TROUBLE);
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn say_formats() -> ExitCode {

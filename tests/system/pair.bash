@@ -75,6 +75,7 @@ pair_up() {
 	wait_for 60 "the first copy" is_in_sync
 }
 
+is_dstate() { [ "$("$1" drbdadm dstate r0)" = "$2" ]; }
 is_cstate() { [ "$("$1" drbdadm cstate r0)" = "$2" ]; }
 is_in_sync() { [ "$(alpha drbdadm dstate r0) $(beta drbdadm dstate r0)" = "UpToDate/UpToDate UpToDate/UpToDate" ]; }
 

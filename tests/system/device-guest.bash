@@ -3,6 +3,8 @@
 # KEEP=DIR: logs are left there.
 # shellcheck shell=bash disable=SC2154,SC2034 # $front, $work: see above; the rest is for the test
 guest_kind=uml
+# Its root is in memory, and so is what its daemon holds under load: where there is none left its network is the first to go.
+guest_memory=320M
 . "$(dirname "$0")/guest/guest.bash"
 need_root
 guest_netns=udrbd-dev-$$

@@ -134,7 +134,7 @@ truncate -s $((large + (1 << 20))) "$work/alpha.img" "$work/bravo.img"
 cat > "$share/r0.res" << END
 global { usage-count no; }
 resource r0 {
-    net { protocol C; connect-int 1; ping-int 2; timeout 30; }
+    net { protocol C; connect-int 1; ping-int 2; socket-check-timeout 1; timeout 30; }
     disk { resync-rate 100M; c-max-rate 1G; c-min-rate 0; size ${small}B; }
     device /dev/drbd0;
     meta-disk internal;

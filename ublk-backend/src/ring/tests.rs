@@ -131,7 +131,7 @@ fn what_may_be_pinned_is_transferred_as_the_rest_is() {
         return;
     }
     let file = temp_file("pinned");
-    // Both pieces of the beginning, and memory behind it; a part of a buffer as well as all of it.
+    // The piece of the beginning, and memory behind it; a part of a buffer as well as all of it.
     let spans: Vec<Span> = (0..4).map(|_| span(&mut pool, 1 << 20)).collect();
     for (n, span) in (0u8..).zip(&spans) {
         span.put(&vec![n + 1; span.len()]);

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// It is given up when it died at once so often in a row. One that is killed now and then is started again every time:
 /// under a block device that is a pause, and the end of it is not.
-const RESTARTS_MAX: u32 = 5;
-/// Pause before a restart; doubles with each death at once. Users of a block device wait for it.
-const PAUSE: Duration = Duration::from_millis(100);
+const RESTARTS_MAX: u32 = 6;
+/// Pause before a restart: users of a block device wait for it.
+const PAUSE: Duration = Duration::from_millis(10);
+/// After a death at once; doubles with each further one.
+const LONGER_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a daemon's end means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +44,7 @@ impl Restarts {
         } else if self.0 >= RESTARTS_MAX {
             return Next::GiveUp;
         }
-        let pause = PAUSE * (1 << self.0);
+        let pause = if self.0 == 0 { PAUSE } else { LONGER_PAUSE * (1 << (self.0 - 1)) };
         self.0 += u32::from(lived < AT_ONCE);
         Next::Restart(pause)
     }
@@ -113,8 +115,8 @@ mod tests {
         let mut restarts = Restarts::default();
         let (moment, while_) = (Duration::from_millis(1), Duration::from_secs(3));
         let killed = ExitStatus::from_raw(9);
-        for n in 0..5 {
-            let pause = Duration::from_millis(100 << n);
+        for ms in [10, 100, 200, 400, 800, 1600] {
+            let pause = Duration::from_millis(ms);
             assert_eq!(restarts.judge(killed, true, moment), Next::Restart(pause));
         }
         assert_eq!(restarts.judge(killed, true, moment), Next::GiveUp);
@@ -122,7 +124,7 @@ mod tests {
             assert_eq!(restarts.judge(killed, true, while_), Next::Restart(PAUSE));
         }
         assert_eq!(restarts.judge(killed, true, moment), Next::Restart(PAUSE));
-        assert_eq!(restarts.judge(killed, true, moment), Next::Restart(PAUSE * 2));
+        assert_eq!(restarts.judge(killed, true, moment), Next::Restart(LONGER_PAUSE));
     }
 
     #[test]

@@ -41,10 +41,10 @@ mod attribute {
 
 /// So long requests wait for a daemon that died; afterwards they fail.
 const DEAD_CONNECTION_S: u64 = 60;
-/// The driver looks after requests that are under way for so long, and up to a second more, whether their connection
-/// was replaced. It says of each in the kernel's log that it may be stuck. A daemon that died has a new connection in
-/// less: a shorter time would have the requests wait for the timer's second round.
-const TIMER_MS: u32 = 900;
+/// The driver looks at requests that are under way for so long, at the next whole second of the kernel's clock, whether
+/// their connection was replaced, and says of each in the kernel's log that it may be stuck. It looks again that much
+/// later, at a whole second again: nearly a second would have it miss every other one.
+const TIMER_MS: u32 = 300;
 /// What the timer is in a device that nobody set up.
 const TIMER_MS_DEFAULT: u32 = 30_000;
 

@@ -19,6 +19,7 @@ pub mod query;
 pub mod rates;
 pub mod request;
 pub mod rundir;
+pub mod service;
 pub mod show;
 pub mod show_json;
 pub mod spawn;

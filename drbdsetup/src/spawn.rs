@@ -1,9 +1,10 @@
-//! `new-resource`: starts the daemon of a resource and waits until it answers.
+//! `new-resource`: starts the daemon of a resource, as a service or a process of its own, and waits until it answers.
 
 use crate::arguments::CommandLine;
 use crate::client::{Client, NoClient};
 use crate::fault::Fault;
 use crate::rundir::{check_name_length, run_dir_path, RunDir};
+use crate::service::{self, NotStarted};
 use drbd_core::refusal::{Reason, Refusal};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -34,9 +35,19 @@ pub fn new_resource(line: &CommandLine) -> Result<(), Fault> {
         Err(NoClient::NotConfigured(_)) => {}
         Err(NoClient::Trouble(fault)) => return Err(fault),
     }
+    let arguments = supervise_arguments(line, resource)?;
+    if service::is_used(&run_dir) {
+        let answers = || Client::connect(Some(&run_dir), resource).is_ok();
+        return service::start(&run_dir, resource, arguments, answers).map_err(|why| match why {
+            NotStarted::Exists => already_exists(resource),
+            NotStarted::Because(why) => {
+                Fault::trouble(format!("{resource}: the daemon did not start: {why}"))
+            }
+        });
+    }
     let binary = find_daemon()?;
     let (log, log_shown, from) = open_log(&run_dir, resource)?;
-    let mut child = start(line, resource, &binary, &log)?;
+    let mut child = start(resource, &binary, &arguments, &log)?;
     wait_until_answers(&run_dir, resource, &mut child).map_err(|end| match end {
         StartFault::Exited(status) => {
             let words = last_words(log, from, resource);
@@ -114,16 +125,23 @@ fn open_log(run_dir: &RunDir, resource: &str) -> Result<(File, String, u64), Fau
     Ok((log, shown, from))
 }
 
-fn start(line: &CommandLine, resource: &str, binary: &PathBuf, log: &File) -> Result<Child, Fault> {
+/// What `udrbd supervise` is to be told.
+fn supervise_arguments(line: &CommandLine, resource: &str) -> Result<Vec<String>, Fault> {
+    let options = serde_json::to_string(&line.option_set()).map_err(|e| Fault::trouble(e.to_string()))?;
+    let node = line.node_id().to_string();
+    Ok([resource, "--node-id", &node, "--options", &options].map(str::to_owned).into())
+}
+
+fn start(resource: &str, binary: &PathBuf, arguments: &[String], log: &File) -> Result<Child, Fault> {
     let trouble = |e: std::io::Error| {
         Fault::trouble(format!("{resource}: {} cannot be started: {e}", binary.display()))
     };
-    let options = serde_json::to_string(&line.option_set()).map_err(|e| Fault::trouble(e.to_string()))?;
     let me = std::env::current_exe().map_err(trouble)?;
     Command::new(me)
         .arg(DETACH)
         .arg(binary)
-        .args(["supervise", resource, "--node-id", &line.node_id().to_string(), "--options", &options])
+        .arg("supervise")
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(trouble)?)
         .stderr(log.try_clone().map_err(trouble)?)

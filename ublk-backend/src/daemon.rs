@@ -18,6 +18,7 @@ use crate::mailbox::{mailbox, ControlPlane, DataPlane, HandedSession, ToControl,
 use crate::role_mark::RoleMark;
 use crate::role_recovery::take_up;
 use crate::run_dir::RunDir;
+use crate::service;
 use drbd_core::config::{OptionSet, Section};
 use drbd_core::control::{Configuration, Request};
 use drbd_core::engine::{Level, Resource};
@@ -26,6 +27,7 @@ use drbd_core::limits::{PROTOCOL_MAX, PROTOCOL_MIN};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -62,6 +64,7 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         Journal::create(&journal_path).map(|journal| (journal, Vec::new()))
     }
     .map_err(|e| file_failed("journal", &e))?;
+    let mut fresh = FreshJournal((!recover).then_some(journal_path));
     abort_on_panic(resource, &logger);
     write_pid(&run_dir, resource);
     let (data, control, from_data) = mailbox().map_err(|e| file_failed("eventfd", &e))?;
@@ -118,6 +121,8 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
         let listener =
             tokio::net::UnixListener::from_std(listener).map_err(|e| format!("control socket: {e}."))?;
         let serving = tokio::task::spawn_local(socket.serve(listener));
+        fresh.keep();
+        service::tell("READY=1");
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("signals: {e}."))?;
         let outcome = tokio::select! {
             () = administration.ended.notified() => Ok(()),
@@ -140,6 +145,23 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     logger.say(Level::Info, "end", resource, "The daemon ends.");
     logger.finish();
     outcome
+}
+
+/// The journal of a daemon that never came to serve goes with it: there is nothing in it to recover.
+struct FreshJournal(Option<PathBuf>);
+
+impl FreshJournal {
+    fn keep(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for FreshJournal {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 fn bind_control_socket(run_dir: &RunDir, resource: &str) -> Result<UnixListener, String> {

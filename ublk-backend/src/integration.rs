@@ -1,5 +1,5 @@
-//! `udrbd integrate`: what makes the agent `ocf:linbit:drbd`, as it is, content on a host without the module `drbd`. Where the
-//! module is, nothing changes.
+//! `udrbd integrate`: services for systemd, and what makes the agent `ocf:linbit:drbd`, as it is, content on a host without
+//! the module `drbd`. Where the module is, nothing changes for the agent.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,14 @@ use std::path::{Path, PathBuf};
 /// The first line of each file, by which it is known as ours.
 const MARK: &str = "# Installed by `udrbd integrate`; `udrbd integrate --remove` takes it away again.\n";
 /// Where each file goes, below the root directory, and what it says.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 7] = [
+    ("etc/systemd/system/udrbd@.service", include_str!("../integration/udrbd@.service")),
+    ("etc/systemd/system/drbd@.service", include_str!("../integration/drbd@.service")),
+    ("etc/systemd/system/drbd@.target", include_str!("../integration/drbd@.target")),
+    (
+        "etc/systemd/system/drbd-promote@.service.d/udrbd.conf",
+        include_str!("../integration/drbd-promote@.service.conf"),
+    ),
     ("etc/udrbd/pacemaker.bash", include_str!("../integration/pacemaker.bash")),
     (
         "etc/systemd/system/pacemaker.service.d/udrbd.conf",
@@ -16,15 +23,17 @@ const FILES: [(&str, &str); 3] = [
     ("etc/modprobe.d/udrbd.conf", include_str!("../integration/modprobe.conf")),
 ];
 
-/// Installs the files below `root` for the daemon's binary `udrbd`; again, where they are there already. Nothing, where one
+/// Installs the files below `root` for the daemon's binary `udrbd`, beside which the other tools are; again, where they are there already. Nothing, where one
 /// of them is somebody else's. A line for each is the result.
 ///
 /// # Errors
 /// A sentence that names the file.
 pub(crate) fn install(root: &Path, udrbd: &Path) -> Result<Vec<String>, String> {
-    let udrbd = udrbd.to_str().filter(|path| !path.contains(['"', '$', '`', '\\', '\n']));
-    let udrbd =
-        udrbd.ok_or("The path of this program has characters that shell scripts take for something else.")?;
+    let path = udrbd.to_str().filter(|path| !path.contains(['"', '$', '`', '\\', '\n', '%']));
+    let path = path.and_then(|path| Some((path, udrbd.parent()?.to_str()?)));
+    let (udrbd, sbin) = path.ok_or(
+        "The path of this program has characters that shell scripts or systemd take for something else.",
+    )?;
     for (path, _) in FILES {
         let path = root.join(path);
         if let Some(false) = is_ours(&path)? {
@@ -33,7 +42,7 @@ pub(crate) fn install(root: &Path, udrbd: &Path) -> Result<Vec<String>, String> 
     }
     let write = |(path, text): (&str, &str)| {
         let path = root.join(path);
-        let text = format!("{MARK}{}", text.replace("@UDRBD@", udrbd));
+        let text = format!("{MARK}{}", text.replace("@UDRBD@", udrbd).replace("@SBIN@", sbin));
         replace(&path, &text).map_err(|e| format!("{} cannot be written: {e}.", path.display()))?;
         Ok(format!("{} is installed.", path.display()))
     };
@@ -97,11 +106,17 @@ mod tests {
         let foreign = root.join("etc/modprobe.d/other.conf");
         std::fs::write(&foreign, "blacklist drbd\n").unwrap();
         let first = install(&root, Path::new("/opt/old/udrbd")).unwrap();
-        assert_eq!(first.len(), 3);
+        assert_eq!(first.len(), FILES.len());
         install(&root, Path::new("/usr/sbin/udrbd")).unwrap();
-        let text = std::fs::read_to_string(root.join(FILES[0].0)).unwrap();
-        assert!(text.starts_with(MARK) && text.contains("builtin test -x \"/usr/sbin/udrbd\""), "{text}");
-        assert_eq!(remove(&root).unwrap().len(), 3);
+        let text = |path| std::fs::read_to_string(root.join(path)).unwrap();
+        let answers = text("etc/udrbd/pacemaker.bash");
+        assert!(
+            answers.starts_with(MARK) && answers.contains("builtin test -x \"/usr/sbin/udrbd\""),
+            "{answers}"
+        );
+        let adjusts = text("etc/systemd/system/drbd@.service");
+        assert!(adjusts.contains("\nExecStart=\"/usr/sbin/drbdadm\" adjust %I\n"), "{adjusts}");
+        assert_eq!(remove(&root).unwrap().len(), FILES.len());
         assert_eq!(remove(&root).unwrap(), Vec::<String>::new());
         assert!(foreign.exists() && !root.join("etc/udrbd").exists());
         std::fs::remove_dir_all(root).unwrap();
@@ -115,14 +130,14 @@ mod tests {
         let refused = install(&root, Path::new("/usr/sbin/udrbd")).unwrap_err();
         assert!(refused.contains("etc/modprobe.d/udrbd.conf is there already"), "{refused}");
         assert!(!root.join(FILES[0].0).exists(), "nothing else is installed then");
-        assert!(remove(&root).unwrap()[0].ends_with("is not ours and stays."));
+        assert!(remove(&root).unwrap().iter().any(|line| line.ends_with("is not ours and stays.")));
         assert_eq!(std::fs::read_to_string(theirs).unwrap(), "install drbd /bin/true\n");
         std::fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
     fn no_path_becomes_a_command() {
-        for path in ["/tmp/a\"b/udrbd", "/tmp/$(id)/udrbd", "/tmp/`id`/udrbd"] {
+        for path in ["/tmp/a\"b/udrbd", "/tmp/%n/udrbd", "/tmp/$(id)/udrbd", "/tmp/`id`/udrbd"] {
             assert!(install(Path::new("/nowhere"), Path::new(path)).is_err());
         }
     }

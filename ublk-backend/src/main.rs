@@ -32,6 +32,7 @@ mod ring;
 mod role_mark;
 mod role_recovery;
 mod run_dir;
+mod service;
 mod stream;
 mod supervise;
 mod upgrade;
@@ -60,17 +61,16 @@ fn command_line() -> Command {
         .default_value("{}")
         .help("Resource options, as an object of names and values");
     let resource = Arg::new("resource").required(true).help("Name of the resource");
+    let recover = Arg::new("recover")
+        .long("recover")
+        .action(ArgAction::SetTrue)
+        .help("Take up what the journal says the last daemon was doing");
     let run = Command::new("run")
         .about("Serve one resource until it is taken down")
         .arg(resource.clone())
         .arg(node.clone())
         .arg(options.clone())
-        .arg(
-            Arg::new("recover")
-                .long("recover")
-                .action(ArgAction::SetTrue)
-                .help("Take up what the journal says the last daemon was doing"),
-        );
+        .arg(recover.clone());
     let upgrade = Command::new("upgrade")
         .about("Have the daemon of a resource that is up become this program, in a pause of its device")
         .arg(resource.clone());
@@ -80,6 +80,7 @@ fn command_line() -> Command {
         .arg(resource.clone())
         .arg(node)
         .arg(options)
+        .arg(recover)
         .arg(
             Arg::new("no-restart")
                 .long("no-restart")
@@ -88,9 +89,17 @@ fn command_line() -> Command {
         );
     let release = Command::new("release")
         .about("Let go of the block devices that a daemon left which nobody starts again")
+        .arg(resource.clone());
+    let serve = Command::new("serve")
+        .about(
+            "Be the service udrbd@RESOURCE: the parent of the daemon that drbdsetup new-resource asked for",
+        )
+        .arg(resource.clone());
+    let stop = Command::new("stop")
+        .about("Take a resource down as soon as nobody uses it, before its service is stopped")
         .arg(resource);
     let integrate = Command::new("integrate")
-        .about("Have Pacemaker's agent ocf:linbit:drbd do without the module drbd on this host; again after this program moved")
+        .about("Install services for systemd, and what has Pacemaker's agent ocf:linbit:drbd do without the module drbd; again after this program moved")
         .arg(
             Arg::new("remove")
                 .long("remove")
@@ -114,6 +123,8 @@ fn command_line() -> Command {
         .subcommand(upgrade)
         .subcommand(formats)
         .subcommand(release)
+        .subcommand(serve)
+        .subcommand(stop)
         .subcommand(integrate)
 }
 
@@ -131,6 +142,11 @@ fn main() -> ExitCode {
         Some(("upgrade", matches)) => upgrade_resource(text(matches, "resource")),
         Some(("formats", _)) => say_formats(),
         Some(("integrate", matches)) => integrate(matches),
+        Some(("serve", matches)) => {
+            let resource = text(matches, "resource");
+            refused(resource, &service::serve(resource))
+        }
+        Some(("stop", matches)) => service::stop(text(matches, "resource")),
         Some(("release", matches)) => {
             release_unserved(text(matches, "resource"));
             ExitCode::SUCCESS
@@ -150,11 +166,15 @@ fn run_resource(matches: &ArgMatches) -> ExitCode {
     let recover = matches.get_flag("recover");
     match daemon::run(resource, drbd_core::ids::NodeId(node), text(matches, "options"), recover) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("{resource}: {sentence}");
-            ExitCode::from(EXIT_TROUBLE)
-        }
+        Err(sentence) => refused(resource, &sentence),
     }
+}
+
+/// There will be no daemon: the sentence, for whoever waits for it.
+fn refused(resource: &str, sentence: &str) -> ExitCode {
+    eprintln!("{resource}: {sentence}");
+    service::tell(&format!("STATUS={sentence}"));
+    ExitCode::from(EXIT_TROUBLE)
 }
 
 fn upgrade_resource(resource: &str) -> ExitCode {
@@ -181,7 +201,7 @@ fn integrate(matches: &ArgMatches) -> ExitCode {
         Ok(lines) if lines.is_empty() => println!("Nothing is installed."),
         Ok(lines) => {
             lines.iter().for_each(|line| println!("{line}"));
-            println!("Pacemaker learns of it by: systemctl daemon-reload; systemctl restart pacemaker");
+            println!("It is heard of by: systemctl daemon-reload; and where there is Pacemaker: systemctl restart pacemaker");
         }
         Err(sentence) => {
             eprintln!("udrbd integrate: {sentence}");
@@ -216,7 +236,7 @@ fn supervise_resource(matches: &ArgMatches) -> ExitCode {
     };
     // What it may not do its child says.
     let _ = process::outlive_shortage();
-    let code = supervise::supervise(resource, &arguments, restart, &log);
+    let code = supervise::supervise(resource, &arguments, (restart, matches.get_flag("recover")), &log);
     release_unserved(resource);
     code
 }

@@ -50,11 +50,12 @@ impl Restarts {
     }
 }
 
-/// Runs the daemon with these arguments until it ends for good.
+/// Runs the daemon with these arguments until it ends for good; `restart`: again when it dies, `recover`: the first, too, takes
+/// up what one before it was doing.
 pub(crate) fn supervise(
     resource: &str,
     arguments: &[String],
-    restart: bool,
+    (restart, mut recover): (bool, bool),
     log: &dyn Fn(Level, String),
 ) -> ExitCode {
     let program = match std::env::current_exe() {
@@ -65,7 +66,6 @@ pub(crate) fn supervise(
         }
     };
     let mut restarts = Restarts::default();
-    let mut recover = false;
     loop {
         let mut command = Command::new(&program);
         command.arg("run").args(arguments);

@@ -9,8 +9,10 @@
 
 mod dump;
 pub mod objects;
+mod service_start;
 
 pub use objects::*;
+pub use service_start::ServiceStart;
 
 use crate::config::OptionSet;
 use crate::ids::{Minor, NodeId, VolumeNumber};

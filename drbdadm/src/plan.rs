@@ -81,8 +81,6 @@ pub struct Call {
 pub enum Step {
     /// One after the other; the first failure ends it.
     All(Vec<Call>),
-    /// One after the other, whatever happens; the last one counts.
-    Each(Vec<Call>),
     /// The second only if the first fails, and not with one of these exit codes.
     Else {
         /// The resource runs.
@@ -91,6 +89,16 @@ pub enum Step {
         unless: &'static [i32],
         /// It does not: work on the disk.
         second: Vec<Call>,
+    },
+    /// check-resize: a resource that is up grows and remembers its disk; of one that is not the metadata move to the new
+    /// end of a disk that has grown.
+    CheckResize {
+        /// resize, of which nothing is heard.
+        resize: Call,
+        /// drbdsetup check-resize, likewise; it does not matter how it ends.
+        remember: Call,
+        /// drbdmeta check-resize, or why there is none.
+        move_metadata: Result<Call, String>,
     },
     /// create-md, and a device uuid if there is none.
     Create {

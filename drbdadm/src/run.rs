@@ -138,7 +138,6 @@ impl Runner {
                 0
             }
             Step::All(calls) => calls.iter().map(|c| self.call(c)).find(|code| *code != 0).unwrap_or(0),
-            Step::Each(calls) => calls.iter().fold(0, |_, c| self.call(c)),
             Step::Else { first, unless, second } => {
                 let code = self.call(&Call { silent_failure: !second.is_empty(), ..first.clone() });
                 if self.dry_run {
@@ -154,6 +153,18 @@ impl Runner {
                     None => 0,
                 }
             }
+            Step::CheckResize { resize, remember, move_metadata } => match (self.call(resize), move_metadata)
+            {
+                (0, _) => {
+                    self.call(remember);
+                    0
+                }
+                (_, Ok(call)) => self.call(call),
+                (code, Err(sentence)) => {
+                    eprintln!("{sentence}");
+                    code
+                }
+            },
             Step::Create { create, read, write } => self.create(create, read, write),
         }
     }

@@ -139,6 +139,19 @@ fn what_does_not_run_is_asked_of_the_disk() {
 }
 
 #[test]
+fn check_resize_turns_to_the_disk_of_what_does_not_run() {
+    let running = Node::new("resized", "'drbdsetup check-resize'*) echo lost >&2; exit 10;;");
+    let answer = running.drbdadm(&["check-resize", "r0"]);
+    assert_eq!((answer.code, answer.err.contains("lost")), (0, false), "{}", answer.err);
+    assert_eq!(answer.calls, ["drbdsetup resize 1 r0", "drbdsetup check-resize 1 r0"]);
+    let down = Node::new("grown", "'drbdsetup resize'*) echo 'not allocated' >&2; exit 10;;");
+    let answer = down.drbdadm(&["check-resize", "r0"]);
+    assert_eq!(answer.calls, ["drbdsetup resize 1 r0", "drbdmeta 1 v09 /dev/a internal check-resize r0"]);
+    assert_eq!(answer.code, 0);
+    assert!(!answer.err.contains("not allocated") && !answer.err.contains("terminated"), "{}", answer.err);
+}
+
+#[test]
 fn an_inconsistent_disk_may_be_no_disk_and_is_outdated_where_it_lies() {
     let diskless = Node::new("outdate-diskless", "'drbdsetup outdate'*) exit 5;;");
     let answer = diskless.drbdadm(&["outdate", "r0"]);

@@ -220,11 +220,20 @@ pub(super) fn resize(command: &Command, selection: &Selected<'_>, wishes: &Wishe
         arguments.extend(wishes.setup.iter().cloned());
         let resize = setup_call(selection.resource, arguments);
         let check = words(&["check-resize", &volume.minor.to_string()]);
-        let calls = vec![resize, setup_call(selection.resource, check)];
-        if command.name == "check-resize" {
-            Step::Each(calls)
-        } else {
-            Step::All(calls)
+        let remember = setup_call(selection.resource, check);
+        if command.name != "check-resize" {
+            return Step::All(vec![resize, remember]);
+        }
+        let on_disk = on_disk(selection, volume, &["check-resize"]).pop();
+        Step::CheckResize {
+            resize: Call { hushed: true, ..resize },
+            remember: Call { hushed: true, ..remember },
+            move_metadata: on_disk.ok_or_else(|| {
+                format!(
+                    "No backing device configured for drbd{}, cannot fall back to drbdmeta.",
+                    volume.minor
+                )
+            }),
         }
     };
     selection.volumes().map(step).collect()

@@ -35,7 +35,8 @@ fn lines(command: &str, peer: Option<u32>, volume: Option<u32>, wishes: &Wishes)
     let mut lines = Vec::new();
     for planned in plan.0 {
         let calls = match planned.step {
-            Step::All(calls) | Step::Each(calls) => calls,
+            Step::All(calls) => calls,
+            Step::CheckResize { resize, remember, .. } => vec![resize, remember],
             Step::Else { first, second, .. } => std::iter::once(first).chain(second).collect(),
             Step::Create { create, read, write } => vec![create, read, write],
             Step::Print(line) => {

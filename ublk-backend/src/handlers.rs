@@ -6,13 +6,16 @@ use crate::mailbox::ToData;
 use drbd_core::control::{Configuration, HelperObject, Kind};
 use drbd_core::engine::{HandlerCall, Level};
 use drbd_core::ids::HandlerId;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::rc::Rc;
 
 /// What a handler finds of our own environment besides DRBD's variables.
 const PASSED_ON: &[&str] =
     &["UDRBD_RUN_DIR", "UDRBD_HELPER", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "__DRBD_NODE__", "DRBD_CONF"];
+
+/// What has handlers that are bash scripts do without the module (`udrbd integrate`).
+const SCRIPTS: &str = "/etc/udrbd/handlers.bash";
 
 /// Status reported for a handler that could not be run.
 const NOT_RUN: i32 = -1;
@@ -79,6 +82,9 @@ fn environment(facts: &Configuration, call: &HandlerCall) -> Vec<(String, String
         "PATH",
         own.into_iter().chain(["/sbin:/usr/sbin:/bin:/usr/bin".to_owned()]).collect::<Vec<_>>().join(":"),
     );
+    if Path::new(SCRIPTS).exists() {
+        put("BASH_ENV", SCRIPTS.to_owned());
+    }
     for name in PASSED_ON {
         if let Ok(value) = std::env::var(name) {
             put(name, value);

@@ -1,5 +1,5 @@
-//! `udrbd integrate`: services for systemd, and what makes the agent `ocf:linbit:drbd`, as it is, content on a host without
-//! the module `drbd`. Where the module is, nothing changes for the agent.
+//! `udrbd integrate`: services for systemd, and what makes the agent `ocf:linbit:drbd` and drbd-utils' handlers, as they are,
+//! content on a host without the module `drbd`. Where the module is, nothing changes for them.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The first line of each file, by which it is known as ours.
 const MARK: &str = "# Installed by `udrbd integrate`; `udrbd integrate --remove` takes it away again.\n";
 /// Where each file goes, below the root directory, and what it says.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 9] = [
     ("etc/systemd/system/udrbd@.service", include_str!("../integration/udrbd@.service")),
     ("etc/systemd/system/drbd@.service", include_str!("../integration/drbd@.service")),
     ("etc/systemd/system/drbd@.target", include_str!("../integration/drbd@.target")),
@@ -15,6 +15,8 @@ const FILES: [(&str, &str); 7] = [
         "etc/systemd/system/drbd-promote@.service.d/udrbd.conf",
         include_str!("../integration/drbd-promote@.service.conf"),
     ),
+    ("etc/udrbd/handlers.bash", include_str!("../integration/handlers.bash")),
+    ("etc/udrbd/proc-drbd", include_str!("../integration/proc-drbd")),
     ("etc/udrbd/pacemaker.bash", include_str!("../integration/pacemaker.bash")),
     (
         "etc/systemd/system/pacemaker.service.d/udrbd.conf",

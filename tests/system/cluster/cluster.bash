@@ -88,7 +88,8 @@ make_node() {
 	at_end "power off node$1"
 }
 
-# first_cib [stonith]: of two nodes that shoot each other node1 wins.
+# first_cib [stonith]: of two nodes that shoot each other node1 wins. It needs up to two seconds more than the other one to make up its
+# mind: a delay of two had both shot, once in 200 times.
 first_cib() {
 	local schema
 	schema=$(basename "$(find /usr/share/pacemaker -name 'pacemaker-[0-9]*.rng' | sort -V | tail -1)" .rng)
@@ -104,7 +105,7 @@ first_cib() {
 		cat <<-END
 			<primitive id="fencing" class="stonith" type="fence_node"><instance_attributes id="fencing-attributes">
 			<nvpair id="fencing-list" name="pcmk_host_list" value="node1 node2"/>
-			<nvpair id="fencing-delay" name="pcmk_delay_base" value="node1:2s"/>
+			<nvpair id="fencing-delay" name="pcmk_delay_base" value="node1:5s"/>
 			<nvpair id="fencing-socket" name="socket" value="$work/power"/>
 			</instance_attributes></primitive>
 		END

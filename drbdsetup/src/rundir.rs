@@ -13,6 +13,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+/// The run directory of the host: root's.
+pub const HOST: &str = "/run/drbd";
 /// Names of resources in one run directory that are looked at.
 const RESOURCES_MAX: usize = 65_536;
 /// Bytes of a `minor-N` file that are looked at.
@@ -43,7 +45,7 @@ pub fn run_dir_path() -> Result<PathBuf, Fault> {
         return Ok(path);
     }
     if geteuid().is_root() {
-        return Ok(PathBuf::from("/run/drbd"));
+        return Ok(PathBuf::from(HOST));
     }
     variable("XDG_RUNTIME_DIR").map(|path| path.join("drbd")).ok_or_else(|| {
         Fault::trouble(

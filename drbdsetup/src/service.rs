@@ -1,7 +1,7 @@
 //! The daemon as a service of systemd, where systemd runs the host and `udrbd integrate` installed the unit. Whatever asked for
 //! it, an agent of Pacemaker, a session, another service, then ends without it.
 
-use crate::rundir::RunDir;
+use crate::rundir::{RunDir, HOST};
 use drbd_core::control::ServiceStart;
 use nix::unistd::geteuid;
 use std::fmt::Write as _;
@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 const UNIT: &str = "/etc/systemd/system/udrbd@.service";
 /// It is there where systemd runs the host.
 const SYSTEMD: &str = "/run/systemd/system";
-/// The run directory of services.
-const RUN_DIR: &str = "/run/drbd";
 /// How long the service of a daemon that is gone may take to end.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is asked.
@@ -35,7 +33,7 @@ pub enum NotStarted {
 /// Whether daemons in that run directory are services.
 pub fn is_used(run_dir: &RunDir) -> bool {
     let named = std::env::var_os("UDRBD_DAEMON").is_some_and(|v| !v.is_empty());
-    let host = run_dir.path() == Path::new(RUN_DIR) && geteuid().is_root() && !named;
+    let host = run_dir.path() == Path::new(HOST) && geteuid().is_root() && !named;
     host && Path::new(SYSTEMD).is_dir() && Path::new(UNIT).is_file()
 }
 

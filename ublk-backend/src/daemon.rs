@@ -57,7 +57,7 @@ pub(crate) fn run(resource: &str, node: NodeId, options: &str, recover: bool) ->
     let file_failed = |what: &str, e: &std::io::Error| format!("the {what} cannot be opened: {e}.");
     let logger =
         Logger::open(&run_dir.file(&format!("{resource}.log"))).map_err(|e| file_failed("log", &e))?;
-    let journal_path = run_dir.file(&format!("{resource}.journal"));
+    let journal_path = run_dir.journal(resource);
     let (journal, requests) = if recover {
         Journal::recover(&journal_path)
     } else {

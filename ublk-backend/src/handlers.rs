@@ -3,6 +3,7 @@
 
 use crate::administration::Administration;
 use crate::mailbox::ToData;
+use crate::process::tool;
 use drbd_core::control::{Configuration, HelperObject, Kind};
 use drbd_core::engine::{HandlerCall, Level};
 use drbd_core::ids::HandlerId;
@@ -64,10 +65,7 @@ fn program() -> Option<PathBuf> {
     match std::env::var_os("UDRBD_HELPER").filter(|v| !v.is_empty()) {
         Some(word) if word == "disabled" => None,
         Some(path) => Some(PathBuf::from(path)),
-        None => {
-            let beside = std::env::current_exe().ok().and_then(|p| Some(p.parent()?.join("drbdadm")));
-            Some(beside.filter(|p| p.exists()).unwrap_or_else(|| PathBuf::from("drbdadm")))
-        }
+        None => Some(tool("drbdadm")),
     }
 }
 

@@ -25,8 +25,8 @@ const FILES: [(&str, &str); 9] = [
     ("etc/modprobe.d/udrbd.conf", include_str!("../integration/modprobe.conf")),
 ];
 
-/// Installs the files below `root` for the daemon's binary `udrbd`, beside which the other tools are; again, where they are there already. Nothing, where one
-/// of them is somebody else's. A line for each is the result.
+/// Installs the files below `root` for the daemon's binary `udrbd`, beside which the other tools are; again, where they
+/// are there already. Nothing, where one of them is somebody else's. A line for each is the result.
 ///
 /// # Errors
 /// A sentence that names the file.

@@ -236,7 +236,8 @@ fn supervise_resource(matches: &ArgMatches) -> ExitCode {
     };
     // What it may not do its child says.
     let _ = process::outlive_shortage();
-    let code = supervise::supervise(resource, &arguments, (restart, matches.get_flag("recover")), &log);
+    let recover = matches.get_flag("recover");
+    let code = supervise::supervise(resource, &arguments, restart, recover, &log);
     release_unserved(resource);
     code
 }

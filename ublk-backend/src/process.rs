@@ -6,9 +6,16 @@ use nix::sys::mman::{mlockall, MlockAllFlags};
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 /// Of prctl(2), missing in the libc crate.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
+
+/// Another tool of ours: beside this program, else in PATH.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join(name)));
+    beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name))
+}
 
 /// Closes everything beyond standard input, output and error that whoever started us left open, but for `kept`: a daemon
 /// that outlives its starter must not hold it. To be called first, before this process opened anything.

@@ -79,6 +79,11 @@ impl RunDir {
         self.path.join(name)
     }
 
+    /// The journal of a resource: what its daemon was told.
+    pub(crate) fn journal(&self, resource: &str) -> PathBuf {
+        self.file(&format!("{resource}.journal"))
+    }
+
     /// The control socket of a resource on this host.
     pub(crate) fn control_socket(&self, resource: &str) -> PathBuf {
         self.by_descriptor(&format!("{resource}.sock"))

@@ -1,12 +1,13 @@
 //! The daemon as a service of systemd: `udrbd@RESOURCE.service` runs `udrbd serve`, and `udrbd stop` before it stops that.
 
+use crate::process::tool;
 use crate::run_dir::RunDir;
 use drbd_core::control::ServiceStart;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ impl Serve {
             Err(e) => return Err(format!("{} cannot be taken up: {e}.", asked.display())),
         };
         // A daemon that ended in an orderly way left no journal.
-        if recover && !(taken_up.exists() && run_dir.file(&format!("{resource}.journal")).exists()) {
+        if recover && !(taken_up.exists() && run_dir.journal(resource).exists()) {
             return Err(format!(
                 "nobody asked for a daemon: `drbdadm up {resource}` does, and starts this service."
             ));
@@ -89,7 +90,7 @@ pub(crate) fn stop(resource: &str) -> ExitCode {
         std::thread::sleep(RETRY);
     }
     eprintln!(
-        "{resource}: it is in use after {} s: who uses it gets errors from here on.",
+        "{resource}: it could not be taken down for {} s: who uses it gets errors from here on.",
         PATIENCE.as_secs()
     );
     let demoted = drbdsetup(["secondary", "--force=yes", resource]);
@@ -104,8 +105,7 @@ pub(crate) fn stop(resource: &str) -> ExitCode {
 
 /// The error is what it said.
 fn drbdsetup<const N: usize>(words: [&str; N]) -> Result<(), String> {
-    let beside = std::env::current_exe().ok().and_then(|p| Some(p.parent()?.join("drbdsetup")));
-    let program = beside.filter(|p| p.exists()).unwrap_or_else(|| PathBuf::from("drbdsetup"));
+    let program = tool("drbdsetup");
     let done = Command::new(&program).args(words).output();
     let done = done.map_err(|e| format!("{} cannot be run: {e}.", program.display()))?;
     if done.status.success() {
@@ -136,6 +136,7 @@ fn send(socket: &OsStr, message: &str) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     fn run_dir(name: &str) -> (PathBuf, RunDir) {
         let path = std::env::temp_dir().join(format!("udrbd-service-{}-{name}", std::process::id()));

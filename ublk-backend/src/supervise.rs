@@ -55,7 +55,8 @@ impl Restarts {
 pub(crate) fn supervise(
     resource: &str,
     arguments: &[String],
-    (restart, mut recover): (bool, bool),
+    restart: bool,
+    mut recover: bool,
     log: &dyn Fn(Level, String),
 ) -> ExitCode {
     let program = match std::env::current_exe() {

@@ -89,7 +89,7 @@ make_node() {
 }
 
 # first_cib [stonith]: of two nodes that shoot each other node1 wins. It needs up to two seconds more than the other one to make up its
-# mind: a delay of two had both shot, once in 200 times.
+# mind: a delay of two had both shot, once in 26 times.
 first_cib() {
 	local schema
 	schema=$(basename "$(find /usr/share/pacemaker -name 'pacemaker-[0-9]*.rng' | sort -V | tail -1)" .rng)

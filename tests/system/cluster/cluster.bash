@@ -1,12 +1,16 @@
-# Sourced after report.bash, as root: a real cluster of two nodes on this machine, corosync and pacemaker from Debian, each node a
-# set of namespaces (see node-init) on two networks: `cluster` (eth0, 10.99.0.K) and `repl` (eth1, 10.99.1.K). Outside of them
-# is their power supply, which the fence agent asks. A test fills $etc, laid over the nodes' /etc, and $bin, their
+# Sourced after report.bash, as root: a real cluster of two nodes on this machine, corosync and pacemaker from Debian, on two
+# networks: `cluster` (eth0, 10.99.0.K) and `repl` (eth1, 10.99.1.K). Outside of them is their power supply, which the fence agent
+# asks. What a node is NODES says: namespaces, or guests. A test fills $etc, laid over the nodes' /etc, and $bin, their
 # /usr/local/sbin, before cluster_begin.
 # shellcheck shell=bash disable=SC2154 # $work, $top: report.bash
 cluster_files=$top/tests/system/cluster
 switch=udrbd-cluster-$$
 etc=$work/etc sbin=$work/sbin bin=$work/bin
 mkdir -p "$etc" "$sbin" "$bin"
+outside=10.99.0.254
+power_port=623
+# shellcheck source=namespaces.bash
+. "$cluster_files/${NODES:-namespaces}.bash"
 
 # cluster_begin [stonith]: the networks, the power supply, and both nodes with their disks, not booted.
 cluster_begin() {
@@ -26,10 +30,13 @@ cluster_begin() {
 			}
 		}
 	END
-	"$cluster_files/power-supply" "$work" "$switch" > "$work/power.log" 2>&1 &
+	ip -n "$switch" link set lo up
+	ip -n "$switch" addr add "$outside/24" dev cluster
+	ip netns exec "$switch" "$cluster_files/power-supply" "$work" "$switch" "$outside" "$power_port" > "$work/power.log" 2>&1 &
 	at_end "kill $!"
-	wait_for 5 "the power supply" test -S "$work/power"
-	cp "$cluster_files/fence_node" "$sbin/"
+	wait_for 5 "the power supply" power monitor -
+	cp "$cluster_files"/{fence_node,node-start} "$sbin/"
+	nodes_begin
 	for k in 1 2; do make_node "$k" "${1:-}"; done
 }
 
@@ -85,7 +92,7 @@ make_node() {
 	first_cib "${2:-}" > "$disk/pacemaker/cib/cib.xml"
 	chown hacluster:haclient "$disk/pacemaker/cib/cib.xml"
 	chmod 600 "$disk/pacemaker/cib/cib.xml"
-	at_end "power off node$1"
+	at_end "power off node$1 > /dev/null"
 }
 
 # first_cib [stonith]: of two nodes that shoot each other node1 wins. It needs up to two seconds more than the other one to make up its
@@ -106,60 +113,27 @@ first_cib() {
 			<primitive id="fencing" class="stonith" type="fence_node"><instance_attributes id="fencing-attributes">
 			<nvpair id="fencing-list" name="pcmk_host_list" value="node1 node2"/>
 			<nvpair id="fencing-delay" name="pcmk_delay_base" value="node1:5s"/>
-			<nvpair id="fencing-socket" name="socket" value="$work/power"/>
+			<nvpair id="fencing-address" name="address" value="$outside:$power_port"/>
 			</instance_attributes></primitive>
 		END
 	fi
 	echo "</resources><constraints/></configuration><status/></cib>"
 }
 
-# boot K...: power on, with the disks they had.
-boot() {
-	local k net
-	for k; do
-		local dir=$work/node$k
-		rm -rf "${dir:?}/dev" "$dir/plugged"
-		unshare --net --mount --uts --ipc --pid --fork --kill-child --propagation private \
-			"$cluster_files/node-init" "node$k" "$dir" > "$dir/console" 2>&1 < /dev/null &
-		disown
-		wait_for 10 "node$k" test -s "$dir/pid"
-		for net in cluster:0 repl:1; do
-			ip -n "$switch" link add "node$k-${net:0:1}" type veth peer name "eth${net#*:}" netns "$(< "$dir/pid")"
-			ip -n "$switch" link set "node$k-${net:0:1}" master "${net%:*}" up
-			node "$k" ip addr add "10.99.${net#*:}.$k/24" dev "eth${net#*:}"
-			node "$k" ip link set "eth${net#*:}" up
-		done
-		node "$k" ip link set lo up
-		touch "$dir/plugged"
-	done
-}
-
-# node K COMMAND...: there.
-node() {
-	local k=$1
-	shift
-	nsenter --target "$(< "$work/node$k/pid")" --mount --uts --ipc --net --pid --root --wd=/ \
-		env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8 "$@" < /dev/null
-}
 is_on() { [ -s "$work/node$1/pid" ] && [ -e "/proc/$(< "$work/node$1/pid")" ]; }
 
-# power off|status NODE: as the fence agent does.
+# power off|status|monitor NODE: as the fence agent does.
 power() {
-	python3 - "$work/power" "$@" <<-'END' 2> /dev/null || true
-		import socket, sys
-		supply = socket.socket(socket.AF_UNIX)
-		supply.connect(sys.argv[1])
-		supply.sendall(" ".join([*sys.argv[2:], "the-test"]).encode() + b"\n")
-		supply.makefile().read()
-	END
+	# shellcheck disable=SC2016 # for the shell there
+	ip netns exec "$switch" bash -c 'exec 3<> "/dev/tcp/$1/$2" && echo "$3 $4 the-test" >&3 && cat <&3' power "$outside" "$power_port" "$@" 2> /dev/null
 }
-fails() { power off "node$1"; }
+fails() { quietly power off "node$1"; }
 # What the management controller does not know of, if it answers nobody.
 fails_unasked() {
 	local pid
 	pid=$(< "$work/node$1/pid")
 	for net in c r; do ip -n "$switch" link del "node$1-$net"; done
-	kill -KILL "$pid"
+	kill_node "$1"
 	wait_for 10 "node$1 is off" test ! -e "/proc/$pid"
 }
 
@@ -169,15 +143,6 @@ cut_network() {
 	ip netns exec "$switch" nft add element bridge cuts pairs "{ \"node1-$n\" . \"node2-$n\", \"node2-$n\" . \"node1-$n\" }"
 }
 heal() { ip netns exec "$switch" nft flush set bridge cuts pairs; }
-
-# signal_node SIGNAL K: everything it runs.
-signal_node() {
-	local process space
-	space=$(readlink "/proc/$(< "$work/node$2/pid")/ns/pid")
-	for process in /proc/[0-9]*; do
-		[ "$(readlink "$process/ns/pid" 2> /dev/null)" != "$space" ] || kill "-$1" "${process#/proc/}" 2> /dev/null || true
-	done
-}
 
 # settled: every node that is on sees all of those online, and the cluster has nothing left to do.
 settled() {

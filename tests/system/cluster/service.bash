@@ -7,22 +7,18 @@ started=$SECONDS
 at() { echo "  -- $((SECONDS - started)) s: $1"; }
 address=10.99.0.100
 # So long nobody waits for a row to be acknowledged. Ten seconds are a fencing device's that is broken.
-patience_s=25
+patience_s=${patience_s:-25}
 keep() {
 	local k
 	[ -n "${KEEP:-}" ] || return 0
 	for k in 1 2; do
 		mkdir -p "$KEEP/node$k"
-		cp -r "$work/node$k"/{console,disk/log} "$KEEP/node$k/"
-		! is_on "$k" || node "$k" bash -c "tail -n 100000 /run/drbd/r0.log /run/front-end/said; ls -lR /run/front-end /dev/drbd*" > "$KEEP/node$k/r0.log"
+		keep_node $k "$KEEP/node$k"
+		! is_on "$k" || log_of "$k" > "$KEEP/node$k/r0.log"
 	done
 	cp "$work"/{power.log,said,acknowledged} "$KEEP/"
 }
 
-mkdir "$bin/udrbd-real"
-cp "$programs"/{drbdadm,drbdmeta,udrbd} "$bin/"
-cp "$programs/drbdsetup" "$bin/udrbd-real/"
-cp "$cluster_files/sbin/drbdsetup" "$bin/"
 # of_readme WORD: the block of README.md that begins with that word.
 of_readme() { sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/p" "$top/README.md" | grep -v '^```'; }
 mkdir "$etc/drbd.d"
@@ -39,24 +35,11 @@ END
 [ -z "${AGENT:-}" ] || echo "mount --bind $(realpath "$AGENT") /usr/lib/ocf/resource.d/linbit/drbd" >> "$etc/rc.local"
 chmod 755 "$etc/rc.local"
 
-# make_disk K: its backing disk, which fails while there is a file brokenK.
-make_disk() {
-	truncate -s 128M "$work/disk$1"
-	nbdkit -f -U "$work/disk$1.sock" --filter=error file "$work/disk$1" error=EIO error-rate=100% error-file="$work/broken$1" 2> "$work/nbdkit$1.said" &
-	at_end "kill $!"
-	wait_for 5 "nbdkit" test -S "$work/disk$1.sock"
-	mkdir "$work/disk$1.d"
-	nbdfuse "$work/disk$1.d" --unix "$work/disk$1.sock" 2> "$work/disk$1.said" &
-	at_end "fusermount3 -u $work/disk$1.d"
-	wait_for 5 "nbdfuse" test -s "$work/disk$1.d/nbd"
-	echo "$work/disk$1.d/nbd" > "$work/node$1/disk/etc/backing"
-}
-
 # The rows, from outside: what was acknowledged, and when, in seconds.
-# A service that is gone is asked again at once: neither TCP nor libpq would for a second or two.
+# A service that is gone, also in the middle of an answer, is asked again soon: neither TCP nor libpq would for a second or two.
 ask() {
 	# shellcheck disable=SC2016 # for the shell there
-	timeout 3 ip netns exec "$switch" bash -c 'timeout 0.3 bash -c ": < /dev/tcp/$1/5432" && exec psql -qAt -h "$1" -U postgres -c "$2" postgres' \
+	timeout 1 ip netns exec "$switch" bash -c 'timeout 0.3 bash -c ": < /dev/tcp/$1/5432" && exec psql -qAt -h "$1" -U postgres -c "$2" postgres' \
 		ask "$address" "$1" 2>> "$work/said"
 }
 write_rows() {
@@ -113,7 +96,7 @@ moved() { [ "$(promoted "${1:-1}")" = "$(other "$primary")" ]; }
 role() { node "$1" drbdadm role r0; }
 one_is_off() { ! is_on 1 || ! is_on 2; }
 is_diskless() { [[ $(node "$primary" drbdadm dstate r0) = Diskless/* ]]; }
-is_primary() { [ -e "/proc/$(cat "$work/node$1/pid")/root/run/drbd/r0.primary" ]; }
+is_primary() { has_file "$1" /run/drbd/r0.primary; }
 has_constraint() { [ -n "$(constraints)" ]; }
 other() { echo $((3 - $1)); }
 connected() { [ "$(node 1 drbdadm cstate r0)" = Connected ]; }
@@ -123,10 +106,12 @@ answers() { ask "select 1"; }
 service_begin() {
 	local k fencing=resource-only
 	[ "$1" != stonith ] || fencing=resource-and-stonith
+	of_readme crm | sed "s,/usr/lib/postgresql/15,$postgresql," > "$etc/service.crm"
 	of_readme drbd | sed "s/resource-and-stonith/$fencing/" > "$etc/drbd.d/r0.res"
 	cluster_begin "$1"
 	at_end keep
-	ip -n "$switch" addr add 10.99.0.254/24 dev cluster
+	# Whoever asks for an address that nobody has asks again after a tenth of a second instead of a whole one.
+	ip -n "$switch" ntable change name arp_cache dev cluster retrans 100
 	for k in 1 2; do make_disk $k; done
 	boot 1 2
 	for k in 1 2; do
@@ -145,9 +130,8 @@ service_begin() {
 		quietly node $k drbdadm down r0
 	done
 	wait_for 60 "the cluster is up" settled
-	of_readme crm | sed "s,/usr/lib/postgresql/15,$postgresql," > "$work/node1/disk/drbd/cib.crm"
 	begun=$EPOCHREALTIME
-	expect "the configuration is taken" node 1 crm -F configure load update /var/lib/drbd/cib.crm
+	expect "the configuration is taken" node 1 crm -F configure load update /etc/service.crm
 	wait_for 60 "the service answers" answers
 	echo "  the service answers $(awk -v a="$begun" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }') s after that"
 	quietly ask "create table rows (id int primary key)"

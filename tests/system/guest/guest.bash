@@ -16,20 +16,24 @@ guest_network() {
 	ip -n "$guest_netns" link set br0 up
 }
 
-# guest_start NAME ADDRESS/LENGTH DISK...: boot, without waiting. The disks are /dev/disk0, /dev/disk1... in it.
+# guest_start NAME ADDRESS/LENGTH DISK...: boot, without waiting. The disks are /dev/disk0, /dev/disk1... in it. Its port is
+# tap-NAME of the bridge br0; User-Mode Linux can have several, TAP:BRIDGE in $guest_ports, eth0, vec1... in it.
 guest_start() {
-	local name=$1 address=$2 dir=$guests/$1 tap=tap-$1 host=${2%/*} disk disks=() machine=() mac
+	local name=$1 address=$2 dir=$guests/$1 host=${2%/*} port tap ports=() disk disks=() machine=() mac
 	shift 2
-	mac=52:54:00:00:00:$(printf %02x "${host##*.}")
 	mkdir -p "$dir"
 	rm -f "$dir/line.in" "$dir/line.out"
 	mkfifo "$dir/line.in" "$dir/line.out"
 	# Both ends stay open here, so that a pipe is never at its end between two commands.
 	# shellcheck disable=SC1083
 	exec {guest_in["$name"]}<> "$dir/line.in" {guest_out["$name"]}<> "$dir/line.out"
-	ip -n "$guest_netns" link del "$tap" 2> /dev/null || true
-	ip -n "$guest_netns" tuntap add "$tap" mode tap
-	ip -n "$guest_netns" link set "$tap" master br0 up
+	for port in ${guest_ports:-tap-$name:br0}; do
+		tap=${port%:*} mac=52:54:00:00:$(printf '%02x:%02x' ${#ports[@]} "${host##*.}")
+		ip -n "$guest_netns" link del "$tap" 2> /dev/null || true
+		ip -n "$guest_netns" tuntap add "$tap" mode tap
+		ip -n "$guest_netns" link set "$tap" master "${port#*:}" up
+		ports+=("vec${#ports[@]}:transport=tap,ifname=$tap,depth=128,gro=1,mac=$mac")
+	done
 	local line="panic=-1 ${guest_words:-quiet} drbd.usermode_helper=disabled guest.kind=$guest_kind guest.name=$name guest.ip=$address"
 	case $guest_kind in
 	debian)
@@ -52,7 +56,7 @@ guest_start() {
 		# shellcheck disable=SC2206 # words of the kernel's command line
 		machine=(env TMPDIR=/dev/shm "$guest_cache/linux" "mem=${guest_memory:-192M}" "initrd=$guest_cache/initrd"
 			"umid=$name" "uml_dir=$dir/" con=null con0=null,fd:1 "ssl1=fd:${guest_in[$name]},fd:${guest_out[$name]}"
-			"${disks[@]}" "vec0:transport=tap,ifname=$tap,depth=128,gro=1,mac=$mac" $line)
+			"${disks[@]}" "${ports[@]}" $line)
 		;;
 	esac
 	ip netns exec "$guest_netns" setsid "${machine[@]}" >> "$dir/messages" 2>&1 < /dev/null &
@@ -76,11 +80,17 @@ guest_ready() {
 
 # guest_run NAME COMMANDLINE: carry it out there; its output and its exit code.
 guest_run() {
-	local line text='' limit=${guest_limit_s:-60}
+	local line part='' text='' limit=$((SECONDS + ${guest_limit_s:-60}))
 	base64 -w 0 <<< "$2" >&"${guest_in[$1]}"
 	echo >&"${guest_in[$1]}"
-	while read -r -t "$limit" line <&"${guest_out[$1]}"; do
-		line=${line%$'\r'}
+	while :; do
+		# What has come when the time is over is there no more.
+		if ! read -r -t 1 line <&"${guest_out[$1]}"; then
+			part+=$line
+			if ((SECONDS < limit)) && kill -0 "$(cat "$guests/$1/pid" 2> /dev/null)" 2> /dev/null; then continue; fi
+			break
+		fi
+		line=$part${line%$'\r'} part=''
 		case $line in
 		"<<"*">>")
 			base64 -d <<< "$text"
@@ -90,7 +100,7 @@ guest_run() {
 		*) text+=$line ;;
 		esac
 	done
-	echo "guest $1: no answer within $limit s to: $2" >&2
+	echo "guest $1 did not answer: $2" >&2
 	guest_complains "$1"
 	return 124
 }

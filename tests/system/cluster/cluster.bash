@@ -35,7 +35,7 @@ cluster_begin() {
 	ip netns exec "$switch" "$cluster_files/power-supply" "$work" "$switch" "$outside" "$power_port" > "$work/power.log" 2>&1 &
 	at_end "kill $!"
 	wait_for 5 "the power supply" power monitor -
-	cp "$cluster_files"/{fence_node,node-start} "$sbin/"
+	cp "$cluster_files/fence_node" "$sbin/"
 	nodes_begin
 	for k in 1 2; do make_node "$k" "${1:-}"; done
 }

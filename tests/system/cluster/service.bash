@@ -62,9 +62,11 @@ longest_pause() {
 	awk -v since="$1" '$2 > since && last { gap = $2 - last; if (gap > longest) longest = gap } { last = $2 } END { printf "%.2f\n", longest }' \
 		"$work/acknowledged"
 }
+# Pacemaker may move the service once more after all is well.
+rows_there() { ask "select id from rows" | sort > "$work/there"; }
 no_row_is_lost() {
 	cut -d' ' -f1 "$work/acknowledged" | sort > "$work/told"
-	ask "select id from rows" | sort > "$work/there"
+	wait_for 60 "the rows are read" rows_there
 	comm -23 "$work/told" "$work/there" > "$work/lost"
 	wc -l "$work"/{told,there,lost}
 	[ -s "$work/told" ] && [ ! -s "$work/lost" ]
@@ -98,6 +100,7 @@ one_is_off() { ! is_on 1 || ! is_on 2; }
 is_diskless() { [[ $(node "$primary" drbdadm dstate r0) = Diskless/* ]]; }
 is_primary() { has_file "$1" /run/drbd/r0.primary; }
 has_constraint() { [ -n "$(constraints)" ]; }
+has_none() { ! has_constraint; }
 other() { echo $((3 - $1)); }
 connected() { [ "$(node 1 drbdadm cstate r0)" = Connected ]; }
 answers() { ask "select 1"; }

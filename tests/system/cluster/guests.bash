@@ -5,7 +5,8 @@ front=${FRONT:-ublk}
 guest_kind=uml
 guest_memory=768M
 # Of one emulated processor, which takes some six times as long to start a process: agents start thousands.
-patience_s=60
+patience_s=120
+answer_s=3
 # A host without DRBD's module is what these are.
 guest_words="quiet initcall_blacklist=drbd_init guest.first=systemd"
 guest_limit_s=300

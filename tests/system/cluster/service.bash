@@ -8,6 +8,8 @@ at() { echo "  -- $((SECONDS - started)) s: $1"; }
 address=10.99.0.100
 # So long nobody waits for a row to be acknowledged. Ten seconds are a fencing device's that is broken.
 patience_s=${patience_s:-25}
+# So long a row may take where nothing keeps it.
+answer_s=${answer_s:-1}
 keep() {
 	local k
 	[ -n "${KEEP:-}" ] || return 0
@@ -39,7 +41,7 @@ chmod 755 "$etc/rc.local"
 # A service that is gone, also in the middle of an answer, is asked again soon: neither TCP nor libpq would for a second or two.
 ask() {
 	# shellcheck disable=SC2016 # for the shell there
-	timeout 1 ip netns exec "$switch" bash -c 'timeout 0.3 bash -c ": < /dev/tcp/$1/5432" && exec psql -qAt -h "$1" -U postgres -c "$2" postgres' \
+	timeout "$answer_s" ip netns exec "$switch" bash -c 'timeout 0.3 bash -c ": < /dev/tcp/$1/5432" && exec psql -qAt -h "$1" -U postgres -c "$2" postgres' \
 		ask "$address" "$1" 2>> "$work/said"
 }
 write_rows() {
@@ -86,8 +88,8 @@ ends() {
 	rows_go_on
 	heal
 	for k in 1 2; do is_on $k || boot $k; done
-	wait_for 60 "both are in sync again" is_healthy
-	wait_for 60 "the cluster has nothing left to do" settled
+	wait_for 120 "both are in sync again" is_healthy
+	wait_for 120 "the cluster has nothing left to do" settled
 	rows_go_on
 	echo "  no row for at most $(longest_pause "$begun") s"
 	expect "nobody waited longer than the cluster's timeouts explain" shorter "$(longest_pause "$begun")" "$patience_s"
@@ -132,10 +134,10 @@ service_begin() {
 	for k in 1 2; do
 		quietly node $k drbdadm down r0
 	done
-	wait_for 60 "the cluster is up" settled
+	wait_for 120 "the cluster is up" settled
 	begun=$EPOCHREALTIME
 	expect "the configuration is taken" node 1 crm -F configure load update /etc/service.crm
-	wait_for 60 "the service answers" answers
+	wait_for 120 "the service answers" answers
 	echo "  the service answers $(awk -v a="$begun" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }') s after that"
 	quietly ask "create table rows (id int primary key)"
 	write_rows &

@@ -294,17 +294,21 @@ impl Resource {
             let why = "while this node waits for no resync to begin";
             return Err(Senseless { field: "uuid", got: name, why }.in_packet("P_SYNC_UUID"));
         }
-        let connection = self.connection.as_mut().expect("packets come from a peer");
-        connection.peer_devices[d].sync_uuid = name;
+        // What the source's bitmap counts from is this node's generation from here on, as with the kernel: should the resync
+        // not begin after all, the next one copies what the bitmap names, and not everything.
+        if let Some(mut set) = self.generations(d) {
+            set.begin_resync_as_target(name, self.role == Role::Primary);
+            self.keep_generations(d, &set);
+            self.write_super_block(d, None, out);
+        }
         self.prepare_resync(d, "before-resync-target", out);
         Ok(())
     }
 
     fn begin_as_target(&mut self, d: usize, out: &mut Vec<Command>) {
-        let name = self.connection.as_ref().expect("a session").peer_devices[d].sync_uuid;
-        let Some(mut set) = self.generations(d) else { return };
-        set.begin_resync_as_target(name, self.role == Role::Primary);
-        self.keep_generations(d, &set);
+        if self.devices[d].backing.is_none() {
+            return;
+        }
         let edit = |v: Option<usize>, s: &mut Snapshot| {
             set_replication(s, v == Some(d), ReplicationState::SyncTarget);
             if v == Some(d) {

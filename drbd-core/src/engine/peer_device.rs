@@ -43,7 +43,7 @@ pub(super) struct PeerDevice {
     pub(super) bitmap_sent: bool,
     /// Counts the calls of handlers before a resync.
     pub(super) resync_attempt: u32,
-    /// Name of the resync that is about to begin.
+    /// As source: the name of the resync that is about to begin.
     pub(super) sync_uuid: u64,
     /// As target of a full sync: the source named it before everything was marked here.
     pub(super) early_sync_uuid: Option<u64>,

@@ -208,6 +208,39 @@ fn a_resync_that_is_cut_goes_on_where_it_was() {
     lab.check_alike();
 }
 
+/// The source has begun it: its bitmap counts from the name it gave it.
+#[test]
+fn a_resync_that_did_not_begin_at_the_target_is_one_by_bitmap_later() {
+    for connection_lost in [false, true] {
+        let mut lab = Lab::running("C");
+        lab.cut();
+        lab.write(0, 8, 1);
+        lab.nodes[1].hangs = "before-resync-target";
+        lab.mend();
+        lab.wait("the handler", |lab| !lab.nodes[1].running_handlers.is_empty());
+        assert_eq!(lab.replication(0), ReplicationState::SyncSource);
+        if connection_lost {
+            lab.cut();
+            lab.handler_ends(1, 0);
+        } else {
+            lab.handler_ends(1, 5);
+            assert_eq!(lab.connection(1), ConnectionState::StandAlone);
+        }
+        assert_eq!(lab.disk(1), DiskState::Outdated);
+        lab.nodes[1].hangs = "";
+        lab.write(0, 16, 1);
+        lab.nodes[0].sent.clear();
+        if connection_lost {
+            lab.mend();
+        } else {
+            lab.begin_connect(1);
+        }
+        lab.wait("in sync", |lab| lab.is_in_sync());
+        assert_eq!(copied(&lab, 0), [8, 16]);
+        lab.check_alike();
+    }
+}
+
 #[test]
 fn a_target_is_no_primary_of_old_data() {
     let mut lab = Lab::running("C");

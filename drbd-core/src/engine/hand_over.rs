@@ -152,7 +152,9 @@ impl Resource {
         let barrier = session.sent_epochs.writes > 0 || session.sent_epochs.unacknowledged > 0;
         let generation = |d: &Device| d.backing.as_deref().is_some_and(|b| b.generations_pending > 0);
         let held = session.held_stream.is_waiting();
+        // What may take longest is named first.
         let things = [
+            (self.handlers.len() > 0, "a handler runs"),
             (requests || !connection.transfer_log.is_empty(), "a request is under way"),
             (barrier, "a barrier is not acknowledged"),
             (!session.pings.is_empty(), "a ping is not answered"),
@@ -161,7 +163,6 @@ impl Resource {
             (session.received.open_epoch().is_none(), "writes of the peer are not stable"),
             (!self.left.is_empty(), "writes of an earlier session are not stable"),
             (!self.admin.is_at_rest(), "a change of state is under way"),
-            (self.handlers.len() > 0, "a handler runs"),
             (self.devices.iter().any(generation), "a generation is being written"),
             (self.ios.len() > 0 || self.digests.len() > 0, "an operation of a disk is under way"),
         ];

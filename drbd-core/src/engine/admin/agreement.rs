@@ -123,7 +123,7 @@ impl Resource {
                 Ok(_) => self.carry_out(asking.ticket, asking.want, out),
                 Err(reason) => self.refuse(asking.ticket, asking.want, reason, out),
             }
-        } else if code == Reason::ConcurrentStateChange.number() && self.may_be_put_off(asking.want) {
+        } else if is_over_soon(code) && self.may_be_put_off(asking.want) {
             // The peer is about a change of its own: ours comes after it.
             self.admin.asking = None;
             self.wait(asking.ticket, asking.want, Some(self.now.plus_ms(ASK_AGAIN_MS)));
@@ -266,6 +266,10 @@ impl Resource {
         if peer_role == Some(Role::Primary) && (demoting || self.has_unshared_writes_at_peer()) {
             return Reason::ConcurrentStateChange.number();
         }
+        // Without a disk it would work on this node's, which is to have first whatever is called received.
+        if peer_role == Some(Role::Primary) && self.writes_of_lost_peer_left() {
+            return Reason::InTransientState.number();
+        }
         let own_disk = (mask & field::DISK != 0).then(|| disk_of(val)).flatten();
         let peer_disk = (mask & field::PEER_DISK != 0).then(|| peer_disk_of(val)).flatten();
         let edit = |v: Option<usize>, s: &mut Snapshot| {
@@ -315,6 +319,11 @@ impl Resource {
         };
         refusal.map_or(Ok(Some(asked)), Err)
     }
+}
+
+/// The peer could agree to it a moment later.
+fn is_over_soon(code: i32) -> bool {
+    [Reason::ConcurrentStateChange, Reason::InTransientState].into_iter().any(|r| r.number() == code)
 }
 
 /// The state of the link a question asks for, as this node would see it.

@@ -4,7 +4,7 @@ use super::lab::Lab;
 use super::node::{net, Pending, VOLUME};
 use crate::engine::generation::ROLE_BIT;
 use crate::engine::session::Fault;
-use crate::engine::{IoResult, UpperResult};
+use crate::engine::{AdminRequest, IoResult, UpperResult};
 use crate::metadata::Format;
 use crate::refusal::Reason;
 use crate::states::{DiskState, ReplicationState, Role};
@@ -13,7 +13,7 @@ use crate::wire::Uuids;
 fn attach_slowly(lab: &mut Lab, n: usize) -> crate::ids::Ticket {
     lab.nodes[n].disk_closed = false;
     let request = lab.nodes[n].attach_request(true, false);
-    lab.begin(n, crate::engine::AdminRequest::Attach(request))
+    lab.begin(n, AdminRequest::Attach(request))
 }
 
 /// A Primary works on its peer's disk, and has written to it.
@@ -186,13 +186,38 @@ fn a_promotion_waits_for_what_the_lost_peer_was_told_is_received() {
     let tag = lab.write(0, 2, 2);
     assert!(lab.is_done(0, tag), "received, though not written");
     lab.cut();
-    let ticket = lab.begin(1, crate::engine::AdminRequest::Primary { force: false });
+    let ticket = lab.begin(1, AdminRequest::Primary { force: false });
     assert!(!lab.nodes[1].replies.contains_key(&ticket));
     assert_eq!(lab.role(1), Role::Secondary);
     lab.let_go(1);
     lab.run();
     assert!(lab.nodes[1].replies[&ticket].is_ok());
     assert_eq!(lab.nodes[1].disk[&2], 2);
+}
+
+#[test]
+fn a_diskless_peer_is_not_promoted_over_writes_that_wait_for_space() {
+    let mut lab = Lab::running("B");
+    lab.hold(1, Pending::is_write);
+    let tag = lab.write(0, 2, 2);
+    assert!(lab.is_done(0, tag), "received, though not written");
+    lose_the_newest_data(&mut lab);
+    lab.cut();
+    lab.fail(1, |op| op.is_write().then_some(28));
+    lab.let_one_go(1, IoResult::Failed(28));
+    lab.let_go(1);
+    lab.secondary(0).expect("nobody uses it");
+    lab.mend();
+    lab.wait("a connection", |lab| lab.is_replicating(0) && lab.is_replicating(1));
+    let ticket = lab.begin(0, AdminRequest::Primary { force: false });
+    lab.pass_ms(10_000);
+    assert_eq!((lab.role(0), lab.nodes[0].replies.get(&ticket)), (Role::Secondary, None));
+    lab.fail_no_more(1);
+    lab.wait("the promotion", |lab| lab.role(0) == Role::Primary);
+    assert_eq!(lab.nodes[1].disk[&2], 2);
+    let read = lab.read(0, 2);
+    lab.pass_ms(100);
+    assert_eq!(lab.nodes[0].read[&read], [2]);
 }
 
 /// Only the Primary has what was written last, and loses its disk.

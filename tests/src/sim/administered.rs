@@ -260,6 +260,9 @@ impl Cluster {
         let ticket = daemon.next_ticket;
         daemon.next_ticket += 1;
         daemon.aside.insert(ticket);
+        if let AdminRequest::NetOptions { options, .. } = &request {
+            daemon.fences |= options.fencing != FencingPolicy::DontCare;
+        }
         self.note(Some(node), "admin", format_args!("{request:?} ticket {ticket}"));
         self.post(node, MS, Event::Admin { ticket: Ticket(ticket), request: Box::new(request) });
     }

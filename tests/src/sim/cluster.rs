@@ -368,6 +368,7 @@ fn make_node(setup: &Setup, n: usize, images: Vec<Image>, sizes: &[Sector]) -> N
         refuses_until: 0,
         was_good: Vec::new(),
         was_torn: Vec::new(),
+        became_primary: false,
         promoted_on: vec![None; sizes.len()],
         wrote_alone: vec![false; sizes.len()],
         discards: false,

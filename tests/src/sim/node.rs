@@ -138,6 +138,8 @@ pub(crate) struct Daemon {
     pub(crate) aside: BTreeSet<u32>,
     /// An administrator resumed what may have been frozen, or it was frozen and gave way to newer data.
     pub(crate) resumed: bool,
+    /// An administrator configured fencing since it began.
+    pub(crate) fences: bool,
     /// Requests were frozen all the time the last event was handled.
     pub(crate) frozen: bool,
     /// It makes way for the next daemon, or is the next one.
@@ -181,6 +183,7 @@ impl Daemon {
             waiting: None,
             aside: BTreeSet::new(),
             resumed: false,
+            fences: false,
             frozen: false,
             handing: Handing::default(),
             script: VecDeque::new(),
@@ -279,6 +282,8 @@ pub(crate) struct Node {
     pub(crate) was_good: Vec<bool>,
     /// By volume: its disk was Inconsistent just before it became Primary.
     pub(crate) was_torn: Vec<bool>,
+    /// It became Primary since it was last told to.
+    pub(crate) became_primary: bool,
     /// By volume: whose good copy it became Primary on, until that is answered.
     pub(crate) promoted_on: Vec<Option<usize>>,
     /// By volume: its last acknowledged write was without its peer.

@@ -233,6 +233,7 @@ impl Cluster {
     }
 
     fn promotion_begins(&mut self, node: usize) {
+        self.nodes[node].became_primary = false;
         self.nodes[node].was_good = vec![true; self.sizes.len()];
         self.nodes[node].was_torn = vec![false; self.sizes.len()];
         self.promotion_goes_on(node);
@@ -251,6 +252,7 @@ impl Cluster {
 
     /// A node became Primary: its data is the data now.
     pub(crate) fn promoted(&mut self, node: usize) {
+        self.nodes[node].became_primary = true;
         for volume in 0..self.sizes.len() {
             if !self.has_volume(node, volume) {
                 continue;

@@ -21,7 +21,7 @@ use drbd_core::config::FencingPolicy;
 use drbd_core::engine::generation::{GenerationSet, ROLE_BIT};
 use drbd_core::engine::{AdminRequest, Event};
 use drbd_core::ids::NodeId;
-use drbd_core::metadata::Format;
+use drbd_core::metadata::{Format, UUID_JUST_CREATED};
 use drbd_core::refusal::{Reason, Refusal};
 use drbd_core::states::{ConnectionState, DiskState, ReplicationState};
 use std::ops::Range;
@@ -169,12 +169,13 @@ impl Cluster {
         primary && (0..self.sizes.len()).any(|v| self.has_unknown_data(node, v))
     }
 
-    /// A node's disk is of a generation that the other's has not heard of.
+    /// A node's disk is of a generation that the other's has not heard of; one that was never written is of none.
     fn has_unknown_data(&self, node: usize, volume: usize) -> bool {
         let [own, others] = [node, 1 - node].map(|n| self.generations(n, volume));
         let (Some(own), Some(others)) = (own, others) else { return true };
         let known = |generation: u64| generation & !ROLE_BIT == own.current & !ROLE_BIT;
-        !(known(others.current) || known(others.bitmap) || others.history.into_iter().any(known))
+        own.current != UUID_JUST_CREATED
+            && !(known(others.current) || known(others.bitmap) || others.history.into_iter().any(known))
     }
 
     pub(crate) fn generations(&self, node: usize, volume: usize) -> Option<GenerationSet> {
@@ -184,9 +185,12 @@ impl Cluster {
         Some(GenerationSet::load(&block, record))
     }
 
-    /// A promotion is kept and answered. One whose disk failed meanwhile leaves nothing behind.
+    /// A promotion is kept and answered. One whose disk failed meanwhile leaves nothing behind; nor does one of a node that
+    /// was Primary already, and may not even have noticed that it is alone.
     pub(crate) fn promoted_over(&mut self, node: usize) {
-        let kept = (0..self.sizes.len()).any(|v| self.claims(node, v).is_some_and(|c| c.disk.has_data()));
+        let promoted = self.nodes[node].became_primary;
+        let kept = promoted
+            && (0..self.sizes.len()).any(|v| self.claims(node, v).is_some_and(|c| c.disk.has_data()));
         if let Some(held) = self.nodes[1 - node].held.as_mut().filter(|_| kept) {
             held.other_promoted = true;
             held.other_ahead = true;
@@ -258,8 +262,10 @@ impl Cluster {
         let apart = self.ledgers.iter().any(|ledger| ledger.diverged || ledger.is_led_by_another(node));
         let good = |disk: DiskState| matches!(disk, DiskState::UpToDate | DiskState::Consistent);
         let poor = (0..self.sizes.len()).any(|v| !self.claims(node, v).is_some_and(|c| good(c.disk)));
-        let others = self.claims(1 - node, 0).is_some_and(|c| c.primary);
-        let fencing = self.setup.net.fencing != FencingPolicy::DontCare;
+        // What was promised to one that is about to be Primary holds.
+        let others = self.claims(1 - node, 0).is_some_and(|c| c.primary) || self.is_promoting(1 - node);
+        let reconfigured = self.nodes[node].daemon.as_ref().is_some_and(|d| d.fences);
+        let fencing = reconfigured || self.setup.net.fencing != FencingPolicy::DontCare;
         // Of an old dialect.
         let status = self.nodes[node].daemon.as_ref().map(|d| d.resource.status());
         let mut connections = status.iter().flat_map(|s| &s.connections);

@@ -305,7 +305,14 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (17_592_216_048_646, "what one node grew by alone was clean to it, and marked for ever at the other"),
     (17_592_228_051_204, "a disk was told to hold more before that was kept, and forgot it with the power"),
     (17_592_228_053_477, "what lost its bitmap as its metadata moved over itself was marked for ever"),
+    (35_184_504_090_197, "the checker took it for a promotion that a Primary was asked to be Primary"),
+    (35_184_505_096_457, "the checker took a disk that was never written for one with data of its own"),
     (70_368_854_180_306, "a frozen Primary without disk sent older requests over what its peer wrote as Primary meanwhile"),
+    (70_368_876_178_270, "the checker did not know that an administrator had configured fencing"),
+    (70_368_877_183_032, "the checker did not know that the peer was promised to be Primary"),
+    (70_368_878_179_118, "a node was promoted without disk while its peer's was full, and writes received there waited"),
+    (70_368_878_181_453, "the checker wanted a session handed over within a second that was hundreds of epochs behind"),
+    (70_368_878_181_931, "a hand-over refused while a handler ran named a ping"),
     (549_875_814_464, "what a full disk took while frozen and out of touch its peer never got"),
 ];
 

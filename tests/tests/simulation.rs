@@ -313,6 +313,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (70_368_878_179_118, "a node was promoted without disk while its peer's was full, and writes received there waited"),
     (70_368_878_181_453, "the checker wanted a session handed over within a second that was hundreds of epochs behind"),
     (70_368_878_181_931, "a hand-over refused while a handler ran named a ping"),
+    (70_368_883_182_474, "the checker took a Primary that pulled ahead under load for one that noticed a hand-over"),
     (549_875_814_464, "what a full disk took while frozen and out of touch its peer never got"),
 ];
 

@@ -152,7 +152,7 @@ impl Resource {
         let barrier = session.sent_epochs.writes > 0 || session.sent_epochs.unacknowledged > 0;
         let generation = |d: &Device| d.backing.as_deref().is_some_and(|b| b.generations_pending > 0);
         let held = session.held_stream.is_waiting();
-        // What may take longest is named first.
+        // A handler may take longest: who waits in vain is to hear of it first.
         let things = [
             (self.handlers.len() > 0, "a handler runs"),
             (requests || !connection.transfer_log.is_empty(), "a request is under way"),

@@ -19,6 +19,7 @@ use super::node::{Daemon, Endpoint, Step};
 use super::planted::Bug;
 use super::prng::Prng;
 use super::recovery::Held;
+use drbd_core::config::OnCongestion;
 use drbd_core::engine::generation::ROLE_BIT;
 use drbd_core::engine::session_state::SessionState;
 use drbd_core::engine::{AdminRequest, Event, SocketLoss};
@@ -296,8 +297,9 @@ impl Cluster {
             return self.clock.after(way.gap, Happening::HandOver(HandOver::Next { node, run }));
         };
         // Handlers may take their time, and are waited for.
-        // Under A and B the peer may be many epochs ahead of the disk here.
-        let behind = self.setup.net.protocol != Protocol::C && refusal.info.contains("of the peer");
+        // Under A and B the peer may be many epochs ahead of the disk here, which is at work all the time then.
+        let works = self.nodes[node].daemon.as_ref().is_some_and(|d| !d.jobs.is_empty());
+        let behind = self.setup.net.protocol != Protocol::C && works && refusal.info.contains("of the peer");
         let excused = way.within_ms < ENOUGH_MS || behind || refusal.info.contains("handler");
         if calm.is_some_and(|calm| self.is_still(&calm)) && !excused {
             self.fail("hand-over", format!("n{node} does not hand its session over at rest: {refusal}"));
@@ -454,11 +456,15 @@ impl Cluster {
             return;
         }
         self.report.handed[2] += 1;
+        // Load alone has a Primary pull ahead, and come back by a resync, where that is configured.
+        let pulls_ahead = self.setup.net.on_congestion == OnCongestion::PullAhead;
         let as_before = (0..self.sizes.len()).all(|v| {
             (0..2).all(|n| {
                 self.claims(n, v).is_some_and(|c| {
                     let connected = c.connection == ConnectionState::Connected;
-                    connected && c.replication == ReplicationState::Established
+                    let goes_on = c.replication == ReplicationState::Established
+                        || pulls_ahead && c.replication != ReplicationState::Off;
+                    connected && goes_on
                 })
             })
         });

@@ -23,7 +23,7 @@ use drbd_core::engine::{AdminRequest, Event};
 use drbd_core::ids::NodeId;
 use drbd_core::metadata::{Format, UUID_JUST_CREATED};
 use drbd_core::refusal::{Reason, Refusal};
-use drbd_core::states::{ConnectionState, DiskState, ReplicationState};
+use drbd_core::states::{ConnectionState, DiskState, ReplicationState, Role};
 use std::ops::Range;
 
 /// Seeds from here on are of this kind.
@@ -262,18 +262,21 @@ impl Cluster {
         let apart = self.ledgers.iter().any(|ledger| ledger.diverged || ledger.is_led_by_another(node));
         let good = |disk: DiskState| matches!(disk, DiskState::UpToDate | DiskState::Consistent);
         let poor = (0..self.sizes.len()).any(|v| !self.claims(node, v).is_some_and(|c| good(c.disk)));
-        // What was promised to one that is about to be Primary holds.
-        let others = self.claims(1 - node, 0).is_some_and(|c| c.primary) || self.is_promoting(1 - node);
+        let others = self.claims(1 - node, 0).is_some_and(|c| c.primary);
         let reconfigured = self.nodes[node].daemon.as_ref().is_some_and(|d| d.fences);
         let fencing = reconfigured || self.setup.net.fencing != FencingPolicy::DontCare;
         // Of an old dialect.
         let status = self.nodes[node].daemon.as_ref().map(|d| d.resource.status());
-        let mut connections = status.iter().flat_map(|s| &s.connections);
+        let connections = || status.iter().flat_map(|s| &s.connections);
         let apart_for_good = ["cannot tell whose data is newer", "Unrelated data"];
-        let unknown = connections.any(|c| apart_for_good.iter().any(|t| c.connection.last_error.contains(t)));
+        let unknown =
+            connections().any(|c| apart_for_good.iter().any(|t| c.connection.last_error.contains(t)));
+        // What this node promised to one that is about to be Primary holds.
+        let promised =
+            self.is_promoting(1 - node) && connections().any(|c| c.connection.role == Role::Primary);
         // Of a promotion whose disk failed before it was answered, and came back.
         let newer = (0..self.sizes.len()).any(|v| self.has_unknown_data(1 - node, v));
-        other_ahead || apart || poor || others || fencing || unknown || newer
+        other_ahead || apart || poor || others || promised || fencing || unknown || newer
     }
 
     /// A request that the kernel kept, for an engine that never heard of it.

@@ -124,7 +124,7 @@ impl Resource {
                 Err(reason) => self.refuse(asking.ticket, asking.want, reason, out),
             }
         } else if is_over_soon(code) && self.may_be_put_off(asking.want) {
-            // The peer is about a change of its own: ours comes after it.
+            // The peer is about something of its own: ours comes after it.
             self.admin.asking = None;
             self.wait(asking.ticket, asking.want, Some(self.now.plus_ms(ASK_AGAIN_MS)));
         } else if code == Reason::PrimaryNop.number()
@@ -247,6 +247,17 @@ impl Resource {
         session.is_some_and(|s| s.resolve_conflicts) && self.admin.asking.is_some_and(|a| !a.pinging)
     }
 
+    /// Why the peer is not to be Primary at this moment.
+    fn puts_off_primary(&self) -> Option<Reason> {
+        // Until its demotion is kept this node may have on its disk what is not stable yet.
+        let demoting = self.admin.is_demoting() && !self.two_primaries_allowed();
+        if demoting || self.has_unshared_writes_at_peer() {
+            return Some(Reason::ConcurrentStateChange);
+        }
+        // Without a disk it would work on this node's, which is to have first whatever is called received.
+        self.writes_of_lost_peer_left().then_some(Reason::InTransientState)
+    }
+
     fn judge_peer_change(
         &mut self,
         device: Option<usize>,
@@ -261,14 +272,8 @@ impl Resource {
         };
         let (mask, val) = mirror(mask, val);
         let peer_role = (mask & field::PEER != 0).then(|| role_of(val >> 2)).flatten();
-        // Until its demotion is kept this node may have on its disk what is not stable yet.
-        let demoting = self.admin.is_demoting() && !self.two_primaries_allowed();
-        if peer_role == Some(Role::Primary) && (demoting || self.has_unshared_writes_at_peer()) {
-            return Reason::ConcurrentStateChange.number();
-        }
-        // Without a disk it would work on this node's, which is to have first whatever is called received.
-        if peer_role == Some(Role::Primary) && self.writes_of_lost_peer_left() {
-            return Reason::InTransientState.number();
+        if let Some(reason) = self.puts_off_primary().filter(|_| peer_role == Some(Role::Primary)) {
+            return reason.number();
         }
         let own_disk = (mask & field::DISK != 0).then(|| disk_of(val)).flatten();
         let peer_disk = (mask & field::PEER_DISK != 0).then(|| peer_disk_of(val)).flatten();

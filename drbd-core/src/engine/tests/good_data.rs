@@ -179,12 +179,18 @@ fn a_disk_that_failed_in_use_serves_its_diskless_primary_again() {
     assert!(lab.is_done(0, tag));
 }
 
-#[test]
-fn a_promotion_waits_for_what_the_lost_peer_was_told_is_received() {
+/// The Primary was told that its peer has received what that has not written.
+fn received_and_not_written() -> Lab {
     let mut lab = Lab::running("B");
     lab.hold(1, Pending::is_write);
     let tag = lab.write(0, 2, 2);
-    assert!(lab.is_done(0, tag), "received, though not written");
+    assert!(lab.is_done(0, tag));
+    lab
+}
+
+#[test]
+fn a_promotion_waits_for_what_the_lost_peer_was_told_is_received() {
+    let mut lab = received_and_not_written();
     lab.cut();
     let ticket = lab.begin(1, AdminRequest::Primary { force: false });
     assert!(!lab.nodes[1].replies.contains_key(&ticket));
@@ -197,10 +203,7 @@ fn a_promotion_waits_for_what_the_lost_peer_was_told_is_received() {
 
 #[test]
 fn a_diskless_peer_is_not_promoted_over_writes_that_wait_for_space() {
-    let mut lab = Lab::running("B");
-    lab.hold(1, Pending::is_write);
-    let tag = lab.write(0, 2, 2);
-    assert!(lab.is_done(0, tag), "received, though not written");
+    let mut lab = received_and_not_written();
     lose_the_newest_data(&mut lab);
     lab.cut();
     lab.fail(1, |op| op.is_write().then_some(28));
